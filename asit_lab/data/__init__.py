@@ -1,0 +1,6 @@
+"""Data sets as tables, and batches of crops made from them."""
+
+from .manifest import Manifest, load_manifest
+from .views import Batch, make_loader
+
+__all__ = ["Batch", "Manifest", "load_manifest", "make_loader"]

@@ -1,0 +1,169 @@
+"""The manifest: one pandas table a data set, one row a clip (or a segment of a long one).
+
+`load_manifest("esc50:PATH")` lists a data source, reads every header and returns a Manifest.
+"""
+
+import difflib
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import audio
+from ..config import resolve
+from ..errors import InputError
+from . import esc50, speech_commands, synth
+from .clips import Listing
+from .download import Remote, download
+from .folder import list_folder
+from .scan import scan
+
+SOURCES = {
+    "synth": "synth[:CLIPS]",
+    "folder": "folder:PATH",
+    "esc50": "esc50[:PATH]",
+    "esc10": "esc10[:PATH]",
+    "speech_commands": "speech_commands[:PATH]",
+    "speech_commands_v1": "speech_commands_v1[:PATH]",
+}
+
+
+@dataclass
+class Manifest:
+    """A data set as a table.
+
+    table columns: path (absolute; synth://SEED/INDEX for sounds made on the spot), label, fold (1, 2, ... or NA),
+    split (train, valid, test or NA), group (the source recording or speaker; the path where unknown), start and
+    seconds (the stretch of the file), sample_rate (Hz, of the file), channels.
+    bad: path and reason of the files that cannot be used, as found in their headers.
+    """
+
+    name: str
+    source: str
+    table: pd.DataFrame
+    bad: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["path", "reason"]))
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels in alphabetical order, without the empty one of unlabelled clips."""
+        return sorted(label for label in self.table["label"].unique() if label)
+
+    def subset(self, rows) -> "Manifest":
+        """A manifest of some rows, renumbered from 0. rows: a boolean mask, or row numbers."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool and len(rows) != len(self):
+            raise InputError(f"a mask of {len(rows)} for a manifest of {len(self)} rows")
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
+
+    def holdout(self, share: float, seed: int = 0) -> tuple["Manifest", "Manifest"]:
+        """(train, held): `share` of the groups, chosen by a stable hash of their names, are held out.
+
+        All clips of a recording are on one side. With two groups or more and share > 0, neither side is empty.
+        Raises InputError for a share outside 0..1.
+        """
+        if not 0 <= share <= 1:
+            raise InputError(f"holdout: {share} is not a share between 0 and 1")
+        groups = sorted(self.table["group"].unique(), key=lambda group: _hash(f"{seed}/{group}"))
+        count = min(max(1, round(share * len(groups))), len(groups) - 1) if share > 0 else 0
+        held = self.table["group"].isin(groups[:count]).to_numpy(dtype=bool)
+        return self.subset(~held), self.subset(held)
+
+    def read(self, i: int, sample_rate: int, offset: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        """Mono float32 [samples] of row i at `sample_rate` Hz; `offset`, `seconds`: a stretch of the row.
+
+        Raises InputError naming file and reason where it cannot be read.
+        """
+        row = self.table.iloc[i]
+        return read_row(row["path"], row["start"], row["seconds"], sample_rate, offset, seconds)
+
+
+def read_row(
+    path: str, start: float, length: float, sample_rate: int, offset: float = 0.0, seconds: float | None = None
+) -> np.ndarray:
+    """A stretch (`offset`, `seconds`) of the row that is `length` s long from `start` s on; see `Manifest.read`."""
+    seconds = length - offset if seconds is None else min(seconds, length - offset)
+    if not path.startswith(synth.PREFIX):
+        return audio.read(path, sample_rate, start + offset, seconds)
+    first = round((start + offset) * sample_rate)
+    return synth.render(*synth.parse(path), sample_rate)[first : first + round(seconds * sample_rate)]
+
+
+def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
+    """List a data source and read its headers.
+
+    spec: synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH].
+    Relative paths count from the project's root. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
+    is not there is downloaded to it.
+    segment_seconds: longer files become several rows of equal length, none longer than this.
+    Raises InputError for an unknown source, a path that does not exist or holds no audio, a wrong list, or when no
+    file at all can be used.
+    """
+    kind, _, argument = spec.strip().partition(":")
+    _check_kind(spec, kind)
+    if segment_seconds < audio.SHORTEST:
+        raise InputError(f"segment_seconds: {segment_seconds} is shorter than {audio.SHORTEST} s")
+    if kind == "folder" and not argument:
+        raise InputError(f"data source {spec!r}: give the folder: folder:PATH")
+    listing = _list(kind, argument, spec)
+    table, bad = scan(listing.clips, segment_seconds)
+    if table.empty:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in bad.head(3).itertuples(index=False))
+        raise InputError(f"data source {spec!r}: none of its {len(bad)} files can be used: {reasons}")
+    notes = list(listing.notes)
+    if len(bad):
+        notes.append(f"{len(bad)} of {len(bad) + table['path'].nunique()} files cannot be used and are left out")
+    name = Path(argument.rstrip("/")).name if kind == "folder" else kind
+    return Manifest(name, spec, table, bad, notes)
+
+
+def _check_kind(spec: str, kind: str) -> None:
+    if kind in SOURCES:
+        return
+    near = difflib.get_close_matches(kind, SOURCES, 1)
+    hint = f"did you mean {SOURCES[near[0]]}? " if near else ""
+    if not near and resolve(spec).exists():
+        hint = f"did you mean folder:{spec}? "
+    raise InputError(f"data source {spec!r}: unknown source {kind!r}; {hint}Valid: {', '.join(SOURCES.values())}")
+
+
+def _clips(spec: str, argument: str) -> int:
+    if not argument:
+        return synth.CLIPS
+    if not argument.isdecimal() or int(argument) < 1:
+        raise InputError(f"data source {spec!r}: {argument!r} is not a number of clips; for example synth:400")
+    return int(argument)
+
+
+def _list(kind: str, argument: str, spec: str) -> Listing:
+    if kind == "synth":
+        return synth.list_synth(_clips(spec, argument))
+    if kind == "folder":
+        return list_folder(resolve(argument), spec)
+    if kind in ("esc50", "esc10"):
+        path = resolve(argument) if argument else _found("esc50", esc50.REMOTE, also=kind)
+        return esc50.list_esc50(path, spec, only_esc10=kind == "esc10")
+    v1 = kind == "speech_commands_v1"
+    remote = speech_commands.REMOTE_V1 if v1 else speech_commands.REMOTE_V2
+    path = resolve(argument) if argument else _found(kind, remote)
+    return speech_commands.list_twelve(path, spec) if v1 else speech_commands.list_words(path, spec)
+
+
+def _found(name: str, remote: Remote, also: str | None = None) -> Path:
+    """The data set's folder below $ASIT_LAB_DATA, downloaded if it is not there. `also`: a name looked for first."""
+    data = resolve(os.environ.get("ASIT_LAB_DATA") or "data")
+    for folder in (data / (also or name), data / name):
+        if folder.is_dir():
+            return folder
+    return download(remote, data / name)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -1,0 +1,262 @@
+"""Batches of views: random crops of clips, made by loader processes, the same whoever makes them.
+
+A batch depends on (seed, step) and the data alone: not on where the run was resumed, on the number of loader processes
+or of devices, nor on what happens to be cached.
+"""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .. import random
+from ..config import RunConfig
+from ..errors import InputError
+from .manifest import Manifest, read_row
+
+WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
+TRIES = 20  # rows drawn in place of an unreadable one before giving up
+PREFETCH = 2  # batches a loader process makes ahead
+
+
+@dataclass
+class Batch:
+    """Views of the clips of one step (this process's part of it)."""
+
+    waves: Tensor  # float32 [clips, views, samples], zero after `lengths`
+    lengths: Tensor  # int64 [clips, views], samples of audio
+    index: Tensor  # int64 [clips], row of the manifest
+    position: Tensor  # int64 [clips], place in the step's global batch
+    step: int
+    bad: list[tuple[str, str]] = field(default_factory=list)  # (path, reason) of files another row stands in for
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """A copy with its tensors on `device`."""
+        moved = {name: getattr(self, name).to(device) for name in ("waves", "lengths", "index", "position")}
+        return replace(self, **moved)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Cut into `parts` batches of equally many clips, for gradient accumulation."""
+        pieces = [
+            tensor.chunk(parts) for tensor in (self.waves, self.lengths, self.index, self.position)
+        ]  # chunk gives exactly `parts` pieces, as the batch size is a multiple of it
+        return [Batch(*piece, self.step, self.bad) for piece in zip(*pieces, strict=True)]
+
+
+# --- Which clips ----------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, n: int) -> Tensor:
+    """int64 [n]: the order of the clips in an epoch. Shared between calls: do not write into it."""
+    return random.permutation(random.key(seed, epoch, "order"), n)
+
+
+def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
+    """int64 [batch_size]: the rows of a step's global batch.
+
+    An epoch has max(1, n // batch_size) steps; the rest of its order is left out. With fewer clips than a batch
+    holds, the order is gone through again.
+    """
+    steps = max(1, n // batch_size)
+    epoch, place = divmod(step, steps)
+    return epoch_order(seed, epoch, n)[(place * batch_size + torch.arange(batch_size)) % n]
+
+
+# --- Which stretch of a clip ----------------------------------------------------------------------------------------
+
+
+def crop_starts(draws: np.ndarray, room: int, gap: int) -> list[int]:
+    """First samples of the views of one clip.
+
+    draws: uniform [1 + views]; room: samples by which the clip exceeds a crop; gap: the most two starts may differ.
+    All starts lie in one random window of `gap` samples, which makes every pair of views alike.
+    """
+    width = min(room, gap)
+    window = int(draws[0] * (room - width + 1))
+    return [window + int(draw * (width + 1)) for draw in draws[1:]]
+
+
+class AudioCache:
+    """Decoded clips, the least recently used ones given up first when they exceed a limit in bytes."""
+
+    def __init__(self, limit: float):
+        self.limit, self.size = limit, 0
+        self.waves: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def get(self, row: int) -> np.ndarray | None:
+        if row in self.waves:
+            self.waves.move_to_end(row)
+        return self.waves.get(row)
+
+    def put(self, row: int, wave: np.ndarray) -> None:
+        self.waves[row] = wave
+        self.size += wave.nbytes
+        while self.size > self.limit:
+            self.size -= self.waves.popitem(last=False)[1].nbytes
+
+
+class ViewDataset(Dataset):
+    """Step number -> Batch: this process's contiguous slice of the step's global batch."""
+
+    def __init__(self, cfg: RunConfig, manifest: Manifest, views: int = 2, rank: int = 0, world: int = 1):
+        if len(manifest) == 0:
+            raise InputError(f"data source {manifest.source!r}: no clips to train on")
+        if cfg.train.batch_size % world:
+            raise InputError(f"train.batch_size: {cfg.train.batch_size} is not a multiple of the {world} processes")
+        self.seed, self.views, self.batch_size = cfg.train.seed, views, cfg.train.batch_size
+        self.rate, self.samples = cfg.features.sample_rate, cfg.crop_samples
+        self.gap = round(cfg.data.max_gap_seconds * self.rate)
+        self.shift = cfg.data.circular_shift
+        share = self.batch_size // world
+        self.positions = torch.arange(rank * share, (rank + 1) * share)
+        table = manifest.table  # as plain lists: a pandas row costs more than a cached crop
+        self.rows = list(zip(table["path"], table["start"].tolist(), table["seconds"].tolist(), strict=True))
+        self.cache = AudioCache(cfg.data.cache_mb * 1e6)
+        self.unreadable: dict[int, str] = {}
+
+    def __getitem__(self, step: int) -> Batch | InputError:
+        """The batch of a step, or the error: raised in a loader process it would come out wrapped in a traceback."""
+        try:
+            return self.batch(step)
+        except InputError as error:
+            return error
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step. Raises InputError when `TRIES` rows drawn one after the other cannot be read."""
+        chosen = batch_indices(self.seed, step, self.batch_size, len(self.rows))[self.positions].tolist()
+        sample = random.key(self.seed, step, self.positions)  # [clips]
+        crops = random.uniform(random.fold(sample, "crop"), 1 + self.views).double().numpy()
+        shifts = random.uniform(random.fold(sample, "shift"), 2 * self.views).double().numpy()
+        waves = np.zeros((len(chosen), self.views, self.samples), np.float32)
+        lengths = np.zeros((len(chosen), self.views), np.int64)
+        bad: dict[str, str] = {}
+        for clip, row in enumerate(chosen):
+            chosen[clip], views = self._readable_views(row, sample[clip], crops[clip], bad)
+            for view, wave in enumerate(views):
+                moves, by = shifts[clip, 2 * view : 2 * view + 2]
+                if moves < self.shift:
+                    wave = np.roll(wave, int(by * len(wave)))
+                waves[clip, view, : len(wave)] = wave
+                lengths[clip, view] = len(wave)
+        return Batch(
+            torch.from_numpy(waves),
+            torch.from_numpy(lengths),
+            torch.tensor(chosen),
+            self.positions.clone(),
+            step,
+            list(bad.items()),
+        )
+
+    def _readable_views(
+        self, row: int, sample: Tensor, draws: np.ndarray, bad: dict[str, str]
+    ) -> tuple[int, list[np.ndarray]]:
+        """(row, its views); a row that cannot be read goes into `bad` and another, randomly chosen, takes its place."""
+        for attempt in range(TRIES):
+            try:
+                return row, self._views(row, draws)
+            except InputError as error:
+                path = self.rows[row][0]
+                bad[path] = str(error).removeprefix(f"{path}: ")
+            row = int(random.integers(random.fold(sample, "replace", attempt), 1, len(self.rows)))
+        listed = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:3])
+        raise InputError(f"{TRIES} files drawn one after the other cannot be read: {listed}")
+
+    def _views(self, row: int, draws: np.ndarray) -> list[np.ndarray]:
+        """Crops of one row, each at most `samples` long."""
+        path, start, seconds = self.rows[row]
+        if seconds > max(WHOLE_SECONDS, 2 * self.samples / self.rate):
+            room = int(seconds * self.rate) - self.samples
+            crop = self.samples / self.rate
+            return [
+                read_row(path, start, seconds, self.rate, first / self.rate, crop)
+                for first in crop_starts(draws, room, self.gap)
+            ]
+        wave = self._whole(row)
+        room = max(0, len(wave) - self.samples)
+        return [wave[first : first + self.samples] for first in crop_starts(draws, room, self.gap)]
+
+    def _whole(self, row: int) -> np.ndarray:
+        """A whole row, from the cache if it is there. A row that failed once is not tried again."""
+        if row in self.unreadable:
+            raise InputError(self.unreadable[row])
+        wave = self.cache.get(row)
+        if wave is None:
+            try:
+                wave = read_row(*self.rows[row], self.rate)
+            except InputError as error:
+                self.unreadable[row] = str(error)
+                raise
+            self.cache.put(row, wave)
+        return wave
+
+
+def make_loader(
+    cfg: RunConfig, manifest: Manifest, views: int = 2, start: int = 0, *, stop: int, rank: int = 0, world: int = 1
+) -> DataLoader:
+    """A DataLoader over the steps start..stop-1 that gives one Batch a step.
+
+    rank, world: this process's number and the number of processes, each of which gets an equal, contiguous part of
+    the global batch of cfg.train.batch_size clips.
+    Raises InputError for a manifest without clips or a batch size that is not a multiple of `world`; while going
+    through it, when nothing but unreadable files is drawn.
+    """
+    workers = cfg.data.workers
+    return _Loader(
+        ViewDataset(cfg, manifest, views, rank, world),
+        batch_size=None,
+        sampler=_Steps(start, stop),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=PREFETCH if workers else None,
+        generator=torch.Generator(),  # so that the loader draws nothing from the global one
+    )
+
+
+class _Loader(DataLoader):
+    """A DataLoader that raises the InputErrors its dataset hands over."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = super().__iter__()
+        for batch in batches:
+            if isinstance(batch, InputError):
+                # Let go of the loader processes: the error's traceback keeps this frame alive.
+                del batches
+                self._iterator = None
+                raise batch
+            yield batch
+
+
+class _Steps:
+    """The steps of a run in order, as a sampler."""
+
+    def __init__(self, start: int, stop: int):
+        self.steps = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def overlap_note(cfg: RunConfig, manifest: Manifest) -> str | None:
+    """A sentence for the user when the views of a clip are nearly the same audio; None otherwise.
+
+    That is so when a crop covers more than 0.7 of the median clip: the agreement of two views then teaches little.
+    """
+    crop, median = cfg.data.crop_seconds, float(manifest.table["seconds"].median())
+    if crop <= 0.7 * median:
+        return None
+    half = median / 2
+    grain = 1.0 if half >= 10 else 0.5 if half >= 2 else 0.1 if half >= 0.2 else 0.01
+    covers = "all" if crop >= median else f"{crop / median:.0%}"
+    return (
+        f"a crop of {crop:g} s covers {covers} of the median clip ({median:.3g} s), so the two views of a clip are "
+        f"nearly the same audio; try data.crop_seconds={max(grain, round(half / grain) * grain):.3g}"
+    )
