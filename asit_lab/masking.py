@@ -1,0 +1,154 @@
+"""GMML: group-masked corruption of log-mels, on the whole batch and on its device.
+
+A view is corrupted by blocks: rectangles of random place and size, added one by one until the drawn share of the
+pixels is covered (ASiT, arXiv 2211.13189, section III-A; SiT, arXiv 2104.03602). What stands in the blocks is its
+kind: zeros (the mean level), noise, or the same place of another clip ("alien"); "time" and "frequency" are zeros in
+full strips. Sizes and places follow the released code, whose random bounds are exclusive at the upper end.
+
+Shapes: B views, T frames, M mel bands; patch (p, q); tokens (T / p, M / q). Masks are True where corrupted.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import MASK_KINDS, Mask
+from .random import fold, integers, normal, uniform
+
+_ROUND = 60  # blocks looked at together; see _first_cover
+_MAX_ROUNDS = 64  # a share so close to 1 that 3,840 blocks miss it is left at what they cover
+_CPU_CHUNK = 1 << 19  # pixels a CPU works on at once, so that its cache holds them
+NOISE_STD = 0.5  # of a normalised log-mel: (x - mean) / (2 std)
+TOKEN_SHARE = 0.5  # a token counts as corrupted when at least half of its pixels are
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is corrupted in a batch of views."""
+
+    pixels: Tensor
+    """bool [B, T, M], True = corrupted"""
+    kind: Tensor
+    """int64 [B], place in config.MASK_KINDS"""
+    blocks: Tensor
+    """int64 [B], blocks drawn"""
+
+    def tokens(self, patch: tuple[int, int]) -> Tensor:
+        """bool [B, T/p, M/q], see `token_mask`."""
+        return token_mask(self.pixels, patch)
+
+
+def token_mask(pixels: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Pixel mask bool [B, T, M] -> token mask bool [B, T/p, M/q]: True where at least half of a patch is corrupted."""
+    batch, frames, mels = pixels.shape
+    patches = pixels.reshape(batch, frames // patch[0], patch[0], mels // patch[1], patch[1])
+    return patches.float().mean(dim=(2, 4)) >= TOKEN_SHARE
+
+
+def gmml(keys: Tensor, frames: int, mels: int, mask: Mask, patch: tuple[int, int]) -> Masks:
+    """Draw the masks of a batch.
+
+    keys: int64 [B], one key of asit_lab.random a view; the same key gives the same mask on every device.
+    frames, mels: size of a view in pixels. patch: frames, mel bands of a patch (for `mask.align`).
+    """
+    odds = torch.tensor([mask.odds[kind] for kind in MASK_KINDS], device=keys.device)
+    kind = torch.searchsorted(odds.cumsum(0), uniform(fold(keys, "kind"), 1), right=True).squeeze(-1)
+    kind = kind.clamp(max=int(odds.nonzero().max()))  # odds may sum to a little less than 1
+    low, high = min(mask.ratio_min, mask.ratio), mask.ratio
+    share = low + (high - low) * uniform(fold(keys, "share"), 1).squeeze(-1)
+    share = torch.where(kind == MASK_KINDS.index("alien"), mask.alien_ratio, share)
+    share = torch.where(kind == MASK_KINDS.index("none"), 0.0, share)
+    chunk = max(1, _CPU_CHUNK // (frames * mels)) if keys.device.type == "cpu" else len(keys)
+    target = share * (frames * mels)
+    parts = zip(keys.split(chunk), kind.split(chunk), target.split(chunk), strict=True)
+    covers = [_cover(*part, frames, mels, mask, patch) for part in parts]
+    return Masks(torch.cat([c[0] for c in covers]), kind, torch.cat([c[1] for c in covers]))
+
+
+def corrupt(clean: Tensor, masks: Masks, keys: Tensor, donors: Tensor | None = None) -> Tensor:
+    """Fill the masked pixels of normalised log-mels.
+
+    clean: float [B, T, M]. keys: int64 [B], as for `gmml`. donors: int64 [B], for each view the view its alien blocks
+    come from (see `draw_donors`); needed only where a kind is "alien".
+    """
+    filled = torch.zeros_like(clean)
+    is_noise = masks.kind == MASK_KINDS.index("noise")
+    if is_noise.any():
+        noise = NOISE_STD * normal(fold(keys[is_noise], "noise"), clean[0].numel())
+        filled[is_noise] = noise.view(-1, *clean.shape[1:]).to(clean.dtype)
+    is_alien = masks.kind == MASK_KINDS.index("alien")
+    if is_alien.any():
+        filled[is_alien] = clean[donors[is_alien]]
+    return torch.where(masks.pixels, filled, clean)
+
+
+def donor_group(batch_size: int) -> int:
+    """Clips that lend each other blocks: a fixed part of the global batch, so that the donor of a clip does not
+    depend on the number of processes the batch is spread over."""
+    return math.gcd(batch_size, 8) if batch_size >= 8 else batch_size
+
+
+def draw_donors(keys: Tensor, group: int) -> Tensor:
+    """int64 [B] in [0, B): another member of each clip's group of `group` neighbours.
+
+    keys: int64 [B] in batch order, B a multiple of `group` >= 2.
+    """
+    place = torch.arange(len(keys), device=keys.device)
+    step = 1 + integers(fold(keys, "donor"), 1, group - 1).squeeze(-1)  # never the clip itself
+    return place // group * group + (place + step) % group
+
+
+def _cover(keys: Tensor, kind: Tensor, target: Tensor, frames: int, mels: int, mask: Mask, patch: tuple[int, int]):
+    """Add blocks until `target` pixels [B] are covered -> bool [B, T, M], blocks used int64 [B]."""
+    batch = len(keys)
+    covered = torch.zeros(batch, frames, mels, dtype=torch.bool, device=keys.device)
+    used = torch.zeros(batch, dtype=torch.int64, device=keys.device)
+    full_mels, full_frames = (kind == MASK_KINDS.index(name) for name in ("time", "frequency"))
+    align = patch if mask.align else (1, 1)
+    for round_ in range(_MAX_ROUNDS):
+        area = covered.sum(dim=(1, 2))
+        if bool((area >= target).all()):
+            break
+        round_keys = fold(keys, "blocks", round_)
+        rows = _sides(fold(round_keys, "frames"), frames, mask.block, align[0], full_frames)  # [B, K, T]
+        cols = _sides(fold(round_keys, "mels"), mels, mask.block, align[1], full_mels)  # [B, K, M]
+        first = _first_cover(rows, cols).masked_fill_(covered, _ROUND)  # [B, T, M]
+        gain = _histogram(first)[:, :_ROUND]  # pixels each block adds
+        reached = area[:, None] + gain.cumsum(1) >= target[:, None]
+        needed = torch.where(area >= target, 0, (~reached).sum(1) + 1).clamp(max=_ROUND)
+        covered |= first < needed[:, None, None]
+        used += needed
+    return covered, used
+
+
+def _sides(keys: Tensor, size: int, block: float, align: int, full: Tensor) -> Tensor:
+    """One side of `_ROUND` blocks: bool [B, K, size], True inside the block; everywhere where `full` [B]."""
+    start = integers(fold(keys, "start"), _ROUND, max(1, size - align)) // align * align
+    longest = max(int(block * size), align + 1)  # exclusive
+    length = align + integers(fold(keys, "length"), _ROUND, longest - align)
+    length = torch.minimum(length, size - start)
+    length = (length / align).round().long() * align  # half to even, as numpy does
+    place = torch.arange(size, device=keys.device)
+    inside = (place >= start[..., None]) & (place < (start + length)[..., None])
+    return inside | full[:, None, None]
+
+
+def _first_cover(rows: Tensor, cols: Tensor) -> Tensor:
+    """Index of the first block over each pixel: [B, K, T] and [B, K, M] -> int64-like int32 [B, T, M], >= K where none.
+
+    Block k weighs 4**-k. Whatever blocks lie over a pixel, their weights sum to at least the first one's and at most
+    4/3 of it, so the exponent of that sum, one matrix product for all blocks, names the first block exactly.
+    """
+    weight = 4.0 ** -torch.arange(_ROUND, device=rows.device, dtype=torch.float32)
+    with torch.autocast(rows.device.type, enabled=False):
+        total = (rows.float() * weight[:, None]).transpose(1, 2) @ cols.float()
+    return (127 - (total.view(torch.int32) >> 23)) >> 1  # biased exponent; a sum of 0 gives 63
+
+
+def _histogram(first: Tensor) -> Tensor:
+    """How often each of 0..63 occurs in each sample: int32 [B, T, M] -> int64 [B, 64]."""
+    batch = first.shape[0]
+    offset = 64 * torch.arange(batch, device=first.device, dtype=torch.int32)
+    return torch.bincount((first + offset[:, None, None]).flatten(), minlength=64 * batch).view(batch, 64)
