@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -369,11 +370,12 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load_config(preset: str | Path = "asit-vit-s", overrides: list[str] | None = None) -> RunConfig:
+def load_config(preset: str | Path = "asit-vit-s", overrides: list[str] | str | None = None) -> RunConfig:
     """Read and validate a configuration.
 
     preset: name of a preset, path of a YAML file (a run's config.yaml too), or a run directory.
-    overrides: dotted assignments such as "mask.ratio=0.7"; the right side is YAML.
+    overrides: dotted assignments such as "mask.ratio=0.7"; the right side is YAML. One text with several, split as a
+    shell splits words, works too: "mask.ratio=0.7 'mask.kinds={zeros: 1}'" (papermill's -p passes texts).
     Raises InputError naming the key and what would be right.
     """
     return validate(_apply_overrides(_read(str(preset)), overrides or []))
@@ -404,7 +406,7 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict:
 
 
 def _merge(base: dict, change: dict) -> dict:
-    """`base` with the sections of `change` laid over it; an entry of a section, such as mask.kinds, is replaced whole."""
+    """`base` with the sections of `change` laid over it; an entry of a section (mask.kinds, say) is replaced whole."""
     merged = dict(base)
     for section, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(section), dict)
@@ -420,9 +422,8 @@ def _set(content: dict, path: list[str], value: Any) -> dict:
     return {**content, path[0]: _set(inner if isinstance(inner, dict) else {}, path[1:], value)}
 
 
-def _apply_overrides(content: dict, overrides: list[str]) -> dict:
-    if isinstance(overrides, str):
-        raise InputError(f"overrides: expected a list such as ['mask.ratio=0.7'], got the text {overrides!r}")
+def _apply_overrides(content: dict, overrides: list[str] | str) -> dict:
+    overrides = shlex.split(overrides) if isinstance(overrides, str) else overrides
     for override in overrides:
         dotted, equals, value = override.partition("=")
         if not equals or not dotted.strip():

@@ -1,0 +1,170 @@
+"""Vision transformer on log-mels: pre-norm blocks, class token, learned positions (ViT, arXiv 2010.11929).
+
+Names of parameters are those of timm's and ASiT's vision transformers, so that weights travel by name. Patches are
+ordered time-major, mel fastest. LayerNorm's epsilon is 1e-6 and GELU is exact, as in the released ASiT code.
+
+Shapes: B views, T frames, M mel bands, patch (p, q), grid (T / p, M / q), N its product, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Model
+from ..errors import InputError
+from ..random import fold, uniform
+from .attention import AttentionMaps, build_attention
+
+
+@dataclass
+class Inspection:
+    """What `ViT.inspect` saw on the way."""
+
+    tokens: Tensor
+    """[B, 1+N, D], after the final norm, class token first"""
+    grid: tuple[int, int]
+    """tokens along time, along mel"""
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+    """block -> [B, 1+N, D], what the block put out"""
+    maps: dict[int, AttentionMaps] = field(default_factory=dict)
+    """block -> attention [B, H, 1+N, 1+N]"""
+
+
+class PatchEmbed(nn.Module):
+    """Cut a log-mel into patches and project each: [B, T, M] -> [B, N, D], time-major."""
+
+    def __init__(self, patch: tuple[int, int], width: int):
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(1, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        p, q = self.patch
+        batch, frames, mels = x.shape
+        # A convolution with stride = kernel is a product with the unfolded patches, which is faster on CPUs.
+        patches = x.view(batch, frames // p, p, mels // q, q).transpose(2, 3).reshape(batch, -1, p * q)  # [B, N, pq]
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def drop_path(x: Tensor, rate: float, keys: Tensor | None) -> Tensor:
+    """Drop a residual branch [B, ...] for whole samples with probability `rate`, and scale the others up.
+
+    keys: int64 [B] of asit_lab.random; None: keep all (evaluation, teacher). Deep networks with stochastic depth,
+    arXiv 1603.09382.
+    """
+    if keys is None or rate == 0.0:
+        return x
+    keep = (uniform(keys, 1) >= rate).to(x.dtype) / (1.0 - rate)  # [B, 1]
+    return x * keep.view(-1, *[1] * (x.ndim - 1))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, model: Model, drop: float):
+        super().__init__()
+        self.drop = drop
+        self.norm1 = nn.LayerNorm(model.width, eps=1e-6)
+        self.attn = build_attention(model.attention, model.width, model.heads, model.attention_path)
+        self.norm2 = nn.LayerNorm(model.width, eps=1e-6)
+        self.mlp = Mlp(model.width, int(model.width * model.mlp_ratio))
+
+    def forward(self, x: Tensor, keys: Tensor | None, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
+        mixed, attention = self.attn(self.norm1(x), maps)
+        x = x + drop_path(mixed, self.drop, None if keys is None else fold(keys, "attention"))
+        x = x + drop_path(self.mlp(self.norm2(x)), self.drop, None if keys is None else fold(keys, "mlp"))
+        return x, attention
+
+
+class ViT(nn.Module):
+    """The backbone. `grid` is the one its positions are made for; other lengths work, see `positions`."""
+
+    def __init__(self, model: Model, grid: tuple[int, int]):
+        super().__init__()
+        self.grid, self.patch, self.width = tuple(grid), tuple(model.patch), model.width
+        self.patch_embed = PatchEmbed(self.patch, model.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, model.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], model.width))
+        drops = [model.drop_path * i / max(1, model.depth - 1) for i in range(model.depth)]
+        self.blocks = nn.ModuleList(Block(model, drop) for drop in drops)
+        self.norm = nn.LayerNorm(model.width, eps=1e-6)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():  # the patch projection keeps torch's default, as in the released code
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Log-mel [B, T, M] -> tokens [B, 1+N, D] after the final norm, class token first.
+
+        keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off.
+        Raises InputError when T or M is not a whole number of patches or M is not the one the model was made for.
+        """
+        return self.inspect(x, keys).tokens
+
+    def inspect(
+        self, x: Tensor, keys: Tensor | None = None, hidden: Sequence[int] = (), maps: Sequence[int] = ()
+    ) -> Inspection:
+        """The same pass, keeping the output of the blocks in `hidden` and the attention of those in `maps`."""
+        seen = Inspection(self.embed(x), self._grid_of(x))
+        tokens = seen.tokens
+        for i, block in enumerate(self.blocks):
+            tokens, attention = block(tokens, None if keys is None else fold(keys, "drop path", i), i in maps)
+            if i in hidden:
+                seen.hidden[i] = tokens
+            if attention is not None:
+                seen.maps[i] = attention
+        seen.tokens = self.norm(tokens)
+        return seen
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Log-mel [B, T, M] -> [B, 1+N, D]: patches, class token, positions; what the first block sees."""
+        grid = self._grid_of(x)
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], dim=1)
+        return tokens + self.positions(grid)
+
+    def _grid_of(self, x: Tensor) -> tuple[int, int]:
+        p, q = self.patch
+        if x.ndim != 3 or x.shape[1] % p or x.shape[1] == 0 or x.shape[2] != self.grid[1] * q:
+            raise InputError(
+                f"log-mel of shape {tuple(x.shape)}: expected [batch, a multiple of {p} frames, {self.grid[1] * q} mel]"
+            )
+        return x.shape[1] // p, x.shape[2] // q
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Positions [1, 1+N, D] for a grid: as learned; the first ones for shorter clips; interpolated for longer."""
+        return fit_positions(self.pos_embed, self.grid, grid)
+
+
+def fit_positions(learned: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """Class row and positions [1, 1+N, D] of `grid` for the grid `wanted`.
+
+    A side that is shorter takes the first of the learned ones, a longer one is interpolated (bicubic), so that a clip
+    shorter than the crops of pretraining sees the very positions its patches had there.
+    """
+    if tuple(grid) == tuple(wanted):
+        return learned
+    cls, patches = learned[:, :1], learned[:, 1:]
+    patches = patches.view(1, *grid, -1)[:, : wanted[0], : wanted[1]]  # slice what is shorter
+    if patches.shape[1:3] != tuple(wanted):
+        image = patches.permute(0, 3, 1, 2).float()  # [1, D, time, mel]
+        image = F.interpolate(image, size=tuple(wanted), mode="bicubic", align_corners=False)
+        patches = image.permute(0, 2, 3, 1).to(learned.dtype)
+    return torch.cat([cls, patches.reshape(1, wanted[0] * wanted[1], -1)], dim=1)
