@@ -1,0 +1,34 @@
+"""Figures: arrays with units in, matplotlib Figure out. Nothing here knows of training, configs or torch models.
+
+Time is in seconds, frequency in Hz on the mel scale; `MelAxes` says how frames and bands map to them. Every figure
+shows itself as a notebook cell's result, and `save` writes it.
+"""
+
+from .attention import class_attention
+from .axes import MelAxes
+from .data import dataset, measure_silence, silence, stats
+from .reconstructed import Reconstructed, reconstruction, reconstruction_baselines, reconstructions
+from .spectrograms import clip, masks, spectrogram, waveform
+from .style import save
+from .tables import probe_table
+from .training import curves
+
+__all__ = [
+    "MelAxes",
+    "Reconstructed",
+    "class_attention",
+    "clip",
+    "curves",
+    "dataset",
+    "masks",
+    "measure_silence",
+    "probe_table",
+    "reconstruction",
+    "reconstruction_baselines",
+    "reconstructions",
+    "save",
+    "silence",
+    "spectrogram",
+    "stats",
+    "waveform",
+]

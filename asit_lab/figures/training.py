@@ -1,0 +1,146 @@
+"""Curves of a run: losses above, schedules and health below."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ..errors import InputError
+from .style import COLOURS, DASHES, blank, new_figure, styled
+
+_LOSSES = {
+    "loss": "total loss",
+    "loss_reconstruction": "reconstruction: L1",
+    "loss_local": "local: cross-entropy (nat)",
+    "loss_global": "global: cross-entropy (nat)",
+}
+_OTHERS = {
+    "rate": "learning rate",
+    "momentum": "teacher momentum",
+    "weight_decay": "weight decay",
+    "teacher_temperature": "teacher temperature",
+    "gradient_norm": "gradient norm",
+    "clips_per_second": "clips per second",
+}
+# Columns that begin alike are drawn into one panel.
+_FAMILIES = {
+    "entropy_": "teacher entropy (nat)",
+    "centre_": "norm of the centre",
+    "log_variance_": "log variance of a loss",
+}
+_COLUMNS = 5
+_STEPS = [1, 2, 2.5, 5, 10]  # between ticks
+_SMOOTH_FROM = 20  # rows; with fewer, smoothing says nothing
+
+
+@styled
+def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | None = None) -> Figure:
+    """Losses (first row) and schedules, speed and entropies (second row) over the optimiser step.
+
+    metrics: one row a logged step, with the column `step` and any of loss, loss_reconstruction, loss_local,
+    loss_global, other loss_*, rate, momentum, weight_decay, teacher_temperature, gradient_norm, clips_per_second,
+    entropy_*, centre_*, log_variance_*; other columns are left out. NaN leaves a gap.
+    Losses are shown as logged (faint) and smoothed.
+    references: column -> (value, label), a dashed line such as {"loss_local": (log(256), "ln 256: uniform")}.
+    Raises InputError without a column `step` or with a reference that is not (value, label).
+    """
+    if "step" not in metrics:
+        raise InputError(f"metrics: expected a column 'step', found {', '.join(map(str, metrics.columns)) or 'none'}")
+    losses = [name for name in _LOSSES if name in metrics]
+    losses += [name for name in metrics if str(name).startswith("loss_") and name not in losses]
+    upper = [([name], _LOSSES.get(name, name.replace("_", " "))) for name in losses]
+    lower = [([name], title) for name, title in _OTHERS.items() if name in metrics]
+    for prefix, title in _FAMILIES.items():
+        family = [name for name in metrics if str(name).startswith(prefix)]
+        lower += [(family, title)] if family else []
+    if not len(metrics) or not upper + lower:
+        return blank(7.0, 2.0, "nothing logged yet")
+
+    columns = min(_COLUMNS, max(len(upper), len(lower)))
+    upper_rows, lower_rows = -(-len(upper) // columns), -(-len(lower) // columns)
+    rows = upper_rows + lower_rows
+    figure, grid = _grid(rows, columns)
+    places = [*range(len(upper)), *range(upper_rows * columns, upper_rows * columns + len(lower))]
+    steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
+    for place, (names, title) in zip(places, upper + lower, strict=True):
+        ax = figure.add_subplot(grid[place])
+        smooth = names[0] in losses and len(metrics) >= _SMOOTH_FROM
+        _draw_panel(ax, steps, metrics, names, smooth)
+        for name in names:
+            if references and name in references:
+                _draw_reference(ax, name, references[name])
+        ax.set_title(title)
+        ax.set_xlabel("" if place + columns in places else "step")
+    if losses and len(metrics) >= _SMOOTH_FROM:
+        height = figure.get_figheight()
+        figure.text(
+            0.99, 1 - 0.06 / height, "losses: faint as logged, strong smoothed", ha="right", va="top", fontsize=8
+        )
+    return figure
+
+
+def _grid(rows: int, columns: int):
+    """A figure and its grid, laid out in inches: constrained layout would take longer than the drawing itself."""
+    width, height, gap, top, bottom = 2.05, 1.45, (0.65, 0.55), 0.5, 0.45
+    figure = new_figure(columns * (width + gap[0]) + 0.15, rows * height + (rows - 1) * gap[1] + top + bottom)
+    figure.set_layout_engine("none")
+    right, over = 1 - 0.15 / figure.get_figwidth(), 1 - top / figure.get_figheight()
+    edges = {
+        "left": gap[0] / figure.get_figwidth(),
+        "right": right,
+        "top": over,
+        "bottom": bottom / figure.get_figheight(),
+    }
+    return figure, figure.add_gridspec(rows, columns, **edges, wspace=gap[0] / width, hspace=gap[1] / height)
+
+
+def _draw_panel(ax, steps: np.ndarray, metrics: pd.DataFrame, names: list[str], smooth: bool) -> None:
+    """One line a column; with `smooth`, as logged (faint) and a centred running mean over a twentieth of the rows."""
+    drawn = []
+    for number, name in enumerate(names):
+        values = pd.to_numeric(metrics[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
+        shown = values.notna().to_numpy() & np.isfinite(steps)
+        drawn.append(values.to_numpy(dtype=float)[shown])
+        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+        # NaN stay in, so that the line breaks there; few values need markers, or one between two gaps is not seen.
+        marker = "o" if shown.sum() < _SMOOTH_FROM else ""
+        label = name.removeprefix(next((prefix for prefix in _FAMILIES if name.startswith(prefix)), ""))
+        if smooth:
+            ax.plot(steps, values, linewidth=0.7, alpha=0.4, marker=marker, markersize=3, **style)
+            window = max(3, len(values) // 20)
+            average = values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
+            ax.plot(steps, average, linewidth=1.5, label=label.replace("_", " "), **style)
+        else:
+            ax.plot(steps, values, linewidth=1.3, marker=marker, markersize=3, label=label.replace("_", " "), **style)
+    every = np.concatenate(drawn)
+    if not every.size:
+        ax.text(0.5, 0.5, "no finite value yet", transform=ax.transAxes, ha="center", va="center", fontsize=8)
+        ax.set(xticks=[], yticks=[])
+        return
+    if every.min() > 0 and every.max() > 50 * every.min() and smooth:
+        ax.set_yscale("log")
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
+    if names[0].startswith(tuple(_FAMILIES)):
+        ax.legend(handlelength=2.5, labelspacing=0.2)
+    low, high = np.nanmin(steps), np.nanmax(steps)
+    if low == high:
+        ax.set_xlim(low - 1, high + 1)
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS, integer=True))
+
+
+def _draw_reference(ax, name: str, reference: tuple[float, str]) -> None:
+    try:
+        value, label = reference
+        value = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"references[{name!r}]: expected (value, label), got {reference!r}") from None
+    ax.axhline(value, color="black", linestyle="--", linewidth=0.9)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, value), max(high, value + 0.18 * (max(high, value) - min(low, value))))
+    ax.annotate(
+        label, (1, value), (0, 2), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=8
+    )

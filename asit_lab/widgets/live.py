@@ -1,0 +1,70 @@
+"""Learning curves that grow while a run is under way."""
+
+import math
+import time
+
+from IPython.display import display
+
+from .. import figures
+from ..config import RunConfig
+from ..training.report import one_line
+from ..training.run import Run
+
+
+class LiveCurves:
+    """Give it to `asit_lab.pretrain(..., on_log=LiveCurves(cfg))`: draws the curves and a line with the time left.
+
+    One output is updated in place, a picture and a text, so that a notebook executed by papermill keeps the last state
+    and nothing else.
+    """
+
+    def __init__(self, cfg: RunConfig, seconds: float = 5.0):
+        self.seconds = seconds
+        self.references = references(cfg)
+        self.began = self.drawn = None
+        self.first = 0
+        self.picture = self.text = None
+
+    def __call__(self, run: Run, row: dict) -> None:
+        now = time.perf_counter()
+        if self.began is None:
+            self.began, self.first = now, row["step"]
+        if self.drawn is not None and now - self.drawn < self.seconds:
+            return
+        self.show(run, row, now)
+        self.drawn = time.perf_counter()
+
+    def show(self, run: Run, row: dict, now: float) -> None:
+        """Draw the run's metrics as they are."""
+        text = {"text/plain": f"step {row['step'] + 1}: {one_line(row)}{self._left(run, row, now)}"}
+        picture = figures.curves(run.metrics, self.references)
+        if self.picture is None:
+            self.text = display(text, raw=True, display_id=True)
+            self.picture = display(picture, display_id=True)
+        else:
+            self.text.update(text, raw=True)
+            self.picture.update(picture)
+
+    def _left(self, run: Run, row: dict, now: float) -> str:
+        done, total = row["step"] - self.first, run.progress.get("total_steps", 0)
+        if done < 1 or not total:
+            return ""
+        minutes, seconds = divmod(round((now - self.began) / done * (total - row["step"] - 1)), 60)
+        return f", {minutes}:{seconds:02d} left of {total} steps"
+
+    def finish(self, run: Run) -> None:
+        """Draw the last state."""
+        metrics = run.metrics
+        if len(metrics):
+            self.show(run, metrics.iloc[-1].to_dict() | {"step": int(metrics["step"].iloc[-1])}, time.perf_counter())
+
+
+def references(cfg: RunConfig) -> dict[str, tuple[float, str]]:
+    """What a distillation loss or entropy is when a head has learned nothing: ln K of its outputs."""
+    sizes = {"local": cfg.heads.local_out, "global": cfg.heads.global_out}
+    return {
+        f"{what}_{name}": (math.log(size), f"ln {size}: uniform")
+        for name, size in sizes.items()
+        for what in ("loss", "entropy")
+        if name in cfg.objective.active
+    }

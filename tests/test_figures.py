@@ -1,0 +1,645 @@
+"""Figures: units on the axes, what is drawn, and that no text is clipped or lies on another."""
+
+import time
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+
+from asit_lab import figures
+from asit_lab.errors import InputError
+from asit_lab.figures import MelAxes
+
+AXES = MelAxes(hop_seconds=0.01, sample_rate=16000)
+NORMALISED = MelAxes(hop_seconds=0.01, sample_rate=32000, normalised=True)
+FRAMES, MELS, PATCH = 192, 64, (16, 16)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def log_mel(rng):
+    slope = np.linspace(2, -6, MELS) + 3 * np.sin(np.arange(FRAMES) / 9)[:, None]
+    return slope + rng.normal(size=(FRAMES, MELS))
+
+
+@pytest.fixture
+def mask():
+    mask = np.zeros((FRAMES, MELS), dtype=bool)
+    mask[20:90, 5:50] = True
+    mask[120:150, 30:64] = True
+    return mask
+
+
+# --- Helpers --------------------------------------------------------------------------------------------------------
+
+
+def drawn_texts(figure):
+    """Every text that appears on paper, as matplotlib's text objects; ticks outside an axis are not drawn."""
+    texts = list(figure.texts)  # the title among them
+    for legend in figure.legends:
+        texts += legend.get_texts()
+    panels = list(figure.axes)
+    panels += [child for ax in figure.axes for child in ax.child_axes if child not in panels]
+    for ax in panels:
+        texts += [ax.title, ax._left_title, ax._right_title, *ax.texts]
+        texts += ax.get_legend().get_texts() if ax.get_legend() else []
+        if not ax.axison:
+            continue
+        for axis in (ax.xaxis, ax.yaxis):
+            texts += [axis.label, axis.get_offset_text()]
+            texts += [label for tick in axis._update_ticks() for label in (tick.label1, tick.label2)]
+    return [text for text in texts if text is not None and text.get_visible() and text.get_text().strip()]
+
+
+def check_layout(figure):
+    """Assert that every text lies within the figure and on no other text."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer, page = canvas.get_renderer(), figure.bbox
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in drawn_texts(figure)]
+    assert boxes
+    for name, box in boxes:
+        inside = box.x0 >= page.x0 - 1 and box.y0 >= page.y0 - 1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+        assert inside, f"{name!r} is clipped: {box} on {page}"
+    for number, (name, box) in enumerate(boxes):
+        for other_name, other in boxes[number + 1 :]:
+            wide = min(box.x1, other.x1) - max(box.x0, other.x0)
+            high = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert wide <= 1 or high <= 1, f"{name!r} lies on {other_name!r}"
+
+
+def mel_panels(figure):
+    """Panels with a log-mel or a map over one, in the order they were made."""
+    return [ax for ax in figure.axes if ax.images]
+
+
+def check_mel_panels(figure, seconds, mels):
+    """Seconds along x, Hz along y, and every Hz label at the band of that frequency."""
+    panels = mel_panels(figure)
+    assert panels
+    assert any(ax.get_xlabel() == "time (s)" for ax in panels)
+    assert any("Hz" in ax.get_ylabel() for ax in panels)
+    for ax in panels:
+        assert ax.get_xlim() == pytest.approx((0, seconds))
+        assert ax.get_ylim() == (0, mels)
+        places = ax.get_yticks()
+        assert len(places) >= 3
+        assert ((places >= 0) & (places <= mels)).all()
+
+
+def values_of(ax):
+    """What a panel shows, back as [frames, mels]; NaN where nothing is drawn."""
+    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan).T
+
+
+def shapes(figure):
+    return [tuple(ax.images[0].get_array().shape) for ax in mel_panels(figure)]
+
+
+# --- Axes -----------------------------------------------------------------------------------------------------------
+
+
+def test_band_positions_are_kaldis():
+    """The mel bank's own peaks lie where the axis says, for both papers' settings."""
+    from torchaudio.compliance.kaldi import get_mel_banks
+
+    for rate, mels, high in ((16000, 64, 0.0), (32000, 128, 0.0), (16000, 40, 7000.0)):
+        padded = 1 << 16  # fine bins, so that a triangle's peak is found to within 0.5 Hz
+        bank, _ = get_mel_banks(mels, padded, rate, 20.0, high, 100.0, -500.0, 1.0)
+        peaks_hz = bank.argmax(dim=1).numpy() * rate / padded
+        places = MelAxes(0.01, rate, 20.0, high).position(peaks_hz, mels)
+        np.testing.assert_allclose(places, np.arange(mels) + 0.5, atol=0.02)
+
+
+def test_ticks_are_within_the_bank():
+    labels = [label for _, label in AXES.ticks(MELS)]
+    assert {"100", "500", "1k", "2k", "4k", "8k"} <= set(labels)
+    assert "16k" not in labels
+    assert all(0 <= place <= MELS for place, _ in AXES.ticks(MELS))
+    narrow = MelAxes(0.01, 16000, low_hz=300, high_hz=3000)
+    assert {label for _, label in narrow.ticks(MELS)} == {"500", "1k", "2k"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"hop_seconds": 0}, "hop_seconds"), ({"sample_rate": -1}, "sample_rate"), ({"low_hz": 9000}, "low_hz")],
+)
+def test_axes_reject(change, named):
+    with pytest.raises(InputError, match=named):
+        MelAxes(**{"hop_seconds": 0.01, "sample_rate": 16000} | change)
+
+
+# --- Spectrogram, waveform, masks -----------------------------------------------------------------------------------
+
+
+def test_spectrogram_draws_the_values(log_mel):
+    figure = figures.spectrogram(log_mel, AXES, title="rain")
+    check_mel_panels(figure, 1.92, MELS)
+    check_layout(figure)
+    np.testing.assert_allclose(values_of(figure.axes[0]), log_mel)
+    assert figure.axes[0].get_title(loc="left") == "rain"
+    assert figure.axes[1].get_ylabel() == "log-mel (natural log)"
+    assert figures.spectrogram(log_mel, NORMALISED).axes[1].get_ylabel() == "log-mel, normalised"
+
+
+def test_spectrogram_takes_tensors_and_given_panels(log_mel):
+    own = Figure(layout="constrained")
+    ax = own.add_subplot()
+    assert figures.spectrogram(torch.from_numpy(log_mel).float(), AXES, ax=ax) is own
+    np.testing.assert_allclose(values_of(ax), log_mel, rtol=1e-5)
+
+
+def test_spectrogram_outlines_true_pixels(log_mel, mask):
+    figure = figures.spectrogram(log_mel, AXES, title="rain", mask=mask)
+    check_layout(figure)
+    ax = figure.axes[0]
+    (area,) = [patch for patch in ax.patches if isinstance(patch, PathPatch)]
+    assert area.get_hatch()
+    frame, band = np.meshgrid(np.arange(FRAMES), np.arange(MELS), indexing="ij")
+    centres = np.stack([(frame.ravel() + 0.5) * 0.01, band.ravel() + 0.5], axis=1)
+    hatched = area.get_path().contains_points(centres).reshape(mask.shape)
+    np.testing.assert_array_equal(hatched, mask)
+    # Around the two rectangles: every pixel edge between True and False once, the upper border of the second included.
+    edges = [line for line in ax.collections if isinstance(line, LineCollection)][-1].get_segments()
+    assert len(edges) == 2 * (70 + 45) + 2 * (30 + 34)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["outlined, hatched = corrupted"]
+
+
+def test_spectrogram_without_true_pixels_and_with_none_finite(log_mel):
+    figure = figures.spectrogram(log_mel, AXES, mask=np.zeros(log_mel.shape))
+    assert not figure.axes[0].patches
+    check_layout(figures.spectrogram(np.full(log_mel.shape, np.nan), AXES))
+
+
+def test_nan_is_not_drawn_and_does_not_move_the_scale(log_mel):
+    plain = figures.spectrogram(log_mel, AXES).axes[0].images[0].get_clim()
+    holed = log_mel.copy()
+    holed[3, 5], holed[7, 9] = np.nan, np.inf
+    ax = figures.spectrogram(holed, AXES).axes[0]
+    assert ax.images[0].get_array().mask.sum() == 2
+    assert ax.images[0].get_clim() == pytest.approx(plain, abs=0.05)
+
+
+def test_digital_silence_does_not_take_the_colours(log_mel):
+    silent = log_mel.copy()
+    silent[100:] = -15.94
+    low, high = figures.spectrogram(silent, AXES).axes[0].images[0].get_clim()
+    assert (low, high) == pytest.approx(np.percentile(log_mel[:100], (0.5, 99.9)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask_shape", "named"),
+    [
+        ((FRAMES,), None, r"log_mel.*\[192\]"),
+        ((0, 64), None, r"log_mel"),
+        ((FRAMES, MELS), (MELS, FRAMES), r"mask.*192, 64"),
+    ],
+)
+def test_spectrogram_rejects(shape, mask_shape, named):
+    with pytest.raises(InputError, match=named):
+        figures.spectrogram(np.zeros(shape), AXES, mask=None if mask_shape is None else np.zeros(mask_shape))
+
+
+def test_a_mask_of_shares_is_rejected(log_mel):
+    with pytest.raises(InputError, match="mask.*True and False"):
+        figures.spectrogram(log_mel, AXES, mask=np.full(log_mel.shape, 0.5))
+
+
+@pytest.mark.parametrize("samples", [100, 80000])
+def test_waveform(samples, rng):
+    wave = rng.uniform(-0.5, 0.5, samples)
+    wave[samples // 2] = -0.9
+    figure = figures.waveform(wave, 16000, title="rain")
+    check_layout(figure)
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "time (s)"
+    assert ax.get_xlim() == pytest.approx((0, samples / 16000))
+    drawn = ax.lines[0].get_ydata() if ax.lines else ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert drawn.min() == pytest.approx(-0.9)  # the peak survives where columns stand for many samples
+
+
+def test_waveform_rejects():
+    with pytest.raises(InputError, match=r"wave.*\[2, 100\]"):
+        figures.waveform(np.zeros((2, 100)), 16000)
+    with pytest.raises(InputError, match="sample_rate"):
+        figures.waveform(np.zeros(100), 0)
+
+
+def test_clip_shares_the_time_axis(log_mel, rng):
+    figure = figures.clip(rng.uniform(-1, 1, 31000), 16000, log_mel, AXES, title="rain")
+    check_layout(figure)
+    wave, mel = figure.axes[:2]
+    assert wave.get_xlim() == mel.get_xlim() == pytest.approx((0, 31000 / 16000))
+    assert "Hz" in mel.get_ylabel()
+
+
+def test_masks_show_shares_and_both_masks(log_mel, mask):
+    tokens = np.zeros((12, 4), dtype=bool)
+    tokens[2:5] = True
+    figure = figures.masks(log_mel, mask, torch.from_numpy(tokens), AXES, PATCH)
+    check_layout(figure)
+    check_mel_panels(figure, 1.92, MELS)
+    upper, lower = mel_panels(figure)
+    assert upper.get_title(loc="left") == f"{100 * mask.mean():.0f} % of pixels"
+    assert lower.get_title(loc="left") == "25 % of tokens"
+    # Tokens 2 to 4 along time are frames 32 to 79, all bands.
+    corners = lower.patches[0].get_path().vertices
+    assert corners.min(axis=0) == pytest.approx((0.32, 0))
+    assert corners.max(axis=0) == pytest.approx((0.80, MELS))
+
+
+def test_masks_reject(log_mel, mask):
+    with pytest.raises(InputError, match="12 x 5 patches of 16 frames x 16 mels.*192 frames x 64 mels"):
+        figures.masks(log_mel, mask, np.zeros((12, 5)), AXES)
+    with pytest.raises(InputError, match="mask_pixels"):
+        figures.masks(log_mel, mask[:-1], np.zeros((12, 4)), AXES)
+    with pytest.raises(InputError, match=r"mask_tokens.*\[48\]"):
+        figures.masks(log_mel, mask, np.zeros(48), AXES)
+
+
+# --- Reconstruction -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pieces(log_mel, mask):
+    clean = log_mel / 9
+    return clean, np.where(mask, 0, clean), np.where(mask, clean + 0.25, clean + 5), mask
+
+
+def test_reconstruction(pieces):
+    figure = figures.reconstruction(*pieces, NORMALISED, title="rain")
+    check_layout(figure)
+    check_mel_panels(figure, 1.92, MELS)
+    panels = mel_panels(figure)
+    assert [ax.get_title(loc="left").split(" (")[0] for ax in panels] == [
+        "clean",
+        "corrupted",
+        "reconstructed",
+        "absolute error",
+    ]
+    assert panels[0].images[0].get_clim() == panels[1].images[0].get_clim() == panels[2].images[0].get_clim()
+    for ax, values in zip(panels, pieces[:3], strict=False):
+        np.testing.assert_allclose(values_of(ax), values)
+    error, mask = values_of(panels[3]), pieces[3]
+    assert np.isnan(error[~mask]).all()  # the 5 off on intact pixels neither show nor count
+    np.testing.assert_allclose(error[mask], 0.25)
+    assert figure._suptitle.get_text() == "rain: L1 0.250 on corrupted pixels"
+    assert len(figure.axes) == 6  # four panels, two colour bars
+
+
+def test_reconstruction_leaves_out_nan_and_says_when_nothing_is_corrupted(pieces):
+    clean, corrupted, reconstructed, mask = pieces
+    holed = clean.copy()
+    holed[:40] = np.nan
+    figure = figures.reconstruction(holed, corrupted, reconstructed, mask, AXES)
+    assert figure._suptitle.get_text() == "L1 0.250 on corrupted pixels"
+    figure = figures.reconstruction(clean, clean, reconstructed, np.zeros_like(mask), AXES)
+    assert figure._suptitle.get_text() == "no corrupted pixels"
+    check_layout(figure)
+
+
+def test_reconstruction_rejects(pieces):
+    clean, corrupted, reconstructed, mask = pieces
+    with pytest.raises(InputError, match=r"reconstructed.*\[192, 64\].*\[191, 64\]"):
+        figures.reconstruction(clean, corrupted, reconstructed[1:], mask, AXES)
+    with pytest.raises(InputError, match=r"mask.*\[192, 64\].*\[64, 192\]"):
+        figures.reconstruction(clean, corrupted, reconstructed, mask.T, AXES)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_reconstructions(pieces, count):
+    clips = [(*pieces, f"clip {number}") for number in range(count)]
+    figure = figures.reconstructions(clips, NORMALISED, title="held-out clips")
+    check_layout(figure)
+    check_mel_panels(figure, 1.92, MELS)
+    panels = mel_panels(figure)
+    assert len(panels) == 4 * count
+    scales = {ax.images[0].get_clim() for number, ax in enumerate(panels) if number % 4 != 3}
+    assert len(scales) == 1
+    assert "clip 0" in panels[0].get_ylabel()
+    width, height = panels[0].get_position().size * figure.get_size_inches()
+    assert width > 2 and height > 1  # inches: large enough to see a sound
+
+
+def test_reconstructions_of_different_lengths(pieces):
+    short = figures.Reconstructed(*(values[:96] for values in pieces))
+    figure = figures.reconstructions([pieces, short], NORMALISED)
+    check_layout(figure)
+    assert [ax.get_xlim()[1] for ax in mel_panels(figure)] == pytest.approx([1.92] * 4 + [0.96] * 4)
+    with pytest.raises(InputError, match="clips"):
+        figures.reconstructions([], NORMALISED)
+
+
+def test_reconstruction_baselines():
+    errors = {"this run": 0.231, "per-band training mean": 0.412, "linear interpolation in time": 0.336}
+    figure = figures.reconstruction_baselines(errors)
+    check_layout(figure)
+    (ax,) = figure.axes
+    assert [bar.get_width() for bar in ax.patches] == list(errors.values())
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(errors)
+    assert "L1" in ax.get_xlabel() and ax.get_xlim()[0] == 0
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first on top
+    with pytest.raises(InputError, match="'this run'.*nan"):
+        figures.reconstruction_baselines({"this run": float("nan")})
+    with pytest.raises(InputError, match="at least one"):
+        figures.reconstruction_baselines({})
+
+
+# --- Attention ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [1, 3, 4, 6])
+def test_class_attention(log_mel, rng, heads):
+    attention = rng.dirichlet(np.ones(48), heads).reshape(heads, 12, 4)
+    figure = figures.class_attention(log_mel, torch.from_numpy(attention), AXES, PATCH, title="last layer")
+    check_layout(figure)
+    check_mel_panels(figure, 1.92, MELS)
+    panels = mel_panels(figure)
+    names = ["log-mel", "mean of heads", *(f"head {number}" for number in range(1, heads + 1))]
+    assert [ax.get_title(loc="left") for ax in panels] == names
+    shown = values_of(panels[-1])
+    assert shown.shape == (FRAMES, MELS)
+    np.testing.assert_allclose(shown[::16, ::16], 100 * attention[-1])  # percent, one flat rectangle a patch
+    np.testing.assert_allclose(shown[15::16, 15::16], 100 * attention[-1])
+    np.testing.assert_allclose(values_of(panels[1])[::16, ::16], 100 * attention.mean(0))
+    assert len({ax.images[0].get_clim() for ax in panels[1:]}) == 1
+    assert any("attention on a patch (%)" in text.get_text() for text in drawn_texts(figure))
+
+
+def test_class_attention_leaves_frames_without_patch_blank(log_mel):
+    figure = figures.class_attention(log_mel, np.full((3, 11, 4), 1 / 44), AXES, PATCH)
+    shown = values_of(mel_panels(figure)[1])
+    assert np.isnan(shown[176:]).all() and np.isfinite(shown[:176]).all()
+
+
+def test_class_attention_rejects(log_mel):
+    with pytest.raises(InputError, match="13 x 4 patches"):
+        figures.class_attention(log_mel, np.ones((3, 13, 4)), AXES, PATCH)
+    with pytest.raises(InputError, match=r"attention.*heads, time, freq.*\[12, 4\]"):
+        figures.class_attention(log_mel, np.ones((12, 4)), AXES, PATCH)
+
+
+# --- Curves ---------------------------------------------------------------------------------------------------------
+
+REFERENCES = {"loss_local": (float(np.log(256)), "ln 256: uniform")}
+
+
+@pytest.fixture
+def metrics(rng):
+    step = np.arange(0, 800, 2)
+    fall = np.exp(-step / 200)
+    losses = dict.fromkeys(("loss", "loss_reconstruction", "loss_local", "loss_global"), 3 + 2 * fall)
+    others = {"rate": 5e-4 * fall, "momentum": 1 - 1e-3 * fall, "weight_decay": 0.4 - 0.3 * fall}
+    health = {"clips_per_second": 30 + fall, "entropy_local_teacher": 4 + fall, "entropy_global_teacher": 6 + fall}
+    table = pd.DataFrame({"step": step} | losses | others | health)
+    return table + rng.normal(0, 1e-3, table.shape) * (table.columns != "step")
+
+
+def test_curves(metrics):
+    figure = figures.curves(metrics, REFERENCES)
+    check_layout(figure)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles[:4] == [
+        "total loss",
+        "reconstruction: L1",
+        "local: cross-entropy (nat)",
+        "global: cross-entropy (nat)",
+    ]
+    assert titles[4:] == [
+        "learning rate",
+        "teacher momentum",
+        "weight decay",
+        "clips per second",
+        "teacher entropy (nat)",
+    ]
+    local = figure.axes[2]
+    raw, smoothed, reference = local.lines
+    np.testing.assert_allclose(raw.get_ydata(), metrics["loss_local"])
+    assert np.abs(np.diff(smoothed.get_ydata())).max() < np.abs(np.diff(raw.get_ydata())).max()
+    assert reference.get_ydata() == pytest.approx([np.log(256)] * 2)
+    assert local.texts[0].get_text() == "ln 256: uniform"
+    assert local.get_ylim()[1] > np.log(256)
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["local teacher", "global teacher"]
+    assert figure.axes[-1].get_xlabel() == "step"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 30])
+def test_curves_of_a_young_run(metrics, rows):
+    figure = figures.curves(metrics[:rows], REFERENCES)
+    check_layout(figure)
+    assert len(figure.axes) == (9 if rows else 0)
+    if rows == 1:
+        assert figure.axes[0].lines[0].get_marker() == "o"  # a line of one point would not be seen
+
+
+def test_curves_with_nan_missing_and_odd_columns(metrics):
+    table = metrics[["step", "loss", "loss_local", "rate"]].assign(rate=np.nan, note="text", loss_extra=1.0)
+    table.loc[100:120, "loss"] = np.nan
+    table.loc[5, "loss_local"] = np.inf
+    figure = figures.curves(table)
+    check_layout(figure)
+    loss, local, extra, rate = figure.axes
+    assert np.isnan(loss.lines[0].get_ydata()[100:121]).all()
+    assert np.isnan(loss.lines[1].get_ydata()[100:121]).all()  # smoothing does not fill the gap
+    assert np.isfinite(local.get_ylim()).all()
+    assert extra.get_title(loc="left") == "loss extra"
+    assert rate.texts[0].get_text() == "no finite value yet"
+
+
+def test_curves_are_logarithmic_only_over_a_wide_range(metrics):
+    wide = metrics.assign(loss=np.geomspace(100, 0.1, len(metrics)), loss_local=np.linspace(100, -1, len(metrics)))
+    figure = figures.curves(wide)
+    assert [ax.get_yscale() for ax in figure.axes[:4]] == ["log", "linear", "linear", "linear"]
+
+
+def test_curves_reject(metrics):
+    with pytest.raises(InputError, match="'step'"):
+        figures.curves(metrics.drop(columns="step"))
+    with pytest.raises(InputError, match="loss_local.*value, label"):
+        figures.curves(metrics, {"loss_local": 5.5})
+
+
+def test_curves_are_quick_enough_for_live_updates(metrics):
+    figures.curves(metrics, REFERENCES)._repr_png_()  # fonts and so on are loaded once
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        figures.curves(metrics, REFERENCES)._repr_png_()
+        times.append(time.process_time() - start)
+    assert min(times) < 0.6, times  # a busy machine is given twice what a quiet one needs
+
+
+# --- Tables and data sets -------------------------------------------------------------------------------------------
+
+
+def test_probe_table():
+    rows = [
+        {"encoder": encoder, "protocol": protocol, "scores": [0.7, 0.75, 0.8], "chance": 0.1}
+        for protocol in ("linear", "kNN")
+        for encoder in ("teacher", "random init", "mean + std log-mel")
+    ]
+    figure = figures.probe_table(pd.DataFrame(rows))
+    check_layout(figure)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["linear", "kNN"]
+    ax = figure.axes[0]
+    assert "%" in ax.get_xlabel()
+    assert [text.get_text() for text in ax.texts] == ["75.0 ± 5.0"] * 3
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [70, 75, 80])
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[0] == "one fold or seed" and legend[-1] == "chance"
+
+
+def test_probe_table_with_means_alone():
+    table = pd.DataFrame({"encoder": ["teacher"], "protocol": ["linear"], "mean": [0.5], "spread": [np.nan]})
+    figure = figures.probe_table(table)
+    check_layout(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["50.0"]
+    assert len(figure.legends[0].get_texts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"encoder": ["a"], "mean": [0.5]}, "protocol"),
+        ({"encoder": ["a"], "protocol": ["linear"]}, "mean or scores"),
+        ({"encoder": [], "protocol": [], "mean": []}, "at least one row"),
+        ({"encoder": ["a"], "protocol": ["linear"], "mean": [75.5]}, "a, linear.*75.5"),
+    ],
+)
+def test_probe_table_rejects(table, named):
+    with pytest.raises(InputError, match=named):
+        figures.probe_table(pd.DataFrame(table))
+
+
+def manifest(rng, classes, clips=300):
+    return pd.DataFrame(
+        {
+            "label": [f"class {number}" for number in rng.integers(0, classes, clips)],
+            "seconds": rng.gamma(3, 2, clips),
+            "sample_rate": rng.choice([16000, 44100], clips),
+            "channels": rng.choice([1, 2], clips),
+        }
+    )
+
+
+def test_dataset(rng):
+    table = manifest(rng, 10).assign(silence=np.linspace(0, 1, 300))
+    figure = figures.dataset(table)
+    check_layout(figure)
+    lengths, rates, silence, classes = figure.axes
+    assert lengths.get_xlabel() == "length (s)"
+    assert sum(bar.get_height() for bar in lengths.patches) == 300
+    assert [label.get_text() for label in rates.get_yticklabels()] == [
+        "16 kHz, mono",
+        "16 kHz, stereo",
+        "44.1 kHz, mono",
+        "44.1 kHz, stereo",
+    ]
+    assert sum(bar.get_width() for bar in rates.patches) == 300
+    assert silence.get_title(loc="left") == "225 of 300 clips more than 25 % silent"
+    assert [bar.get_width() for bar in classes.patches] == table["label"].value_counts().to_list()
+
+
+def test_dataset_shows_the_largest_classes(rng):
+    table = manifest(rng, 60, 3000).replace(
+        {"label": {"class 7": "a very long name of a class, longer than any column"}}
+    )
+    figure = figures.dataset(table)
+    check_layout(figure)
+    assert len(figure.axes) == 3
+    assert len(figure.axes[-1].patches) == 20
+    assert figure.axes[-1].get_title(loc="left") == "clips a class, the 20 largest of 60 classes"
+
+
+def test_dataset_of_equal_lengths_without_labels(rng):
+    table = manifest(rng, 3).assign(seconds=5.0, label="", sample_rate=22050, channels=8)
+    figure = figures.dataset(table)
+    check_layout(figure)
+    assert figure.axes[0].get_title(loc="left") == "length: all 5 s"
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["22.05 kHz, 8 channels"]
+    assert [text.get_text() for text in figure.axes[2].texts] == ["no labels"]
+
+
+def test_dataset_and_silence_reject(rng):
+    with pytest.raises(InputError, match="seconds"):
+        figures.dataset(manifest(rng, 3).drop(columns="seconds"))
+    with pytest.raises(InputError, match="at least one row"):
+        figures.dataset(manifest(rng, 3)[:0])
+    with pytest.raises(InputError, match="0 to 1"):
+        figures.silence([0.2, 30.0])
+
+
+def test_silence():
+    figure = figures.silence([0, 0, 0.2, 0.3, 0.9, np.nan])
+    check_layout(figure)
+    assert figure.axes[0].get_title(loc="left") == "2 of 5 clips more than 25 % silent"
+    assert "%" in figure.axes[0].get_xlabel()
+
+
+def test_measure_silence():
+    def read(number):
+        if number == 2:
+            raise InputError("two.wav: corrupt")
+        return np.array([0.0, 0.0, 0.5, -0.5]) if number else np.ones(8)
+
+    shares, unreadable = figures.measure_silence(read, 4)
+    np.testing.assert_array_equal(shares, [0, 0.5, np.nan, 0.5])
+    assert unreadable == [(2, "two.wav: corrupt")]
+    shares, _ = figures.measure_silence(read, 1000, most=10)
+    assert np.isfinite(shares).sum() == 10
+    assert np.isfinite(shares[[0, 999]]).all()
+
+
+def test_stats(log_mel):
+    mean, std = log_mel.mean(0), log_mel.std(0)
+    figure = figures.stats(mean, std, AXES, title="synth")
+    check_layout(figure)
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "frequency (Hz)" and ax.get_ylabel() == "log-mel (natural log)"
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), mean)
+    with pytest.raises(InputError, match="64.*63"):
+        figures.stats(mean, std[:-1], AXES)
+
+
+# --- Saving and showing ---------------------------------------------------------------------------------------------
+
+
+def test_save(log_mel, tmp_path):
+    figure = figures.spectrogram(log_mel, AXES)
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    for kind, start in starts.items():
+        path = figures.save(figure, tmp_path / "new" / f"mel.{kind}")
+        assert path.read_bytes().startswith(start)
+    width, height = matplotlib.image.imread(tmp_path / "new" / "mel.png").shape[1::-1]
+    assert (width, height) == tuple(np.round(figure.get_size_inches() * 120).astype(int))
+    assert len(list((tmp_path / "new").iterdir())) == 3  # nothing half-written left behind
+    with pytest.raises(InputError, match="mel.jpg.*png"):
+        figures.save(figure, tmp_path / "mel.jpg")
+
+
+def test_save_is_repeatable(log_mel, tmp_path):
+    for kind in ("png", "pdf", "svg"):
+        first, second = (
+            figures.save(figures.spectrogram(log_mel, AXES), tmp_path / f"{name}.{kind}").read_bytes() for name in "ab"
+        )
+        assert first == second
+
+
+def test_figures_show_themselves_and_leave_nothing_behind(log_mel):
+    before = dict(matplotlib.rcParams)
+    figure = figures.spectrogram(log_mel, AXES)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert dict(matplotlib.rcParams) == before
+    from matplotlib import _pylab_helpers
+
+    assert not _pylab_helpers.Gcf.figs  # pyplot does not know of it
