@@ -1,0 +1,157 @@
+"""Which clips train and which test: official folds or splits, else grouped folds; never a recording on both sides.
+
+- a `fold` column (ESC-50): leave one fold out, as its authors prescribe; every fold is the test set once;
+- a `split` column (Speech Commands): train against test, settings chosen on valid where there is one;
+- neither: stratified folds by source recording (`group`), drawn once for every seed.
+
+A random split of ESC-50's clips would put pieces of one recording on both sides and flatter the score.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+from ..random import key, permutation
+
+FOLDS = 5  # where the data set has none of its own
+INNER_FOLDS = 3  # for choosing a setting inside the training clips
+
+_NOTHING = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of a data set. The arrays hold row positions of the table, int64."""
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    valid: np.ndarray = field(default_factory=lambda: _NOTHING)
+    """where settings are chosen; empty: by cross-validation inside `train`"""
+
+
+def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS) -> list[Split]:
+    """The divisions a data set is evaluated on, in order.
+
+    table: a manifest's table (columns path, label, fold, split, group). seeds, folds: for data sets with neither
+    official folds nor splits; ignored otherwise.
+    Raises InputError for missing labels, a single class, a fold or split without clips, a class that training would
+    not see, and a source recording on both sides (naming it).
+    """
+    labels, groups = check_labels(table), groups_of(table)
+    fold, split = _column(table, "fold"), _column(table, "split")
+    if fold is not None:
+        found = _official_folds(fold)
+    elif split is not None:
+        found = _official_splits(split)
+    else:
+        found = [one for seed in seeds for one in _grouped_folds(labels, groups, seed, folds)]
+    for one in found:
+        _check(one, labels, groups, table)
+    return found
+
+
+def check_labels(table: pd.DataFrame) -> np.ndarray:
+    """The class of every row; InputError when one is missing or there are fewer than two classes."""
+    missing = table["label"].isna() | (table["label"].astype(str).str.strip() == "")
+    if missing.any():
+        raise InputError(
+            f"{int(missing.sum())} of {len(table)} clips have no label (first: {table['path'][missing].iloc[0]}); "
+            "a probe needs a class for every clip"
+        )
+    labels = table["label"].astype(str).to_numpy(dtype=object)
+    if len(set(labels)) < 2:
+        raise InputError(f"classes found: {', '.join(set(labels)) or 'none'}; a probe needs at least two")
+    return labels
+
+
+def groups_of(table: pd.DataFrame) -> np.ndarray:
+    """Source recording of every row; the path where the data set names none."""
+    group = table["group"] if "group" in table else pd.Series(None, index=table.index, dtype=object)
+    return group.where(group.notna() & (group.astype(str) != ""), table["path"]).astype(str).to_numpy(dtype=object)
+
+
+def inner_splits(labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(fit, check) positions for choosing a setting inside training clips, no group on both sides.
+
+    Empty when the clips come from too few recordings to be divided.
+    """
+    count = min(INNER_FOLDS, len(np.unique(groups)))
+    if count < 2:
+        return []
+    divided = _stratified_group_folds(labels, groups, count, seed, "inner")
+    return [(fit, check) for fit, check in divided if len(check) and len(np.unique(labels[fit])) > 1]
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series | None:
+    """The column if the data set fills it; InputError when it fills it for some clips only."""
+    if name not in table or table[name].isna().all():
+        return None
+    empty = table[name].isna()
+    if empty.any():
+        raise InputError(
+            f"{int(empty.sum())} of {len(table)} clips have no {name} (first: {table['path'][empty].iloc[0]}); "
+            f"give every clip a {name}, or none"
+        )
+    return table[name].reset_index(drop=True)
+
+
+def _official_folds(fold: pd.Series) -> list[Split]:
+    values = sorted(fold.unique())
+    if len(values) < 2:
+        raise InputError(f"every clip is in fold {values[0]}; leaving one fold out needs at least two")
+    return [Split(f"fold {value}", np.flatnonzero(fold != value), np.flatnonzero(fold == value)) for value in values]
+
+
+def _official_splits(split: pd.Series) -> list[Split]:
+    parts = {name: np.flatnonzero(split == name) for name in ("train", "valid", "test")}
+    for name in ("train", "test"):
+        if not len(parts[name]):
+            raise InputError(f"no clip has split {name!r}; a probe needs train and test (valid is optional)")
+    return [Split("test", **parts)]
+
+
+def _grouped_folds(labels: np.ndarray, groups: np.ndarray, seed: int, folds: int) -> list[Split]:
+    recordings = pd.Series(groups).groupby(labels).nunique()
+    if recordings.min() < 2:
+        raise InputError(
+            f"class {recordings.idxmin()!r} comes from one source recording only, so it cannot be in training and test "
+            "both; add recordings of it or leave it out"
+        )
+    count = min(folds, int(recordings.min()))
+    divided = _stratified_group_folds(labels, groups, count, seed, "folds")
+    return [Split(f"seed {seed} fold {n}", train, test) for n, (train, test) in enumerate(divided, start=1)]
+
+
+def _stratified_group_folds(labels, groups, count: int, seed: int, purpose: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """scikit-learn's StratifiedGroupKFold over groups in counted random order."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    names, codes = np.unique(groups, return_inverse=True)
+    order = permutation(key(seed, "evaluation", purpose), len(names)).numpy()
+    with warnings.catch_warnings():  # a class rarer than the number of folds: it is in some of them
+        warnings.simplefilter("ignore", UserWarning)
+        return list(StratifiedGroupKFold(count).split(labels, labels, order[codes]))
+
+
+def _check(split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataFrame) -> None:
+    for name in ("train", "test"):
+        if not len(getattr(split, name)):
+            raise InputError(f"{split.name}: no clips to {name} on")
+    paths = table["path"].to_numpy()
+    sides = {"train": split.train, "valid": split.valid, "test": split.test}
+    for a, b in (("train", "test"), ("train", "valid"), ("valid", "test")):
+        shared = np.intersect1d(groups[sides[a]], groups[sides[b]])
+        if len(shared):
+            pair = [paths[sides[side][groups[sides[side]] == shared[0]][0]] for side in (a, b)]
+            raise InputError(
+                f"{split.name}: source recording {shared[0]!r} is on both sides, {a} ({pair[0]}) and {b} ({pair[1]})"
+                f"{f'; so are {len(shared) - 1} more' if len(shared) > 1 else ''}; keep each in one fold or split"
+            )
+    unseen = sorted(set(labels[split.test]) - set(labels[split.train]))
+    if unseen:
+        raise InputError(f"{split.name}: training has no clip of class {', '.join(map(repr, unseen))}")
