@@ -586,20 +586,6 @@ def test_silence():
     assert "%" in figure.axes[0].get_xlabel()
 
 
-def test_measure_silence():
-    def read(number):
-        if number == 2:
-            raise InputError("two.wav: corrupt")
-        return np.array([0.0, 0.0, 0.5, -0.5]) if number else np.ones(8)
-
-    shares, unreadable = figures.measure_silence(read, 4)
-    np.testing.assert_array_equal(shares, [0, 0.5, np.nan, 0.5])
-    assert unreadable == [(2, "two.wav: corrupt")]
-    shares, _ = figures.measure_silence(read, 1000, most=10)
-    assert np.isfinite(shares).sum() == 10
-    assert np.isfinite(shares[[0, 999]]).all()
-
-
 def test_stats(log_mel):
     mean, std = log_mel.mean(0), log_mel.std(0)
     figure = figures.stats(mean, std, AXES, title="synth")

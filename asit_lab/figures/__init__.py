@@ -6,7 +6,7 @@ shows itself as a notebook cell's result, and `save` writes it.
 
 from .attention import class_attention
 from .axes import MelAxes
-from .data import dataset, measure_silence, silence, stats
+from .data import dataset, silence, stats
 from .reconstructed import Reconstructed, reconstruction, reconstruction_baselines, reconstructions
 from .spectrograms import clip, masks, spectrogram, waveform
 from .style import save
@@ -21,7 +21,6 @@ __all__ = [
     "curves",
     "dataset",
     "masks",
-    "measure_silence",
     "probe_table",
     "reconstruction",
     "reconstruction_baselines",

@@ -1,7 +1,5 @@
 """What a data set is made of: lengths, rates, classes, silence, and the level of each mel band."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -44,24 +42,6 @@ def dataset(table: pd.DataFrame) -> Figure:
     largest = f"the {len(shown)} largest of " if len(counts) > len(shown) else ""
     ax.set_title(f"clips a class, {largest}{len(counts)} classes" if len(counts) else "classes")
     return figure
-
-
-def measure_silence(
-    read: Callable[[int], np.ndarray], clips: int, most: int = 400
-) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """Share of samples that are exactly zero, clip by clip: (shares [clips], unreadable).
-
-    read: number of a clip -> its samples, at the file's own rate (resampling smears zeros). most: where there are more
-    clips, this many are measured, evenly spread, and the others are NaN. A clip whose `read` raises InputError is NaN
-    too, and listed in `unreadable` as (number, reason).
-    """
-    shares, unreadable = np.full(clips, np.nan), []
-    for number in np.unique(np.linspace(0, clips - 1, min(clips, most)).round().astype(int)).tolist():
-        try:
-            shares[number] = np.mean(np.asarray(read(number)) == 0)
-        except InputError as error:
-            unreadable.append((number, str(error)))
-    return shares, unreadable
 
 
 @styled

@@ -31,7 +31,8 @@ def pretrain(cfg: RunConfig, out: str | Path, resume: str = "auto", on_log: OnLo
     """Pretrain as the configuration says, into the run directory `out`.
 
     resume: "auto" continues a run that is there, "never" wants a new directory, "must" an existing run.
-    on_log: called with the run and each new row of metrics, after it was written (live curves).
+    on_log: called with the run and each new row of metrics, after it was written (live curves); takes the place of
+    the progress bar.
     Returns the Run, whose status is "finished", or "interrupted" after Ctrl-C.
     Raises InputError for bad input, FloatingPointError when the loss or a gradient is not finite; the state saved last
     stays in the run directory.
@@ -84,7 +85,7 @@ def _train(run: Run, cfg: RunConfig, on_log: OnLog | None) -> None:
     log = MetricsLog(run.dir / "metrics.csv", start) if leader else None
     board = report.tensorboard(run.dir, start) if leader else None
     snapshot_steps = {round(total * (i + 1) / cfg.train.snapshots) for i in range(cfg.train.snapshots)} | {total}
-    bar = tqdm(total=total, initial=start, unit="step", disable=not leader, **report.bar_style())
+    bar = tqdm(total=total, initial=start, unit="step", disable=not leader or on_log is not None, **report.bar_style())
     began, clips_seen = time.perf_counter(), 0
     _set_status(run, "running", step=start, total_steps=total, notes=notes)
 
