@@ -390,7 +390,7 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict:
             path = path / "config.yaml"
         if not path.is_file():
             near = difflib.get_close_matches(preset, preset_names(), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             raise InputError(f"preset {preset!r}: no such preset or file{hint} Presets: {', '.join(preset_names())}")
     if str(path) in seen:
         raise InputError(f"{path}: its base leads back to itself")
@@ -423,7 +423,11 @@ def _set(content: dict, path: list[str], value: Any) -> dict:
 
 
 def _apply_overrides(content: dict, overrides: list[str] | str) -> dict:
-    overrides = shlex.split(overrides) if isinstance(overrides, str) else overrides
+    if isinstance(overrides, str):
+        try:
+            overrides = shlex.split(overrides)
+        except ValueError as error:
+            raise InputError(f"overrides {overrides!r}: {error}") from None
     for override in overrides:
         dotted, equals, value = override.partition("=")
         if not equals or not dotted.strip():

@@ -1,0 +1,106 @@
+# Everything is installed into .venv; nothing is registered outside this folder.
+#
+# `make env` needs Python 3.11 or 3.12 with venv and pip, and nothing else. Name one with `make env PYTHON=...`.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+STAMP := .venv/installed-from-lock
+UV := $(BIN)/uv
+DEMO := runs/demo
+LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra dev
+
+# A Python that the caller's shell points at must not leak into .venv.
+unexport PYTHONPATH
+unexport PYTHONHOME
+# Jupyter looks for kernels here first: `python3` is then .venv's own, whatever is in the user's home.
+export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+# uv trusts the machine's certificates where it has some (a company's proxy may need that), else the ones it brings.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS := true
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all lab lint format lock clean
+
+help: ## Show this list
+	@echo "asit_lab: make TARGET"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+
+env: $(STAMP) ## Set everything up in .venv (Python 3.11 or 3.12; about 5 GB)
+
+demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/demo
+	@mkdir -p $(DEMO)
+	ASIT_LAB_HOME="$(CURDIR)" $(BIN)/papermill notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -k python3 \
+		-p preset micro -p data synth -p out $(DEMO) \
+		|| { echo "The demo stopped: $(DEMO)/pretrain.ipynb links to the cell at its top" >&2; exit 1; }
+	$(BIN)/jupyter nbconvert --log-level WARN --to html $(DEMO)/pretrain.ipynb
+	@echo
+	@echo "Made in $(DEMO):"
+	@about() { test ! -e "$(DEMO)/$$1" || printf '  %-16s%s\n' "$$1" "$$2"; }; \
+	about pretrain.html "the notebook with its pictures, for a browser"; \
+	about pretrain.ipynb "the notebook as it ran"; \
+	about config.yaml "the whole configuration of the run"; \
+	about metrics.csv "losses, rates and speed, step by step"; \
+	about snapshots "weights of teacher, student and decoder over the run"; \
+	about figures "the pictures of the notebook"; \
+	about samples "clean, corrupted and reconstructed log-mels"; \
+	about result.json "reconstruction errors and probe scores"
+	@echo "Next: make lab, or your own recordings: .venv/bin/asit-lab pretrain --data folder:PATH --out runs/mine"
+
+test: env ## Run the default tests (under three minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-all: env ## Run every test: the default ones, the slow ones, the notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or notebook or not slow"
+
+lab: env ## Open JupyterLab in notebooks/
+	$(BIN)/asit-lab lab
+
+lint: env ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: env ## Put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(UV) ## Renew requirements.lock from pyproject.toml
+	$(UV) pip compile --quiet --upgrade $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml
+
+clean: ## Remove the demo run, caches and build leftovers (not .venv, data or other runs)
+	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+
+# --- Set-up ---------------------------------------------------------------------------------------------------------
+
+# Prints the first interpreter that is new enough, not too new, and able to make an environment with pip in it.
+define find_python
+for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
+	if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then \
+		echo "$$python"; exit 0; \
+	fi; \
+done; \
+echo "make env needs Python 3.11 or 3.12 with venv and pip (on Debian: apt-get install python3 python3-venv)." >&2; \
+for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
+	echo "  $$python: $$("$$python" -c 'import sys; print("Python %d.%d" % sys.version_info[:2]); import ensurepip, venv' 2>&1 \
+		| tail -n 1)" >&2; \
+done; \
+echo "Name another one with: make env PYTHON=/path/to/python3.12" >&2; \
+exit 1
+endef
+
+$(BIN)/python:
+	@python=$$($(find_python)) || exit 1; \
+	echo "Making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv --clear .venv
+
+$(UV): | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.13,<1"
+
+# uv takes exactly what the lock names, each file checked against its hash. The build of this package itself uses the
+# locked setuptools, so that nothing outside the lock is fetched.
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,340 @@
+"""The shell command `asit-lab`: every command is one call into the package.
+
+Results go to stdout, as a table or with --json as JSON; progress and errors go to stderr. Exit status: 0 only on
+success, 1 for a run that did not finish, 2 for bad input, 130 when interrupted. The package is imported inside the
+commands, so that --help is quick.
+"""
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from contextlib import redirect_stdout
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._version import __version__
+from .errors import InputError
+
+app = typer.Typer(
+    name="asit-lab",
+    help="Pretrain, look into and evaluate self-supervised audio transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the help has square brackets that are no markup
+)
+config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Presets: list them, show one, compare two.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what is in one, its mean and std.")
+app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
+
+SPECS = "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH]"
+INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="Preset, YAML file or run directory.")]
+Spec = Annotated[str, typer.Option("--data", "-d", help=f"Data set: {SPECS}.")]
+
+
+class Resume(StrEnum):
+    auto = "auto"
+    never = "never"
+    must = "must"
+
+
+class Protocol(StrEnum):
+    linear = "linear"
+    knn = "knn"
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        print(f"asit-lab {__version__}")
+        raise typer.Exit
+
+
+# --- config ---------------------------------------------------------------------------------------------------------
+
+
+@config_app.command("list")
+def config_list(as_json: Json = False) -> None:
+    """List the presets."""
+    from .config import PRESETS, load_config, preset_names
+
+    rows = []
+    for name in preset_names():
+        cfg = load_config(name)
+        rows.append(
+            {
+                "preset": name,
+                "about": (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# "),
+                "width": cfg.model.width,
+                "depth": cfg.model.depth,
+                "heads": cfg.model.heads,
+                "rate_hz": cfg.features.sample_rate,
+                "crop_s": cfg.data.crop_seconds,
+                "length": f"{cfg.train.steps} steps" if cfg.train.steps else f"{cfg.train.epochs:g} epochs",
+            }
+        )
+    if as_json:
+        print(_json(rows))
+    else:
+        _print_rows(rows, wrap="about")
+
+
+@config_app.command("show")
+def config_show(
+    preset: Annotated[str, typer.Argument(help="Preset, YAML file or run directory.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Print a whole configuration as YAML, with overrides applied."""
+    from .config import load_config
+
+    cfg = load_config(preset, overrides)
+    print(_json(cfg.to_dict()) if as_json else cfg.to_yaml().rstrip())
+
+
+@config_app.command("diff")
+def config_diff(
+    a: Annotated[str, typer.Argument(help="Preset, YAML file or run directory.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    as_json: Json = False,
+) -> None:
+    """List what two configurations disagree on, such as the paper's and the released code's."""
+    from .config import diff, load_config
+
+    rows = diff(load_config(a), load_config(b))
+    if as_json or not rows:
+        print(_json(rows) if as_json else f"{a} and {b} agree in every setting")
+        return
+    left, right = (a, b) if len({a, b, "about", "key"}) == 4 else ("A", "B")
+    table = [{"about": row["about"], "key": row["key"], left: row["a"], right: row["b"]} for row in rows]
+    _print_rows(table, wrap="about")
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@data_app.command("info")
+def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], as_json: Json = False) -> None:
+    """Say what a data set holds: clips, hours, rates, classes, folds, files that cannot be used."""
+    from .data import load_manifest
+
+    manifest = load_manifest(spec)
+    facts = _facts(manifest)
+    classes = [{"class": label, **of_class} for label, of_class in facts.pop("classes").items()]
+    bad = manifest.bad.to_dict("records")
+    if as_json:
+        print(_json({**facts, "classes": classes, "bad": bad, "notes": manifest.notes}))
+        return
+    _print_facts(facts | {"classes": len(classes), "bad files": len(bad)})
+    _print_rows(classes, before="\n")
+    _print_rows(bad, before="\n")
+    for note in manifest.notes:
+        print(f"\nnote: {note}")
+
+
+def _facts(manifest) -> dict[str, Any]:
+    """Counts and ranges of a manifest; classes: {label: {clips, hours}}."""
+    table = manifest.table
+    by_class = table[table["label"] != ""].groupby("label")["seconds"].agg(["size", "sum"])
+    counted = {
+        name: {str(key): int(count) for key, count in table[name].dropna().value_counts().sort_index().items()}
+        for name in ("sample_rate", "channels", "fold", "split")
+    }
+    return {
+        "source": manifest.source,
+        "clips": len(table),
+        "files": int(table["path"].nunique()),
+        "recordings": int(table["group"].nunique()),
+        "hours": round(float(table["seconds"].sum()) / 3600, 4),
+        "shortest_s": float(table["seconds"].min()),
+        "median_s": float(table["seconds"].median()),
+        "longest_s": float(table["seconds"].max()),
+        **counted,
+        "classes": {
+            label: {"clips": int(size), "hours": round(seconds / 3600, 4)}
+            for label, size, seconds in by_class.itertuples()
+        },
+    }
+
+
+@data_app.command("stats")
+def data_stats(
+    spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
+    preset: Preset,
+    overrides: Overrides = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Measure this many clips, evenly spread.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure mean and standard deviation of a data set's log-mel, to put into a configuration."""
+    from .config import load_config
+    from .data import load_manifest
+    from .features import measure
+
+    cfg = load_config(preset, overrides)
+    manifest = load_manifest(spec, segment_seconds=cfg.data.segment_seconds)
+    mean, std, band_mean, band_std = measure(manifest, cfg.features, clips=clips)
+    measured = {"mean": mean, "std": std}
+    flags = [f"features.{name}={value:.6f}" for name, value in measured.items()]
+    if as_json:
+        print(_json({**measured, "overrides": flags, "band_mean": band_mean, "band_std": band_std}))
+        return
+    _print_facts({"source": manifest.source, "clips": min(clips or len(manifest), len(manifest)), **measured})
+    print("\nTo use them:")
+    print("\n".join(f"  -s {flag}" for flag in flags))
+
+
+# --- Runs -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def pretrain(
+    out: Annotated[str, typer.Option("--out", "-o", help="Run directory.")],
+    preset: Preset = "micro",
+    data: Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the preset's): {SPECS}.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[Resume, typer.Option(help="Go on from a state in --out: if there is one, never, or must.")] = (
+        Resume.auto
+    ),
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random (else the preset's).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pretrain a model on a data set."""
+    import asit_lab
+
+    chosen = {"data.source": data, "train.seed": seed}
+    flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+    cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
+    with redirect_stdout(sys.stderr):  # notes on the way are no result
+        run = asit_lab.pretrain(cfg, out=out, resume=resume.value)
+    last = next(iter(run.metrics.tail(1).to_dict("records")), {})
+    if as_json:
+        print(_json({"dir": str(run.dir), "status": run.status, "last": last}))
+    else:
+        _print_facts(last)
+        print(f"{run.status}: {run.dir}")
+    if run.status != "finished":
+        raise typer.Exit(INTERRUPTED if run.status == "interrupted" else 1)
+
+
+@app.command()
+def probe(
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_FILE", help="Run directory, snapshot or checkpoint.")],
+    data: Spec,
+    protocol: Annotated[Protocol, typer.Option(help="Linear classifier or nearest neighbours.")] = Protocol.linear,
+    as_json: Json = False,
+) -> None:
+    """Classify a labelled data set from a frozen model's embeddings."""
+    import asit_lab
+
+    with redirect_stdout(sys.stderr):
+        result = asit_lab.probe(asit_lab.load_encoder(model), data, protocol=protocol.value)
+    if as_json:
+        print(_json(result.to_dict()))
+    else:
+        _print_rows(result.table.to_dict("records"))
+
+
+@app.command()
+def lab(
+    port: Annotated[int, typer.Option(help="Port on this machine (the next free one if taken).")] = 8888,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab, after --.")] = None,
+) -> None:
+    """Start JupyterLab in notebooks/; runs and reports are one folder up."""
+    from .config import home
+
+    if not (home() / "notebooks").is_dir():
+        raise InputError(f"{home()}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={home()}"]
+    command += ["--LabApp.default_url=/lab/tree/notebooks", *(arguments or [])]
+    os.execv(sys.executable, command)  # in our place: Ctrl-C is JupyterLab's own matter
+
+
+# --- Printing -------------------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the types JSON has; what is not a number (NaN, infinity) becomes None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    """One fact a line: its name, its value; counts as "16000 (12), 44100 (3)"; what is empty is left out."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} ({count})" for key, count in value.items())
+        if value != "":
+            print(f"{name.ljust(width)}  {_cell(value)}")
+
+
+def _print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str = "") -> None:
+    """Rows, if there are any, as an aligned table under their keys.
+
+    wrap: a column that is broken into lines so that the table fits the terminal. before: printed above the table.
+    """
+    if not rows:
+        return
+    print(before, end="")
+    names = list(rows[0])
+    cells = [{name: [_cell(row[name])] for name in names} for row in rows]
+    widths = {name: max(len(name), *(len(row[name][0]) for row in cells)) for name in names}
+    if wrap:
+        others = sum(widths[name] + 2 for name in names if name != wrap)
+        widths[wrap] = min(widths[wrap], max(24, shutil.get_terminal_size((120, 24)).columns - others))
+        for row in cells:
+            row[wrap] = textwrap.wrap(row[wrap][0], widths[wrap])
+    numeric = {name for name in names if all(isinstance(row[name], int | float | None) for row in rows)}
+    for row in [{name: [name] for name in names}, *cells]:
+        for line in range(max(len(row[name]) for name in names)):
+            texts = {name: row[name][line] if line < len(row[name]) else "" for name in names}
+            aligned = [texts[n].rjust(widths[n]) if n in numeric else texts[n].ljust(widths[n]) for n in names]
+            print("  ".join(aligned).rstrip())
+
+
+def main() -> None:
+    """Entry point: bad input is one message and exit status 2, not a traceback."""
+    try:
+        app(prog_name="asit-lab")
+    except InputError as error:
+        print(f"asit-lab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:  # a loss that is no longer finite: the message says where
+        print(f"asit-lab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""What all tests share: few threads, no display, and one small finished run."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """A finished run of the `smoke` preset (asit_lab.Run). Shared: read it, do not write into its directory."""
+    import asit_lab
+
+    out = tmp_path_factory.mktemp("smoke") / "run"
+    return asit_lab.pretrain(asit_lab.load_config("smoke"), out=out, resume="never")

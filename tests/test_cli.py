@@ -1,0 +1,295 @@
+"""The shell command: exit status, what goes to stdout and what to stderr, tables and JSON."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+import asit_lab
+from asit_lab import cli
+from asit_lab.config import load_config, preset_names
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `asit-lab ARGUMENTS` in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["asit-lab", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "120")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return (left.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def fields(line: str) -> list[str]:
+    """Cells of a table's line."""
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+# --- As a whole -----------------------------------------------------------------------------------------------------
+
+
+def test_version_and_help_from_a_shell():
+    for option, words in [("--version", f"asit-lab {asit_lab.__version__}\n"), ("--help", "Usage: asit-lab ")]:
+        code = f"import sys; sys.argv = ['asit-lab', '{option}']; from asit_lab.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "of",
+    ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"],
+)
+def test_every_command_has_help(command, of):
+    status, out, err = command(*of.split(), "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"Usage: asit-lab {of}".rstrip()) and "--help" in out
+
+
+def test_unknown_command_and_option(command):
+    for arguments in (["pretrian"], ["config", "list", "--jsn"], ["probe", "x"]):
+        status, out, err = command(*arguments)
+        assert (status, out) == (2, "")
+        assert "Error" in err
+
+
+def test_interrupt_gives_the_shell_s_status(command, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asit_lab.config.load_config", interrupted)
+    status, out, err = command("config", "show", "smoke")
+    assert (status, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_loss_that_is_not_finite_is_told_without_a_traceback(command, monkeypatch, tmp_path):
+    def diverges(*_, **__):
+        raise FloatingPointError("step 3: loss or gradient is not finite")
+
+    monkeypatch.setattr(asit_lab, "pretrain", diverges, raising=False)
+    expected = (1, "", "asit-lab: step 3: loss or gradient is not finite\n")
+    assert command("pretrain", "--preset", "smoke", "--out", tmp_path) == expected
+
+
+# --- config ---------------------------------------------------------------------------------------------------------
+
+
+def test_config_list(command):
+    status, out, err = command("config", "list", "--json")
+    rows = json.loads(out)
+    assert (status, err) == (0, "")
+    assert [row["preset"] for row in rows] == preset_names()
+    assert all(row["about"] and not row["about"].startswith("#") for row in rows)
+    paper = next(row for row in rows if row["preset"] == "asit-vit-s")
+    assert (paper["width"], paper["heads"], paper["rate_hz"], paper["length"]) == (384, 3, 32000, "40 epochs")
+    table = command("config", "list")[1]
+    assert all(len(line) <= 120 for line in table.splitlines())
+    assert [name for name in preset_names() if f"\n{name} " not in table] == []
+
+
+def test_config_show_can_be_read_back(command, tmp_path):
+    status, out, err = command("config", "show", "micro", "-s", "mask.ratio=0.6", "--set", "train.seed=4")
+    assert (status, err) == (0, "")
+    (tmp_path / "mine.yaml").write_text(out)
+    assert load_config(tmp_path / "mine.yaml") == load_config("micro", ["mask.ratio=0.6", "train.seed=4"])
+    as_json = json.loads(command("config", "show", tmp_path / "mine.yaml", "--json")[1])
+    assert as_json == yaml.safe_load(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "smoke", "-s", "mask.ratoi=1"], "mask.ratoi: unknown key; did you mean mask.ratio?"),
+        (["show", "smoke", "-s", "mask.ratio=1.3"], "mask.ratio: 1.3 is not valid"),
+        (["show", "nowhere"], "preset 'nowhere': no such preset or file"),
+        (["diff", "smoke", "smok"], "did you mean smoke?"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(command, arguments, words):
+    status, out, err = command("config", *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("asit-lab: ") and words in err
+    assert "Traceback" not in err
+
+
+def test_config_diff_lists_facts_in_aligned_columns(command):
+    status, out, err = command("config", "diff", "asit-vit-s", "asit-official-vit-s")
+    assert (status, err) == (0, "")
+    head, *lines = out.splitlines()
+    assert fields(head) == ["about", "key", "asit-vit-s", "asit-official-vit-s"]
+    starts = [head.index(name) for name in ("key", "asit-vit-s", "asit-official-vit-s")]
+    for line in lines:
+        assert len(line) <= 120
+        assert all(line[start - 1] == " " for start in starts if len(line) >= start)
+    assert ["attention heads", "model.heads", "3", "6"] in [fields(line) for line in lines]
+    shared = next(fields(line) for line in lines if "heads.shared" in line)
+    assert shared[1:] == ["heads.shared", "false", "true"]
+    rows = json.loads(command("config", "diff", "asit-vit-s", "asit-official-vit-s", "--json")[1])
+    assert sum(row["key"] in out for row in rows) == len(rows) == 11
+    described = " ".join(out.split())
+    assert all(row["about"].split()[-1] in described for row in rows), "wrapped, not cut"
+
+
+def test_config_diff_of_equals(command):
+    assert command("config", "diff", "smoke", "smoke")[:2] == (0, "smoke and smoke agree in every setting\n")
+    assert command("config", "diff", "smoke", "smoke", "--json")[1] == "[]\n"
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """Two classes of two short files at different rates, and one file that is not audio."""
+    for label, rate in [("hum", 16000), ("hiss", 8000)]:
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(2):
+            wave = 0.1 * np.sin(np.arange(rate * (number + 1)) * 0.05)
+            soundfile.write(tmp_path / "mine" / label / f"{number}.wav", wave, rate)
+    (tmp_path / "mine" / "hum" / "broken.wav").write_bytes(b"nothing")
+    return f"folder:{tmp_path / 'mine'}"
+
+
+def test_data_info(command, recordings):
+    status, out, err = command("data", "info", recordings, "--json")
+    facts = json.loads(out)
+    assert (status, err) == (0, "")
+    assert (facts["clips"], facts["shortest_s"], facts["longest_s"]) == (4, 1, 2)
+    assert facts["hours"] == pytest.approx(6 / 3600, abs=1e-4)
+    assert facts["sample_rate"] == {"8000": 2, "16000": 2}
+    assert [(row["class"], row["clips"]) for row in facts["classes"]] == [("hiss", 2), ("hum", 2)]
+    assert len(facts["bad"]) == 1 and facts["bad"][0]["path"].endswith("broken.wav")
+
+
+def test_data_info_as_text(command, recordings):
+    status, out, _ = command("data", "info", recordings)
+    lines = [fields(line) for line in out.splitlines()]
+    assert status == 0
+    assert ["clips", "4"] in lines and ["bad files", "1"] in lines
+    assert ["sample_rate", "8000 (2), 16000 (2)"] in lines
+    assert ["class", "clips", "hours"] in lines
+    assert "broken.wav" in out
+
+
+def test_data_info_of_what_is_not_there(command, tmp_path):
+    status, out, err = command("data", "info", f"folder:{tmp_path}/nowhere")
+    assert (status, out) == (2, "")
+    assert "nowhere does not exist" in err
+
+
+def test_data_stats_prints_overrides_that_fit(command, recordings):
+    """A config with the measured mean and std normalises this data set to mean 0 and standard deviation 0.5."""
+    status, out, _ = command("data", "stats", recordings, "--preset", "smoke", "--json")
+    measured = json.loads(out)
+    assert status == 0
+    features = load_config("smoke", measured["overrides"]).features
+    assert (features.mean, features.std) == pytest.approx((measured["mean"], measured["std"]), abs=1e-6)
+    assert len(measured["band_mean"]) == len(measured["band_std"]) == features.mel_bins
+    assert measured["mean"] == pytest.approx(np.mean(measured["band_mean"]))
+    text = command("data", "stats", recordings, "--preset", "smoke")[1]
+    assert [line.strip() for line in text.splitlines()[-2:]] == [f"-s {flag}" for flag in measured["overrides"]]
+
+
+# --- Runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_pretrain_then_probe(command, tmp_path):
+    out_dir = tmp_path / "run"
+    arguments = ["pretrain", "--preset", "smoke", "--data", "synth:40", "--out", out_dir, "--seed", 3]
+    status, out, err = command(*arguments, "--json")
+    result = json.loads(out)
+    assert (status, result["status"], result["dir"]) == (0, "finished", str(out_dir))
+    assert result["last"]["step"] == 5 and result["last"]["loss"] > 0
+    assert "Traceback" not in err
+    assert load_config(out_dir) == load_config("smoke", ["data.source=synth:40", "train.seed=3"])
+
+    status, out, err = command(*arguments)
+    assert (status, out.splitlines()[-1]) == (0, f"finished: {out_dir}"), "a finished run is not run again"
+    assert ["step", "5"] in [fields(line) for line in out.splitlines()]
+
+    status, out, err = command(*arguments, "--resume", "never")
+    assert (status, out) == (2, "") and str(out_dir) in err
+
+    status, out, err = command("probe", out_dir, "--data", "synth:40", "--protocol", "knn", "--json")
+    scores = json.loads(out)
+    assert (status, scores["protocol"], len(scores["scores"])) == (0, "knn", scores["folds"])
+    assert 0 <= scores["mean"] <= 1
+
+    status, out, err = command("probe", out_dir, "--data", "synth:40", "--protocol", "knn")
+    head, row = (fields(line) for line in out.splitlines())
+    assert status == 0
+    assert row[head.index("mean")] == f"{scores['mean']:.6g}"
+
+
+def test_notes_do_not_get_into_the_json(command, tmp_path):
+    """Crops nearly as long as the clips make the loop say something."""
+    settings = ["-s", "data.crop_seconds=4.5", "-s", "train.steps=1"]
+    status, out, err = command("pretrain", "--preset", "smoke", *settings, "--out", tmp_path / "run", "--json")
+    assert status == 0
+    assert json.loads(out)["status"] == "finished"
+    assert "note:" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--resume", "must"], "there is no run to resume"),
+        (["--data", "synht"], "did you mean synth"),
+        (["-s", "train.steps=0"], "train.steps: 0 is not valid"),
+        (["-s", "features.sample_rate"], "expected key=value"),
+    ],
+)
+def test_pretrain_with_bad_input(command, tmp_path, arguments, words):
+    status, out, err = command("pretrain", "--preset", "smoke", "--out", tmp_path / "run", *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("asit-lab: ") and words in err
+
+
+@pytest.mark.parametrize(("state", "expected"), [("finished", 0), ("interrupted", 130), ("failed", 1), ("running", 1)])
+def test_only_a_finished_run_is_a_success(command, monkeypatch, tmp_path, state, expected):
+    metrics = pd.DataFrame({"step": [0, 10], "loss": [2.0, float("nan")]})
+    run = SimpleNamespace(dir=tmp_path, status=state, metrics=metrics)
+    monkeypatch.setattr(asit_lab, "pretrain", lambda *_, **__: run, raising=False)
+    status, out, _ = command("pretrain", "--preset", "smoke", "--out", tmp_path, "--json")
+    assert status == expected
+    assert json.loads(out) == {"dir": str(tmp_path), "status": state, "last": {"step": 10, "loss": None}}
+
+
+def test_probe_of_what_is_no_model(command, tmp_path):
+    status, out, err = command("probe", tmp_path / "nothing", "--data", "synth:40")
+    assert (status, out) == (2, "")
+    assert str(tmp_path / "nothing") in err
+
+
+# --- lab ------------------------------------------------------------------------------------------------------------
+
+
+def test_lab_starts_in_the_notebooks_of_the_project(command, monkeypatch, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    started = []
+    monkeypatch.setattr("os.execv", lambda program, line: started.append((program, line)))
+    command("lab", "--port", 9001, "--", "--no-browser")
+    ((program, line),) = started
+    assert program == line[0] == sys.executable
+    assert line[1:3] == ["-m", "jupyterlab"]
+    assert {"--port=9001", f"--ServerApp.root_dir={tmp_path}", "--no-browser"} <= set(line)
+
+
+def test_lab_outside_a_project(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    status, out, err = command("lab")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path}: no folder notebooks/" in err
