@@ -157,6 +157,8 @@ class Model(Section):
     """width of the MLP over width of a token"""
     patch: tuple[Positive, Positive] = (16, 16)
     """patch size: frames, mel bands"""
+    position_start: Literal["random", "sincos"] = "random"
+    """what learned positions start from: small random numbers (paper) or 2-D sines and cosines"""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """stochastic depth of the last block of the student (0 for the first, linear between)"""
     attention: Literal["softmax"] = "softmax"

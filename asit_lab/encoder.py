@@ -77,9 +77,13 @@ class Encoder(nn.Module):
         Raises InputError for another shape, no audio, or samples that are not finite.
         """
         wave = torch.as_tensor(np.asarray(wave) if not isinstance(wave, Tensor) else wave)
+        if not wave.is_floating_point():
+            raise InputError(f"wave: expected floating-point samples in [-1, 1], got {wave.dtype}; scale them first")
         wave = wave.float().reshape(1, -1) if wave.ndim == 1 else wave.float()
-        if wave.ndim != 2 or wave.shape[1] == 0:
+        if wave.ndim != 2 or 0 in wave.shape:
             raise InputError(f"wave: expected [batch, samples] or [samples] with audio in it, got {tuple(wave.shape)}")
+        if not sample_rate > 0:
+            raise InputError(f"sample_rate: {sample_rate} is not a number of Hz above 0")
         if not torch.isfinite(wave).all():
             raise InputError("wave: has samples that are NaN or infinite")
         if sample_rate != self.front_end.sample_rate:

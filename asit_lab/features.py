@@ -154,7 +154,7 @@ class LogMel(nn.Module):
             hop_length=self.hop,
             win_length=self.frame,
             n_fft=self.fft_size,
-            center=False,
+            center=True,  # else the overlap-add divides by a window that is nearly zero at both ends: loud clicks
             random_state=0,
         )
         wave = lfilter([1.0], [1.0, -PREEMPHASIS], emphasised)
@@ -179,9 +179,9 @@ def measure(manifest, features: Features, clips: int | None = None) -> tuple[flo
     for row in rows:
         try:
             wave = manifest.read(int(row), features.sample_rate)
-        except InputError:
+            raw = front_end(torch.from_numpy(wave)[None])[0].double().numpy()
+        except InputError:  # unreadable, or shorter than a frame
             continue
-        raw = front_end(torch.from_numpy(wave)[None])[0].double().numpy()
         count, total, squares = count + len(raw), total + raw.sum(0), squares + (raw**2).sum(0)
     if count == 0:
         raise InputError(f"{manifest.source}: no clip could be read, so there is nothing to measure")

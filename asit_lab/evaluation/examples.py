@@ -29,17 +29,17 @@ def reconstruct_clips(enc, manifest, clips: int = 4, seed: int = 0) -> list[Exam
     Raises InputError when the encoder has no decoder or no clip can be read.
     """
     rows = sorted(permutation(key(seed, "examples"), len(manifest))[:clips].tolist())
-    examples = []
+    examples: dict[int, Example] = {}
     for which, waves in crops(enc, manifest, rows, seed):
         result = enc.reconstruct(waves, enc.config.features.sample_rate, seed=seed)
         for i, row in enumerate(which):
             images = (result.clean[i], result.corrupted[i], result.reconstructed[i])
             label = manifest.table["label"].iloc[row] or "no label"
             arrays = (image.float().cpu().numpy() for image in images)
-            examples.append(Example(*arrays, result.mask[i].cpu().numpy(), f"{label}, clip {row}"))
+            examples[row] = Example(*arrays, result.mask[i].cpu().numpy(), f"{label}, clip {row}")
     if not examples:
         raise InputError(f"{manifest.source}: none of {len(rows)} clips could be read")
-    return examples
+    return [examples[row] for row in sorted(examples)]
 
 
 def sounds(enc, example: Example) -> dict[str, np.ndarray]:

@@ -80,7 +80,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(model.width, eps=1e-6)
         self.attn = build_attention(model.attention, model.width, model.heads, model.attention_path)
         self.norm2 = nn.LayerNorm(model.width, eps=1e-6)
-        self.mlp = Mlp(model.width, int(model.width * model.mlp_ratio))
+        self.mlp = Mlp(model.width, int(model.width * model.mlp_ratio + 1e-6))  # 61 / 56 * 56 falls short of 61
 
     def forward(self, x: Tensor, keys: Tensor | None, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
         mixed, attention = self.attn(self.norm1(x), maps)
@@ -101,11 +101,13 @@ class ViT(nn.Module):
         drops = [model.drop_path * i / max(1, model.depth - 1) for i in range(model.depth)]
         self.blocks = nn.ModuleList(Block(model, drop) for drop in drops)
         self.norm = nn.LayerNorm(model.width, eps=1e-6)
-        self._init_weights()
+        self._init_weights(model.position_start)
 
-    def _init_weights(self) -> None:
+    def _init_weights(self, position_start: str) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if position_start == "sincos":
+            self.pos_embed.data[0, 1:] = sincos_positions(self.grid, self.width)
         for module in self.modules():  # the patch projection keeps torch's default, as in the released code
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -151,6 +153,20 @@ class ViT(nn.Module):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Positions [1, 1+N, D] for a grid: as learned; the first ones for shorter clips; interpolated for longer."""
         return fit_positions(self.pos_embed, self.grid, grid)
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """2-D sines and cosines [N, D] for a grid (time, mel), time-major: the first half of the channels tells the mel
+    column, the second the time row, each half sines then cosines (MAE, arXiv 2111.06377; ASDA's released code).
+
+    Raises InputError when the width is not a multiple of 4.
+    """
+    if width % 4:
+        raise InputError(f"model.width: {width} is not a multiple of 4, which sine-cosine positions need")
+    rate = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    time, mel = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    halves = [place.reshape(-1, 1) * rate for place in (mel, time)]  # each [N, D/4]
+    return torch.cat([f(half) for half in halves for f in (torch.sin, torch.cos)], dim=1).float()
 
 
 def fit_positions(learned: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:

@@ -17,7 +17,7 @@ from ..config import RunConfig, steps_of
 from ..data import Batch
 from ..errors import InputError
 from ..features import LogMel
-from ..masking import Masks, corrupt, donor_group, draw_donors, gmml
+from ..masking import Masks, check_reach, corrupt, donor_group, draw_donors, gmml
 from ..nn import DistillationHeads, ReconstructionHead, ViT
 from ..random import key
 from ..schedules import cosine, linear
@@ -77,6 +77,7 @@ class ASiT(nn.Module):
         self.group = donor_group(cfg.train.batch_size)
         if cfg.mask.odds["alien"] > 0 and self.group < 2:
             raise InputError("mask.kinds: alien blocks need another clip in the batch; use train.batch_size >= 2")
+        check_reach(cfg.mask, cfg.input_frames, cfg.features.mel_bins, cfg.model.patch)
         self.front_end = LogMel.from_config(cfg.features)
         self.student = build_network(cfg)
         self.teacher = make_teacher(self.student)
@@ -187,7 +188,8 @@ class ASiT(nn.Module):
         rows = logits.detach().flatten(0, -2).to(getattr(self, f"centre_{name}").dtype)
         total, count = self._logit_sums.get(name, (0.0, 0))
         self._logit_sums[name] = (total + rows.sum(0), count + len(rows))
-        self._last_logits[name] = rows[:_HEALTH_ROWS].clone()
+        if len(rows):  # a part of a batch may have no corrupted token
+            self._last_logits[name] = rows[:_HEALTH_ROWS].clone()
         return logits
 
     # --- after the step ---------------------------------------------------------------------------------------------

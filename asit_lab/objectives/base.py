@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Batch
 
@@ -23,6 +23,13 @@ class Objective(Protocol):
 
     views: int
     """crops it needs of each clip"""
+    student: nn.Module
+    """has `backbone` and `decoder` (a module, or None), which go into snapshots"""
+    teacher: nn.Module
+    """has `backbone`"""
+
+    def reset_teacher(self) -> None:
+        """Give the teacher the student's weights: called once start weights were loaded into the student."""
 
     def __call__(self, batch: Batch, step: int) -> Losses:
         """Losses of (a part of) the batch of optimiser step `step`."""

@@ -39,8 +39,10 @@ def write_scalars(board, row: dict) -> None:
                 board.add_scalar(name, value, row["step"])
 
 
-def save_samples(path: Path, objective: Objective, batch: Batch, cfg: RunConfig, board, step: int) -> None:
+def save_samples(path: Path, objective: Objective, batch: Batch | None, cfg: RunConfig, board, step: int) -> None:
     """Draw clean, corrupted, reconstructed and error of a few clips to a PNG (and TensorBoard); needs matplotlib."""
+    if batch is None:
+        return
     try:
         from .. import figures
     except ImportError:
@@ -64,7 +66,7 @@ def save_samples(path: Path, objective: Objective, batch: Batch, cfg: RunConfig,
 
 def write_table(path: Path, header: list[str], rows: list[tuple]) -> None:
     """A small CSV, written whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write it at once
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -98,8 +98,11 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto") -> Run:
     if not (folder / "config.yaml").is_file():
         if resume == "must":
             raise InputError(f"{folder}: there is no run to resume")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", cfg.to_yaml())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "config.yaml", cfg.to_yaml())
+        except OSError as error:
+            raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
         return Run(folder, cfg)
     if resume == "never":
         raise InputError(f"{folder}: already holds a run; choose another directory or resume='auto'")
@@ -140,7 +143,7 @@ class MetricsLog:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write it at once
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
@@ -178,3 +181,13 @@ def environment(device: torch.device, world: int) -> dict:
         "command": Path(sys.argv[0]).name,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def environment_changes(before: dict, now: dict) -> list[str]:
+    """A note for each thing that results depend on to the bit and that differs between two `environment`s."""
+    ignored = ("system", "command", "started")
+    return [
+        f"{name} is {now[name]}, it was {before[name]}: the results are not the same to the bit"
+        for name in now
+        if name in before and name not in ignored and before[name] != now[name]
+    ]

@@ -60,6 +60,8 @@ def load_timm(backbone: ViT, path: Path) -> list[str]:
     tensors = load_file(path)
     weight = tensors["patch_embed.proj.weight"]  # [D, 3, p, q]
     tensors["patch_embed.proj.weight"] = weight.sum(1, keepdim=True)
+    if "pos_embed" not in tensors:
+        raise InputError(f"{path}: weights of another architecture\n  pos_embed: missing")
     positions = tensors["pos_embed"]
     side = int((positions.shape[1] - 1) ** 0.5)
     if side * side != positions.shape[1] - 1:

@@ -47,7 +47,7 @@ class LiveCurves:
 
     def _left(self, run: Run, row: dict, now: float) -> str:
         done, total = row["step"] - self.first, run.progress.get("total_steps", 0)
-        if done < 1 or not total:
+        if self.began is None or done < 1 or not total or row["step"] + 1 >= total:
             return ""
         minutes, seconds = divmod(round((now - self.began) / done * (total - row["step"] - 1)), 60)
         return f", {minutes}:{seconds:02d} left of {total} steps"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..config import Features, Heads, Model, RunConfig, load_config, resolve
+from ..config import Features, Heads, RunConfig, load_config, resolve, validate
 from ..encoder import Encoder
 from ..errors import InputError
 from ..nn import DistillationHeads, ReconstructionHead, ViT
 from .unpickle import read_checkpoint, tensors
 
 _PARTS = {"head_cls.": "heads.", "head_recons.": "decoder."}
+_ROLES = ("teacher", "student")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -34,10 +35,15 @@ def load_asit(
     The reconstruction head is taken from the student where there is one.
     Raises InputError naming what is missing or does not fit.
     """
+    if role not in _ROLES:
+        raise InputError(f"role: {role!r} is not one of {', '.join(_ROLES)}")
     name = "state dict" if isinstance(source, dict) else str(resolve(source))
     flat = tensors(source if isinstance(source, dict) else read_checkpoint(resolve(source)))
-    roles = {r: _named(flat, f"{r}.") for r in ("teacher", "student")}
-    chosen = roles.get(role) or _named(flat, "")
+    roles = {r: _named(flat, f"{r}.") for r in _ROLES}
+    if any(roles.values()) and not roles[role]:
+        there = next(r for r in _ROLES if roles[r])
+        raise InputError(f"{name}: has weights of the {there}, none of the {role}; use role={there!r}")
+    chosen = roles[role] or _named(flat, "")
     if not any(key.startswith("backbone.") for key in chosen):
         raise InputError(f"{name}: no vision transformer of ASiT in it; first names: {', '.join(list(flat)[:4])}")
     student = roles["student"] or chosen
@@ -49,7 +55,7 @@ def load_asit(
         encoder.decoder = build_decoder(cfg, decoder, name)
         student_backbone = _part(student, "backbone.")
         encoder.student = build_backbone(cfg, student_backbone, name) if student is not chosen else encoder.backbone
-    return encoder
+    return encoder.requires_grad_(False)
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,14 +90,15 @@ def config_of(
     name: str,
 ) -> RunConfig:
     """The configuration that weights imply; front end and normalisation are the released code's."""
-    missing = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"} - backbone.keys()
-    if missing:
-        raise InputError(f"{name}: the backbone lacks {', '.join(sorted(missing))}")
+    needed = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"}
+    _check_names(backbone, needed, f"{name}: the backbone")
+    if decoder:
+        _check_names(decoder, {"mlp.0.weight", "mlp.4.weight"}, f"{name}: the reconstruction head")
     width, _, p, q = backbone["patch_embed.proj.weight"].shape
     depth = 1 + max(int(key.split(".")[1]) for key in backbone if key.startswith("blocks."))
     tokens = backbone["pos_embed"].shape[1] - 1
     per_time = mel_bins // q
-    if mel_bins % q or tokens % per_time or (frames is not None and frames // p * per_time != tokens):
+    if mel_bins < q or mel_bins % q or tokens % per_time or (frames is not None and frames // p * per_time != tokens):
         raise InputError(
             f"{name}: {tokens} positions do not make a grid of {p} x {q} patches over {mel_bins} mel bands"
             + (f" and {frames} frames" if frames is not None else "")
@@ -101,33 +108,35 @@ def config_of(
     features = Features(mel_bins=mel_bins)
     hop = features.hop_ms / 1000
     seconds = tokens // per_time * p * hop + (features.frame_ms / 1000 - hop)
-    model = Model(
-        width=width,
-        depth=depth,
-        heads=heads or max(1, width // 64),
-        mlp_ratio=backbone["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        patch=(p, q),
-        drop_path=0.0,
-    )
-    head_sizes = official.heads
+    sizes = {
+        "width": width,
+        "depth": depth,
+        "heads": heads or max(1, width // 64),
+        "mlp_ratio": backbone["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        "patch": (p, q),
+        "drop_path": 0.0,
+    }
+    head_sizes = official.heads.model_dump()
     if decoder:
-        head_sizes = Heads(
-            **official.heads.model_dump()
-            | {
-                "decoder_hidden": decoder["mlp.0.weight"].shape[0],
-                "decoder_bottleneck": decoder["mlp.4.weight"].shape[0],
-            }
-        )
-    data = official.data.model_copy(update={"crop_seconds": round(seconds, 4)})
-    return RunConfig(
-        name="asit (published)",
-        features=features,
-        data=data,
-        model=model,
-        heads=head_sizes,
-        mask=official.mask,
-        objective=official.objective,
+        head_sizes["decoder_hidden"] = decoder["mlp.0.weight"].shape[0]
+        head_sizes["decoder_bottleneck"] = decoder["mlp.4.weight"].shape[0]
+    return validate(
+        {
+            "name": "asit (published)",
+            "features": features.model_dump(),
+            "data": official.data.model_dump() | {"crop_seconds": round(seconds, 4)},
+            "model": sizes,
+            "heads": head_sizes,
+            "mask": official.mask.model_dump(),
+            "objective": official.objective.model_dump(),
+        }
     )
+
+
+def _check_names(state: dict[str, Tensor], needed: set[str], whose: str) -> None:
+    missing = needed - state.keys()
+    if missing:
+        raise InputError(f"{whose} lacks {', '.join(sorted(missing))}")
 
 
 def build_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:

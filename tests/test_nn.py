@@ -1,0 +1,402 @@
+"""Attention, vision transformer, heads and decoder against torch's own modules and written-out formulas."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asit_lab.config import Heads, Model
+from asit_lab.errors import InputError
+from asit_lab.nn import DistillationHeads, ReconstructionHead, ViT, build_attention
+from asit_lab.nn import attention as attention_module
+from asit_lab.nn.heads import Projection, WeightNormLinear
+from asit_lab.nn.vit import PatchEmbed, drop_path, fit_positions, sincos_positions
+from asit_lab.random import fold, key
+
+GRID = (6, 4)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def small(**settings) -> Model:
+    return Model(**{"width": 24, "depth": 3, "heads": 3, "patch": (4, 8), "drop_path": 0.5} | settings)
+
+
+def spectrogram(batch: int = 2, frames: int = 24, mels: int = 32) -> torch.Tensor:
+    return torch.randn(batch, frames, mels)
+
+
+def loud_weights(module: nn.Module) -> nn.Module:
+    """Weights large enough for attention to be far from uniform."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+def test_explicit_equals_fused_in_value_and_gradient():
+    explicit = loud_weights(build_attention("softmax", 24, 3, "explicit"))
+    fused = build_attention("softmax", 24, 3, "fused")
+    fused.load_state_dict(explicit.state_dict())
+    outputs, gradients = [], []
+    for module in (explicit, fused):
+        x = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        out, maps = module(x)
+        assert maps is None
+        out.square().sum().backward()
+        outputs.append(out.detach())
+        gradients.append([x.grad, *(p.grad for p in module.parameters())])
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_softmax_attention_is_torch_multi_head_attention():
+    module = loud_weights(build_attention("softmax", 24, 3, "explicit"))
+    theirs = nn.MultiheadAttention(24, 3, batch_first=True)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = module.qkv.weight.data, module.qkv.bias.data
+    theirs.out_proj.load_state_dict(module.proj.state_dict())
+    x = torch.randn(2, 9, 24)
+    wanted, weights = theirs(x, x, x, average_attn_weights=False)
+    out, maps = module(x, maps=True)
+    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(maps.map, weights, rtol=1e-4, atol=1e-6)
+    assert maps.first is maps.second is maps.lam is None
+
+
+@pytest.mark.parametrize("path", ["explicit", "fused", "auto"])
+def test_maps_times_values_give_the_output(path):
+    module = loud_weights(build_attention("softmax", 24, 3, path))
+    x = torch.randn(2, 9, 24)
+    out, maps = module(x, maps=True)
+    assert maps.map.shape == (2, 3, 9, 9)
+    torch.testing.assert_close(maps.map.sum(-1), torch.ones(2, 3, 9))
+    assert maps.map.amax(-1).mean() > 0.5  # attention that really selects
+    values = F.linear(x, module.qkv.weight[48:], module.qkv.bias[48:])  # the last third of [q | k | v]
+    values = values.view(2, 9, 3, 8).transpose(1, 2)
+    mixed = (maps.map @ values).transpose(1, 2).reshape(2, 9, 24)
+    torch.testing.assert_close(module.proj(mixed), out, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(x)[0], out, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_takes_the_fused_kernel_from_a_number_of_tokens(monkeypatch):
+    called = []
+    real = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: called.append(1) or real(*a, **k))
+    monkeypatch.setattr(attention_module, "FUSED_FROM_ON_CPU", 10)
+    for path, tokens, fused in [("auto", 9, 0), ("auto", 10, 1), ("explicit", 10, 0), ("fused", 2, 1)]:
+        called.clear()
+        build_attention("softmax", 24, 3, path)(torch.randn(1, tokens, 24))
+        assert len(called) == fused, (path, tokens)
+    called.clear()
+    build_attention("softmax", 24, 3, "fused")(torch.randn(1, 9, 24), maps=True)
+    assert called == []
+
+
+def test_unknown_attention_lists_what_there_is():
+    with pytest.raises(InputError, match=r"model\.attention: 'linear' is not one of softmax"):
+        build_attention("linear", 24, 3)
+    with pytest.raises(InputError, match=r"model\.attention_path: 'flash' is not one of auto, explicit, fused"):
+        build_attention("softmax", 24, 3, "flash")
+    with pytest.raises(InputError, match="5 does not divide"):
+        build_attention("softmax", 24, 5)
+
+
+# --- patches and positions ------------------------------------------------------------------------------------------
+
+
+def test_patch_embed_is_its_convolution():
+    embed, x = PatchEmbed((4, 8), 24), spectrogram()
+    wanted = embed.proj(x[:, None]).flatten(2).transpose(1, 2)  # [B, D, time, mel] -> [B, N, D], mel fastest
+    torch.testing.assert_close(embed(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("time", "mel"), [(0, 0), (0, 3), (5, 0), (2, 1)])
+def test_patches_are_time_major_with_mel_fastest(time, mel):
+    embed, x = PatchEmbed((4, 8), 24), torch.zeros(1, 24, 32)
+    empty = embed(x)
+    x[0, time * 4 : time * 4 + 4, mel * 8 : mel * 8 + 8] = 1.0
+    changed = (embed(x) != empty).any(-1)[0]
+    assert changed.nonzero().flatten().tolist() == [time * GRID[1] + mel]
+
+
+def test_positions_of_shorter_clips_are_the_first_ones():
+    vit = ViT(small(), GRID)
+    assert vit.positions(GRID) is vit.pos_embed
+    learned = torch.randn(1, 25, 24)
+    image = learned[:, 1:].view(1, *GRID, 24)
+    shorter = fit_positions(learned, GRID, (2, 4))
+    assert torch.equal(shorter[:, 0], learned[:, 0])
+    assert torch.equal(shorter[:, 1:], image[:, :2].reshape(1, 8, 24))
+    narrower = fit_positions(learned, GRID, (3, 2))
+    assert torch.equal(narrower[:, 1:], image[:, :3, :2].reshape(1, 6, 24))
+
+
+def test_positions_of_longer_clips_are_interpolated():
+    """A ramp stays a ramp, away from the border; a side that fits is left alone, and so is the class row."""
+    time, mel = torch.meshgrid(torch.arange(6.0), torch.arange(4.0), indexing="ij")
+    learned = torch.cat([torch.full((1, 1, 2), 9.0), torch.stack([time, mel], -1).view(1, 24, 2)], dim=1)
+    longer = fit_positions(learned, GRID, (12, 4))
+    assert torch.equal(longer[:, 0], learned[:, 0])
+    image = longer[0, 1:].view(12, 4, 2)
+    wanted = (torch.arange(12) + 0.5) / 2 - 0.5
+    torch.testing.assert_close(image[3:-3, :, 0], wanted[3:-3, None].expand(-1, 4), rtol=0, atol=0.1)
+    torch.testing.assert_close(image[:, :, 1], torch.arange(4.0).expand(12, 4), rtol=0, atol=1e-5)
+    mixed = fit_positions(learned, GRID, (12, 2))  # longer in time, sliced in mel
+    torch.testing.assert_close(mixed[0, 1:].view(12, 2, 2), image[:, :2], rtol=0, atol=1e-5)
+
+
+def test_sine_cosine_positions():
+    ours = sincos_positions(GRID, 24).view(*GRID, 24).numpy()
+    for time in range(6):
+        for mel in range(4):
+            for i in range(6):  # a quarter of the channels
+                rate = 10000 ** (-i / 6)
+                wanted = [np.sin(mel * rate), np.cos(mel * rate), np.sin(time * rate), np.cos(time * rate)]
+                np.testing.assert_allclose(ours[time, mel, i::6], wanted, atol=1e-6)
+    with pytest.raises(InputError, match=r"model\.width: 30 is not a multiple of 4"):
+        sincos_positions(GRID, 30)
+
+
+def test_positions_start_at_random_or_as_sines():
+    vit = ViT(small(), GRID)
+    assert 0 < vit.pos_embed.std() < 0.03
+    torch.manual_seed(0)
+    started = ViT(small(position_start="sincos"), GRID)
+    assert torch.equal(started.pos_embed[0, 1:], sincos_positions(GRID, 24))
+    assert started.pos_embed.requires_grad
+    for name, tensor in vit.state_dict().items():  # nothing else is drawn differently
+        assert name == "pos_embed" or torch.equal(tensor, started.state_dict()[name])
+
+
+def test_gradients_reach_the_positions_of_any_length():
+    for frames in (8, 24, 48):
+        vit = ViT(small(), GRID)
+        vit(spectrogram(frames=frames)).square().sum().backward()
+        seen = vit.pos_embed.grad.abs().sum(-1)[0] > 0
+        used = 1 + min(frames // 4, 6) * 4
+        assert seen[:used].all()
+        assert not seen[used:].any()
+
+
+# --- vision transformer ---------------------------------------------------------------------------------------------
+
+
+def by_hand(vit: ViT, x: torch.Tensor) -> torch.Tensor:
+    """The whole pass, from the weights and torch's functions."""
+    w = dict(vit.named_parameters())
+    width = vit.width
+    patches = F.conv2d(x[:, None], w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=vit.patch)
+    z = torch.cat([w["cls_token"].expand(len(x), -1, -1), patches.flatten(2).transpose(1, 2)], 1) + w["pos_embed"]
+    for i in range(len(vit.blocks)):
+        b = f"blocks.{i}."
+        h = F.layer_norm(z, (width,), w[b + "norm1.weight"], w[b + "norm1.bias"], 1e-6)
+        h, _ = F.multi_head_attention_forward(
+            *[h.transpose(0, 1)] * 3, width, 3, w[b + "attn.qkv.weight"], w[b + "attn.qkv.bias"], None, None, False,
+            0.0, w[b + "attn.proj.weight"], w[b + "attn.proj.bias"], need_weights=False,
+        )  # fmt: skip
+        z = z + h.transpose(0, 1)
+        h = F.layer_norm(z, (width,), w[b + "norm2.weight"], w[b + "norm2.bias"], 1e-6)
+        h = F.gelu(F.linear(h, w[b + "mlp.fc1.weight"], w[b + "mlp.fc1.bias"]))
+        z = z + F.linear(h, w[b + "mlp.fc2.weight"], w[b + "mlp.fc2.bias"])
+    return F.layer_norm(z, (width,), w["norm.weight"], w["norm.bias"], 1e-6)
+
+
+def test_forward_is_the_written_out_transformer():
+    vit, x = loud_weights(ViT(small(), GRID)), spectrogram()
+    torch.testing.assert_close(vit(x), by_hand(vit, x), rtol=1e-3, atol=1e-4)
+    vit, x = ViT(small(), GRID), 1e-3 * spectrogram()  # so quiet that the epsilon of the norms counts
+    torch.testing.assert_close(vit(x), by_hand(vit, x), rtol=1e-3, atol=1e-4)
+
+
+def test_inspect_sees_the_same_pass():
+    vit, x = loud_weights(ViT(small(), GRID)), spectrogram()
+    keys = key(0, torch.arange(2))
+    for given in (None, keys):
+        seen = vit.inspect(x, given, hidden=[0, 2], maps=[1])
+        torch.testing.assert_close(seen.tokens, vit(x, given), rtol=1e-5, atol=1e-5)
+        assert seen.grid == GRID
+        assert sorted(seen.hidden) == [0, 2]
+        assert sorted(seen.maps) == [1]
+        torch.testing.assert_close(vit.norm(seen.hidden[2]), seen.tokens)
+        assert seen.maps[1].map.shape == (2, 3, 25, 25)
+    alone, _ = vit.blocks[0](vit.embed(x), None)
+    torch.testing.assert_close(vit.inspect(x, hidden=[0]).hidden[0], alone)
+
+
+def test_every_parameter_gets_a_gradient():
+    vit = ViT(small(), GRID)
+    vit(spectrogram(16), key(0, torch.arange(16))).square().sum().backward()
+    assert [name for name, p in vit.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_input_that_does_not_fit():
+    vit = ViT(small(), GRID)
+    for shape in [(2, 23, 32), (2, 24, 24), (2, 0, 32), (24, 32), (2, 1, 24, 32)]:
+        with pytest.raises(InputError, match=r"expected \[batch, a multiple of 4 frames, 32 mel\]"):
+            vit(torch.zeros(shape))
+
+
+def test_sizes_of_the_paper(monkeypatch):
+    """About 22 M and 85 M parameters (section IV)."""
+    monkeypatch.setattr(ViT, "_init_weights", lambda self, *settings: None)  # slow without storage
+    counts = {}
+    for width, heads in ((384, 3), (768, 6)):
+        with torch.device("meta"):
+            vit = ViT(Model(width=width, heads=heads), (37, 8))
+        counts[width] = sum(p.numel() for p in vit.parameters()) / 1e6
+    assert counts[384] == pytest.approx(22, rel=0.05)
+    assert counts[768] == pytest.approx(85, rel=0.02)
+
+
+def test_width_of_the_mlp_survives_the_ratio():
+    """A ratio worked out from a checkpoint's weights gives its width back."""
+    for width, hidden in [(56, 61), (88, 109), (24, 96), (24, 84)]:
+        vit = ViT(small(width=width, heads=1, depth=1, mlp_ratio=hidden / width), GRID)
+        assert vit.blocks[0].mlp.fc1.out_features == hidden
+    assert ViT(small(width=51, heads=1, depth=1, mlp_ratio=3.5), GRID).blocks[0].mlp.fc1.out_features == 178
+
+
+# --- stochastic depth -----------------------------------------------------------------------------------------------
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples():
+    x = torch.ones(4000, 3, 2)
+    dropped = drop_path(x, 0.3, key(0, torch.arange(4000)))
+    per_sample = dropped.flatten(1)
+    assert (per_sample == per_sample[:, :1]).all()
+    assert per_sample[:, 0].unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+    share = (per_sample[:, 0] == 0).float().mean().item()
+    assert share == pytest.approx(0.3, abs=4 * (0.21 / 4000) ** 0.5)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=4 * (0.3 / 0.7 / 4000) ** 0.5)
+
+
+def test_drop_path_depends_on_the_key_alone():
+    keys, x = key(0, torch.arange(64)), torch.randn(64, 5)
+    whole = drop_path(x, 0.5, keys)
+    assert torch.equal(whole, torch.cat([drop_path(a, 0.5, b) for a, b in zip(x.split(7), keys.split(7), strict=True)]))
+    assert not torch.equal(whole == 0, drop_path(x, 0.5, fold(keys, 1)) == 0)
+    assert drop_path(x, 0.5, None) is x
+    assert drop_path(x, 0.0, keys) is x
+
+
+def test_stochastic_depth_of_the_model():
+    vit, x = ViT(small(depth=3, drop_path=0.5), GRID), spectrogram(8)
+    assert [block.drop for block in vit.blocks] == [0.0, 0.25, 0.5]
+    keys = key(0, torch.arange(8))
+    torch.manual_seed(1)
+    one = vit(x, keys)
+    torch.manual_seed(2)
+    assert torch.equal(one, vit(x, keys))
+    torch.testing.assert_close(one[5:], vit(x[5:], keys[5:]), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(one, vit(x, fold(keys, 1)))
+    clean = vit(x)
+    assert torch.equal(clean, vit.train()(x))
+    assert torch.equal(clean, vit.eval()(x))
+    assert not torch.allclose(one, clean)
+
+
+def test_the_two_branches_and_the_blocks_drop_on_their_own():
+    """With every branch adding a constant, what comes out counts the branches that were kept."""
+    vit = ViT(small(depth=2, width=24, drop_path=0.5), GRID)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.zero_()
+        for i, block in enumerate(vit.blocks):
+            block.drop = 0.5
+            block.attn.proj.bias.fill_(10.0 ** (2 * i))
+            block.mlp.fc2.bias.fill_(10.0 ** (2 * i + 1))
+    keys = key(0, torch.arange(400))
+    total = vit.inspect(torch.zeros(400, 4, 32), keys, hidden=[1]).hidden[1][:, 0, 0] / 2
+    kept = torch.stack([(total / 10**digit).round().long() % 10 for digit in range(4)])
+    assert set(kept.unique().tolist()) == {0, 1}
+    agreement = np.corrcoef(kept.numpy()) - np.eye(4)
+    assert np.abs(agreement).max() < 4 / 400**0.5
+
+
+# --- heads ----------------------------------------------------------------------------------------------------------
+
+
+def test_weight_norm_linear_is_torch_weight_norm():
+    ours = WeightNormLinear(6, 4)
+    theirs = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4, bias=False), dim=0)
+    with torch.no_grad():
+        theirs.parametrizations.weight.original0.copy_(ours.weight_g)
+        theirs.parametrizations.weight.original1.copy_(ours.weight_v)
+    x = torch.randn(3, 5, 6)
+    torch.testing.assert_close(ours(x), theirs(x))
+    ours(x).square().sum().backward()
+    theirs(x).square().sum().backward()
+    torch.testing.assert_close(ours.weight_v.grad, theirs.parametrizations.weight.original1.grad)
+    assert ours.weight_g.grad is None
+    torch.testing.assert_close(ours(torch.eye(6)).norm(dim=0), torch.ones(4))  # rows of length one
+    with torch.no_grad():
+        ours.weight_g.mul_(3.0)
+    torch.testing.assert_close(ours(torch.eye(6)).norm(dim=0), torch.full((4,), 3.0))
+
+
+def test_projection_by_hand():
+    head = loud_weights(Projection(24, 32, 8))
+    x = torch.randn(3, 5, 24)
+    h = F.gelu(F.linear(x, head[0].weight, head[0].bias))
+    h = F.gelu(F.linear(h, head[2].weight, head[2].bias))
+    h = F.linear(h, head[4].weight, head[4].bias)
+    torch.testing.assert_close(head(x), h / h.norm(dim=-1, keepdim=True))
+
+
+HEADS = {"hidden": 32, "bottleneck": 8, "local_out": 10, "global_out": 20}
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("global_", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_only_wanted_heads_are_built(local, global_, shared):
+    heads = DistillationHeads(24, Heads(shared=shared, **HEADS), local, global_)
+    wanted = set()
+    if local:
+        wanted |= {"data_layer", "mlp" if shared else "local_mlp"}
+    if global_:
+        wanted |= {"cls_layer", "mlp" if shared else "global_mlp"}
+    assert {name.split(".")[0] for name, _ in heads.named_parameters()} == wanted
+    if local:
+        assert heads.local(torch.randn(2, 7, 24)).shape == (2, 7, 10)
+    if global_:
+        assert heads.global_(torch.randn(2, 24)).shape == (2, 20)
+
+
+def test_shared_and_separate_projections():
+    shared = DistillationHeads(24, Heads(shared=True, **HEADS), True, True)
+    separate = DistillationHeads(24, Heads(shared=False, **HEADS), True, True)
+    for heads, same in ((shared, True), (separate, False)):
+        heads.local(torch.randn(2, 7, 24)).square().sum().backward()
+        by_local = {name for name, p in heads.named_parameters() if p.grad is not None and "mlp" in name}
+        heads.zero_grad()
+        heads.global_(torch.randn(2, 24)).square().sum().backward()
+        by_global = {name for name, p in heads.named_parameters() if p.grad is not None and "mlp" in name}
+        assert by_local
+        assert (by_local == by_global) == same
+        assert same or not by_local & by_global
+    count = {name: sum(p.numel() for p in h.parameters()) for name, h in (("one", shared), ("two", separate))}
+    assert count["two"] - count["one"] == sum(p.numel() for p in shared.mlp.parameters())
+
+
+@pytest.mark.parametrize("last_gelu", [False, True])
+def test_reconstruction_head_is_its_transposed_convolution(last_gelu):
+    head = loud_weights(ReconstructionHead(24, 32, 8, (4, 8), last_gelu))
+    tokens = torch.randn(2, 24, 24)
+    x = head.mlp(tokens)
+    x = F.gelu(x) if last_gelu else x
+    wanted = head.convTrans(x.transpose(1, 2).unflatten(2, GRID))[:, 0]  # [B, bottleneck, time, mel] -> [B, T, M]
+    assert wanted.shape == (2, 24, 32)
+    torch.testing.assert_close(head(tokens, GRID), wanted, rtol=1e-4, atol=1e-4)
+    changed = tokens.clone()
+    changed[:, 2 * 4 + 1] += 1.0  # the patch at time 2, mel 1
+    difference = (head(changed, GRID) - head(tokens, GRID)).abs().sum(0) > 1e-6
+    assert difference[8:12, 8:16].all()
+    assert difference.sum() == 4 * 8
