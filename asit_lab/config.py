@@ -205,7 +205,7 @@ class Objective(Section):
     }
     """weight of each loss (0: off, its head is not built)"""
     combine: Literal["mean", "sum", "uncertainty"] = "mean"
-    """weighted mean, weighted sum, or learned uncertainty weighting (Kendall et al. 2018)"""
+    """weighted mean, weighted sum, or learned uncertainty (Kendall et al. 2018; weights then only switch losses off)"""
     reconstruct: Literal["corrupted", "all"] = "corrupted"
     """pixels that count in the reconstruction loss"""
     local_tokens: Literal["corrupted", "all"] = "corrupted"

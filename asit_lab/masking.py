@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from .config import MASK_KINDS, Mask
-from .errors import InputError
 from .random import fold, integers, normal, uniform
 
 _ROUND = 60  # blocks looked at together; see _first_cover
@@ -65,29 +64,6 @@ def gmml(keys: Tensor, frames: int, mels: int, mask: Mask, patch: tuple[int, int
     parts = zip(keys.split(chunk), kind.split(chunk), target.split(chunk), strict=True)
     covers = [_cover(*part, frames, mels, mask, patch) for part in parts]
     return Masks(torch.cat([c[0] for c in covers]), kind, torch.cat([c[1] for c in covers]))
-
-
-def check_reach(mask: Mask, frames: int, mels: int, patch: tuple[int, int]) -> None:
-    """Raise InputError for a share that no number of blocks covers.
-
-    As in the released code no block starts at the last patch of a side (without alignment: the last pixel), which is
-    reached by longer blocks alone. Where `mask.block` allows none of two patches, the last one always stays clean.
-    """
-    units = patch if mask.align else (1, 1)
-    time, mel = (
-        1 - unit / size if size > unit and round((_longest(size, mask.block, unit) - 1) / unit) == 1 else 1.0
-        for size, unit in zip((frames, mels), units, strict=True)
-    )
-    for kind in MASK_KINDS:
-        name = "alien_ratio" if kind == "alien" else "ratio"
-        reach = {"time": time, "frequency": mel, "none": 1.0}.get(kind, time * mel)
-        if mask.odds[kind] > 0 and getattr(mask, name) > reach:
-            unit = "patch" if mask.align else "pixel"
-            raise InputError(
-                f"mask.{name}: {getattr(mask, name)} cannot be reached: with mask.block {mask.block} the blocks in "
-                f"{frames} frames x {mels} mel bands are one {unit} long and never the last, which leaves {reach:.3g}; "
-                "use a larger mask.block or a smaller share"
-            )
 
 
 def corrupt(clean: Tensor, masks: Masks, keys: Tensor, donors: Tensor | None = None) -> Tensor:
@@ -153,18 +129,17 @@ def _cover(keys: Tensor, kind: Tensor, target: Tensor, frames: int, mels: int, m
 
 def _sides(keys: Tensor, size: int, block: float, align: int, full: Tensor) -> Tensor:
     """One side of `_ROUND` blocks: bool [B, K, size], True inside the block; everywhere where `full` [B]."""
-    start = integers(fold(keys, "start"), _ROUND, max(1, size - align)) // align * align
-    length = align + integers(fold(keys, "length"), _ROUND, _longest(size, block, align) - align)
+    longest = max(int(block * size), align + 1)  # exclusive
+    # As released, no block starts in the last unit of a side; longer blocks reach it. Where blocks are a single unit
+    # long (two patches do not fit into `block` of 64 mel bands) it would never be corrupted, so there they do start.
+    starts = size if round((longest - 1) / align) == 1 else max(1, size - align)
+    start = integers(fold(keys, "start"), _ROUND, starts) // align * align
+    length = align + integers(fold(keys, "length"), _ROUND, longest - align)
     length = torch.minimum(length, size - start)
     length = (length / align).round().long() * align  # half to even, as numpy does
     place = torch.arange(size, device=keys.device)
     inside = (place >= start[..., None]) & (place < (start + length)[..., None])
     return inside | full[:, None, None]
-
-
-def _longest(size: int, block: float, align: int) -> int:
-    """Upper end of the lengths drawn for a block's side, exclusive."""
-    return max(int(block * size), align + 1)
 
 
 def _first_cover(rows: Tensor, cols: Tensor) -> Tensor:

@@ -88,11 +88,6 @@ def test_one_clip_has_no_donor():
     ASiT(config("train.batch_size=9"), CLIPS)(batch_of(9), 0)
 
 
-def test_a_share_that_cannot_be_reached_is_said_before_training():
-    with pytest.raises(InputError, match=r"mask\.ratio: 0\.7 cannot be reached"):
-        ASiT(config("mask.align=true", "mask.block=0.3"), CLIPS)
-
-
 def test_stochastic_depth_is_the_students_and_depends_on_step_and_place():
     cfg = config("train.batch_size=16", "model.drop_path=0.5", "objective.weights={reconstruction: 1}")
     objective, seen = ASiT(cfg, CLIPS), []

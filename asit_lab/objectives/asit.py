@@ -17,7 +17,7 @@ from ..config import RunConfig, steps_of
 from ..data import Batch
 from ..errors import InputError
 from ..features import LogMel
-from ..masking import Masks, check_reach, corrupt, donor_group, draw_donors, gmml
+from ..masking import Masks, corrupt, donor_group, draw_donors, gmml
 from ..nn import DistillationHeads, ReconstructionHead, ViT
 from ..random import key
 from ..schedules import cosine, linear
@@ -56,7 +56,7 @@ class Network(nn.Module):
 
 def build_network(cfg: RunConfig, seed: int | None = None) -> Network:
     """A network with its start weights: a function of the configuration and the seed (default: train.seed) alone."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(cfg.train.seed if seed is None else seed)
         return Network(cfg)
 
@@ -74,10 +74,9 @@ class ASiT(nn.Module):
         self.cfg = cfg
         self.steps_per_epoch = cfg.steps_per_epoch(clips)
         self.total_steps = cfg.total_steps(clips)
-        self.group = donor_group(cfg.train.batch_size)
+        self.group = donor_group(cfg.train.batch_size // cfg.train.accumulate)
         if cfg.mask.odds["alien"] > 0 and self.group < 2:
             raise InputError("mask.kinds: alien blocks need another clip in the batch; use train.batch_size >= 2")
-        check_reach(cfg.mask, cfg.input_frames, cfg.features.mel_bins, cfg.model.patch)
         self.front_end = LogMel.from_config(cfg.features)
         self.student = build_network(cfg)
         self.teacher = make_teacher(self.student)

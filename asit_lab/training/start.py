@@ -55,8 +55,8 @@ def is_timm(path: Path) -> bool:
 
 
 def load_timm(backbone: ViT, path: Path) -> list[str]:
-    """Load an ImageNet ViT: three input channels are summed to one, as for an image with three equal channels (AST,
-    arXiv 2104.01778, section 2.2); positions are resized; the classifier is left out."""
+    """Load an ImageNet ViT: three input channels are summed to one, which is what three equal channels would give (as
+    AST's released code does; arXiv 2104.01778); positions are resized; the classifier is left out."""
     tensors = load_file(path)
     weight = tensors["patch_embed.proj.weight"]  # [D, 3, p, q]
     tensors["patch_embed.proj.weight"] = weight.sum(1, keepdim=True)
