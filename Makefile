@@ -49,10 +49,10 @@ demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/
 	@echo "Next: make lab, or your own recordings: .venv/bin/asit-lab pretrain --data folder:PATH --out runs/mine"
 
 test: env ## Run the default tests (under three minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: env ## Run every test: the default ones, the slow ones, the notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or notebook or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or notebook or not slow"
 
 lab: env ## Open JupyterLab in notebooks/
 	$(BIN)/asit-lab lab

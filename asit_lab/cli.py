@@ -218,7 +218,9 @@ def pretrain(
     with redirect_stdout(sys.stderr):  # notes on the way are no result
         run = asit_lab.pretrain(cfg, out=out, resume=resume.value)
     last = next(iter(run.metrics.tail(1).to_dict("records")), {})
-    if as_json:
+    if os.environ.get("RANK", "0") != "0":
+        pass  # under torchrun the first process speaks for all
+    elif as_json:
         print(_json({"dir": str(run.dir), "status": run.status, "last": last}))
     else:
         _print_facts(last)

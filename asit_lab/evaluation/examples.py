@@ -7,7 +7,7 @@ import torch
 
 from ..errors import InputError
 from ..random import key, permutation
-from .reconstruction import crops
+from .reconstruction import above_silence, crops
 
 
 class Example(NamedTuple):
@@ -23,23 +23,36 @@ class Example(NamedTuple):
     title: str
 
 
+def example_crops(enc, manifest, clips: int = 4, seed: int = 0) -> dict[int, torch.Tensor]:
+    """Crops worth a picture, {row of the manifest: float32 [samples]}, rows in order, chosen by `seed`.
+
+    Of twice as many clips as asked for, those come first that are not mostly silent. Raises InputError when no clip can
+    be read.
+    """
+    drawn = permutation(key(seed, "examples"), len(manifest))[: 2 * clips].tolist()
+    found = {
+        row: wave for which, waves in crops(enc, manifest, drawn, seed) for row, wave in zip(which, waves, strict=True)
+    }
+    if not found:
+        raise InputError(f"{manifest.source}: none of {len(drawn)} clips could be read")
+    silent = {row: not above_silence(enc.front_end(wave[None])).mean() > 0.5 for row, wave in found.items()}
+    chosen = sorted(found, key=lambda row: (silent[row], drawn.index(row)))[:clips]
+    return {row: found[row] for row in sorted(chosen)}
+
+
 def reconstruct_clips(enc, manifest, clips: int = 4, seed: int = 0) -> list[Example]:
-    """Corrupt and reconstruct a crop of each of `clips` clips, chosen and masked by `seed`; in the manifest's order.
+    """Corrupt and reconstruct a crop of each of `clips` clips (see `example_crops`), masked by `seed`.
 
     Raises InputError when the encoder has no decoder or no clip can be read.
     """
-    rows = sorted(permutation(key(seed, "examples"), len(manifest))[:clips].tolist())
-    examples: dict[int, Example] = {}
-    for which, waves in crops(enc, manifest, rows, seed):
-        result = enc.reconstruct(waves, enc.config.features.sample_rate, seed=seed)
-        for i, row in enumerate(which):
-            images = (result.clean[i], result.corrupted[i], result.reconstructed[i])
-            label = manifest.table["label"].iloc[row] or "no label"
-            arrays = (image.float().cpu().numpy() for image in images)
-            examples[row] = Example(*arrays, result.mask[i].cpu().numpy(), f"{label}, clip {row}")
-    if not examples:
-        raise InputError(f"{manifest.source}: none of {len(rows)} clips could be read")
-    return [examples[row] for row in sorted(examples)]
+    examples = []
+    for row, wave in example_crops(enc, manifest, clips, seed).items():
+        result = enc.reconstruct(wave, enc.config.features.sample_rate, seed=seed + row)
+        images = (result.clean, result.corrupted, result.reconstructed)
+        label = manifest.table["label"].iloc[row] or "no label"
+        arrays = (image[0].float().cpu().numpy() for image in images)
+        examples.append(Example(*arrays, result.mask[0].cpu().numpy(), f"{label}, clip {row}"))
+    return examples
 
 
 def sounds(enc, example: Example) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Snapshots (weights to use, safetensors) and the state to resume from; each is written whole or not at all."""
 
+import json
 import os
 from pathlib import Path
 
@@ -26,23 +27,22 @@ def save_snapshot(path: Path, student: nn.Module, teacher: nn.Module, cfg: RunCo
             tensors |= {f"{role}.{name}": t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, metadata={"format": FORMAT, "config": cfg.to_yaml(), "step": str(step)})
+    header = {"format": FORMAT, "step": step, "config": cfg.to_dict()}
+    save_file(tensors, temporary, metadata={"asit_lab": json.dumps(header)})  # one entry: safetensors shuffles several
     os.replace(temporary, path)
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], RunConfig, int]:
     """Tensors, configuration and step of a snapshot. Raises InputError when the file is not one."""
-    import yaml
-
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("asit_lab", "{}"))
             if header.get("format") != FORMAT:
-                raise InputError(f"{path}: not a snapshot of asit_lab (its header says {header.get('format')!r})")
+                raise InputError(f"{path}: not a snapshot of {FORMAT} (its header says {header.get('format')!r})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable .safetensors file: {error}") from None
-    return tensors, validate(yaml.safe_load(header["config"])), int(header["step"])
+    return tensors, validate(header["config"]), header["step"]
 
 
 def section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,260 @@
+"""Every notebook, run by stock papermill from another folder, judged by what it leaves behind."""
+
+import base64
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.image import imread
+
+from asit_lab import load_config, load_run
+
+pytestmark = pytest.mark.notebook
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = PROJECT / "notebooks"
+
+
+def papermill(notebook: Path, folder: Path, *parameters: str) -> subprocess.CompletedProcess:
+    """`papermill notebook out.ipynb -p ...` as from a shell that stands in `folder`."""
+    environment = {name: value for name, value in os.environ.items() if name != "ASIT_LAB_HOME"}
+    # Kernels of this environment come before any that are installed for the user.
+    environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", "-k", "python3"]
+    for name, value in zip(parameters[::2], parameters[1::2], strict=True):
+        command += ["-p", name, value]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def executed(notebook: Path, folder: Path, *parameters: str):
+    """The executed notebook. No cell failed and none printed a traceback."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = papermill(notebook, folder, *parameters)
+    assert done.returncode == 0, done.stderr[-6000:]
+    found = nbformat.read(folder / "out.ipynb", as_version=4)
+    assert [output for output in outputs(found) if output.output_type == "error"] == []
+    for output in outputs(found):
+        if output.output_type == "stream":
+            assert "Traceback" not in output.text and "Error" not in output.text, output.text
+    code = [cell for cell in found.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    return found
+
+
+def outputs(notebook) -> list:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def cell_with(notebook, text: str):
+    """The one code cell that holds `text`."""
+    (found,) = [cell for cell in notebook.cells if cell.cell_type == "code" and text in cell.source]
+    return found
+
+
+def pictures(cell) -> list[np.ndarray]:
+    """The PNG outputs of a cell, decoded: [height, width, channels] in 0..1."""
+    found = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+    return [imread(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def is_picture(image: np.ndarray) -> bool:
+    """Of some size, and not one colour all over."""
+    return min(image.shape[:2]) > 80 and image[..., :3].std() > 0.01
+
+
+def printed(cell) -> str:
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
+
+
+def test_every_notebook_is_run_by_a_test():
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == ["inspect_data", "pretrain"]
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_in_git_are_bare(path):
+    """No outputs; short cells; parameters that are plain literals, so that any tool can set them."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert outputs(notebook) == [] and notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count is None for cell in code)
+    assert all(len(cell.source.splitlines()) < 10 for cell in code)
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and tagged[0] is code[0]
+    namespace: dict = {}
+    exec(tagged[0].source, {"__builtins__": {}}, namespace)  # noqa: S102  no names, no calls: literals
+    assert {"data", "seed", "out"} <= set(namespace)
+    assert all(isinstance(value, str | int | float | bool) for value in namespace.values())
+
+
+# --- pretrain -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """notebooks/pretrain.ipynb with the smoke preset: (notebook, folder of the run, where papermill was called)."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    parameters = ["preset", "smoke", "data", "synth:40", "overrides", "train.steps=4 train.log_every=2", "seed", "3"]
+    notebook = executed(NOTEBOOKS / "pretrain.ipynb", folder, *parameters, "out", str(folder / "run"))
+    return notebook, load_run(folder / "run"), folder
+
+
+def test_the_run_is_the_one_asked_for(pretrained):
+    _, run, folder = pretrained
+    assert run.status == "finished" and run.metrics["step"].tolist() == [0, 2, 3]
+    wanted = ["data.source=synth:40", "train.steps=4", "train.log_every=2", "train.seed=3"]
+    assert run.config == load_config("smoke", wanted)
+    assert sorted(path.name for path in folder.iterdir()) == ["out.ipynb", "run"]  # nothing beside what was asked for
+
+
+def test_the_kernel_is_this_environment_s(pretrained):
+    notebook, run, _ = pretrained
+    environment = json.loads((run.dir / "environment.json").read_text())
+    assert environment["python"] == notebook.metadata.language_info.version == sys.version.split()[0]
+    assert environment["command"] == "ipykernel_launcher.py"
+
+
+def test_result_has_reconstruction_errors_with_baselines(pretrained):
+    _, run, _ = pretrained
+    errors = {row["method"]: row for row in run.result["reconstruction"]}
+    assert set(errors) == {"reconstruction", "linear interpolation in time", "per-band training mean"}
+    for row in errors.values():
+        assert math.isfinite(row["l1"]) and 0 < row["l1"] < 10 and row["clips"] > 0 and row["pixels"] > 1000
+        assert row["l1_log"] == pytest.approx(row["l1"] * 2 * run.config.features.std)
+    assert len({row["l1"] for row in errors.values()}) == 3
+    assert run.result["steps"] == 4 and math.isfinite(run.result["last"]["loss"])  # the loop's own entries stay
+
+
+def test_result_has_the_probe_table(pretrained):
+    _, run, _ = pretrained
+    probes = {row["encoder"]: row for row in run.result["probe"]}
+    assert list(probes) == ["teacher", *(f"random init, seed {s}" for s in (3, 4, 5)), "mean+std log-mel"]
+    for row in probes.values():
+        assert 0 <= row["mean"] <= 1 and len(row["scores"]) == 4  # folds of ten clips
+        assert np.mean(list(row["scores"].values())) == pytest.approx(row["mean"])
+    assert probes["mean+std log-mel"]["mean"] > 2 * probes["mean+std log-mel"]["chance"]  # the data can be told apart
+    text = (run.dir / "result.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_pretraining_shows_one_set_of_curves(pretrained):
+    notebook, run, _ = pretrained
+    cell = cell_with(notebook, "asit_lab.pretrain(")
+    assert len(pictures(cell)) == 1 and is_picture(pictures(cell)[0])
+    lines = [output.data["text/plain"] for output in cell.outputs if output.output_type == "display_data"]
+    assert [line for line in lines if line.startswith("step ")] == [lines[0]]  # one text, updated in place
+    assert lines[0].startswith("step 4: loss ") and "clips/s" in lines[0]
+    assert f"finished in {run.dir}" in printed(cell)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("figures.dataset(", 1),
+        ("figures.masks(", 1),
+        ("figures.reconstructions(", 1),
+        ("figures.class_attention(", 1),
+        ("figures.probe_table(", 1),
+    ],
+)
+def test_pretraining_shows_its_pictures(pretrained, text, count):
+    found = pictures(cell_with(pretrained[0], text))
+    assert len(found) == count and all(is_picture(image) for image in found)
+
+
+def test_pretraining_can_be_heard_and_read(pretrained):
+    notebook, _, _ = pretrained
+    sounds = [output for output in outputs(notebook) if "<audio" in output.get("data", {}).get("text/html", "")]
+    assert len(sounds) == 3
+    assert "40 clips of 10 classes; 32 to pretrain on, 8 held out" in printed(cell_with(notebook, ".holdout("))
+    tables = "".join(output.data["text/html"] for output in outputs(notebook) if "text/html" in output.get("data", {}))
+    for name in ("per-band training mean", "random init, seed 4", "train.steps", "l1_log"):
+        assert name in tables
+
+
+def test_a_finished_run_is_only_looked_at(pretrained, tmp_path):
+    """The same parameters again: nothing is trained, the numbers are the same, the curves are there."""
+    _, run, _ = pretrained
+    before, weights = run.result, run.snapshots[-1].stat().st_mtime_ns
+    parameters = ["preset", "smoke", "data", "synth:40", "overrides", "train.steps=4 train.log_every=2", "seed", "3"]
+    notebook = executed(NOTEBOOKS / "pretrain.ipynb", tmp_path / "again", *parameters, "out", str(run.dir))
+    assert run.result == before and run.snapshots[-1].stat().st_mtime_ns == weights
+    assert len(pictures(cell_with(notebook, "asit_lab.pretrain("))) == 1
+
+
+def test_without_the_reconstruction_loss(tmp_path):
+    overrides = "'objective.weights={local: 1, global: 1}' train.steps=2"
+    out = ["out", str(tmp_path / "run")]
+    executed(
+        NOTEBOOKS / "pretrain.ipynb", tmp_path, "preset", "smoke", "data", "synth:40", "overrides", overrides, *out
+    )
+    result = load_run(tmp_path / "run").result
+    assert result["reconstruction"] is None and len(result["probe"]) == 5
+
+
+def test_bad_parameters_stop_it_with_their_reason(tmp_path):
+    done = papermill(NOTEBOOKS / "pretrain.ipynb", tmp_path, "preset", "smoke", "overrides", "train.stepz=4")
+    assert done.returncode != 0
+    assert "train.stepz: unknown key; did you mean train.steps?" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]
+
+
+# --- inspect_data ---------------------------------------------------------------------------------------------------
+
+
+def test_inspect_data(tmp_path):
+    parameters = ["data", "synth:40", "examples", "3", "out", str(tmp_path / "figures")]
+    notebook = executed(NOTEBOOKS / "inspect_data.ipynb", tmp_path / "here", *parameters)
+    assert "40 clips, 0.06 hours, 10 classes, 40 source recordings" in printed(
+        cell_with(notebook, "load_manifest(data)")
+    )
+    assert "0 files cannot be used" in printed(cell_with(notebook, "files cannot be used"))
+    for text, count in [("figures.dataset(", 1), ("figures.stats(", 1), ("figures.clip(", 3)]:
+        found = pictures(cell_with(notebook, text))
+        assert len(found) == count and all(is_picture(image) for image in found)
+    saved = sorted((tmp_path / "figures").iterdir())
+    assert [path.name for path in saved] == ["bands.pdf", "bands.png", "dataset.pdf", "dataset.png"]
+    assert saved[0].read_bytes().startswith(b"%PDF") and is_picture(imread(saved[1]))
+
+
+def test_inspect_data_of_recordings_with_bad_ones_among_them(tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("a/0.wav", "a/1.wav", "b/2.wav"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "data" / name, 0.1 * generator.standard_normal(16000), 16000)
+    (tmp_path / "data/b/torn.wav").write_bytes(b"RIFF")
+    soundfile.write(tmp_path / "data/b/nan.wav", np.full(16000, math.nan), 16000, subtype="FLOAT")
+    notebook = executed(NOTEBOOKS / "inspect_data.ipynb", tmp_path / "here", "data", f"folder:{tmp_path / 'data'}")
+    listed = printed(cell_with(notebook, "files cannot be used"))
+    assert listed.startswith("2 files cannot be used") and "torn.wav: " in listed and "nan.wav: " in listed
+    assert len(pictures(cell_with(notebook, "figures.clip("))) == 3
+
+
+# --- own recordings -------------------------------------------------------------------------------------------------
+
+
+def test_pretrain_on_recordings_without_labels(tmp_path):
+    """A flat folder has no classes: there is nothing to probe, and everything else is there."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i in range(12):
+        soundfile.write(tmp_path / f"data/{i}.wav", 0.1 * generator.standard_normal(40000), 16000)
+    parameters = ["preset", "smoke", "data", f"folder:{tmp_path / 'data'}", "out", str(tmp_path / "run")]
+    notebook = executed(NOTEBOOKS / "pretrain.ipynb", tmp_path / "here", *parameters)
+    result = load_run(tmp_path / "run").result
+    assert len(result["reconstruction"]) == 3 and result["probe"] is None
+    assert len(pictures(cell_with(notebook, "figures.reconstructions("))) == 1
+
+
+def test_relative_paths_count_from_the_project(tmp_path):
+    done = papermill(NOTEBOOKS / "inspect_data.ipynb", tmp_path, "data", "folder:notebooks")
+    assert done.returncode != 0
+    assert f"no audio files that can be read in {NOTEBOOKS}" in done.stderr

@@ -1,0 +1,126 @@
+"""Clipping against plain references, and the rate and weight decay that each step gets."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from asit_lab import load_config
+from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
+
+
+def gradients(scales=(0.1, 3.0, 50.0), seed: int = 0) -> list[nn.Parameter]:
+    """Parameters with gradients of quite different norms, and one without."""
+    generator = torch.Generator().manual_seed(seed)
+    parameters = [nn.Parameter(torch.zeros(4, 3)) for _ in scales]
+    for parameter, scale in zip(parameters, scales, strict=True):
+        parameter.grad = scale * torch.randn(4, 3, generator=generator)
+    return [*parameters, nn.Parameter(torch.zeros(2))]
+
+
+def norm_of_all(parameters) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm()
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0, 1e6])
+def test_global_clipping_is_torch_s(limit):
+    ours, theirs = gradients(), gradients()
+    before = norm_of_all(theirs)
+    total = clip_gradients(ours, limit, "global")
+    torch.nn.utils.clip_grad_norm_(theirs, limit)
+    torch.testing.assert_close(total, before)
+    for mine, other in zip(ours[:3], theirs[:3], strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+    assert ours[3].grad is None
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0, 1e6])
+def test_clipping_by_tensor_is_the_released_loop(limit):
+    ours, theirs = gradients(), gradients()
+    before = norm_of_all(theirs)
+    total = clip_gradients(ours, limit, "tensor")
+    for parameter in theirs[:3]:  # one parameter after the other, as in DINO's clip_gradients
+        coefficient = limit / (parameter.grad.norm(2) + 1e-6)
+        if coefficient < 1:
+            parameter.grad.mul_(coefficient)
+    torch.testing.assert_close(total, before)
+    for mine, other in zip(ours[:3], theirs[:3], strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+
+
+@pytest.mark.parametrize("by", ["tensor", "global"])
+def test_limit_zero_leaves_gradients_alone(by):
+    ours, theirs = gradients(), gradients()
+    torch.testing.assert_close(clip_gradients(ours, 0.0, by), norm_of_all(theirs))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours[:3], theirs[:3], strict=True))
+
+
+@pytest.mark.parametrize("by", ["tensor", "global"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_bad_gradient_shows_in_the_norm(by, value):
+    parameters = gradients()
+    parameters[1].grad[2, 1] = value
+    assert not torch.isfinite(clip_gradients(parameters, 3.0, by))
+
+
+# --- Schedules ------------------------------------------------------------------------------------------------------
+
+
+def two_groups(cfg):
+    weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    groups = [{"params": [weight], "decay": True}, {"params": [bias], "decay": False}, {"params": [], "decay": True}]
+    return build_optimizer(cfg, SimpleNamespace(param_groups=lambda: groups)), weight, bias
+
+
+def config(*overrides: str):
+    """10 steps an epoch of 40 clips, 20 steps in all."""
+    return load_config("smoke", ["train.batch_size=4", "train.steps=20", "optim.rate_batch=8", *overrides])
+
+
+def test_rate_and_decay_follow_their_curves():
+    curves = ["rate=0.4", "min_rate=0.01", "warmup=5", "weight_decay=0.1", "weight_decay_end=0.5"]
+    cfg = config(*(f"optim.{curve}" for curve in curves))
+    optimizer, _, _ = two_groups(cfg)
+    peak = 0.4 * 4 / 8  # half of the batch that the rate is given for
+    for step in range(20):
+        after = (step - 5) / 15
+        rate = peak * step / 4 if step < 5 else 0.01 + 0.5 * (peak - 0.01) * (1 + math.cos(math.pi * after))
+        decay = 0.5 - 0.5 * 0.4 * (1 + math.cos(math.pi * step / 20))
+        found = set_schedule(optimizer, cfg, 40, step)
+        assert found == pytest.approx({"rate": rate, "weight_decay": decay}, rel=1e-12)
+        assert [group["lr"] for group in optimizer.param_groups] == [found["rate"]] * 2
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [found["weight_decay"], 0.0]
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [("7", 7), ("1 epoch", 10), ("1.5 epochs", 15), ("20 %", 4), ("0", 0)])
+def test_warmup_is_in_steps_epochs_or_a_share(warmup, steps):
+    cfg = config(f"optim.warmup={warmup}", "optim.rate=1.0", "optim.min_rate=0.0")
+    optimizer, _, _ = two_groups(cfg)
+    rates = [set_schedule(optimizer, cfg, 40, step)["rate"] for step in range(20)]
+    assert rates[max(0, steps - 1)] == pytest.approx(0.5) and rates[steps] == pytest.approx(0.5)  # the peak
+    assert all(a < b for a, b in zip(rates[: steps - 1], rates[1:steps], strict=False))
+    assert all(a > b for a, b in zip(rates[steps:], rates[steps + 1 :], strict=False))
+
+
+def test_warmup_longer_than_the_run_and_a_floor_above_the_peak():
+    cfg = config("optim.warmup=400", "optim.rate=1.0")
+    optimizer, _, _ = two_groups(cfg)
+    assert set_schedule(optimizer, cfg, 40, 19)["rate"] == pytest.approx(0.5)
+    cfg = config("optim.warmup=0", "optim.rate=0.001", "optim.min_rate=0.5")
+    assert {set_schedule(optimizer, cfg, 40, step)["rate"] for step in range(20)} == {0.0005}
+
+
+def test_a_step_is_adamw_s():
+    """Decayed and not decayed group after one step, by the formula of AdamW (arXiv 1711.05101)."""
+    cfg = config("optim.rate=0.2", "optim.warmup=0", "optim.weight_decay=0.3", "optim.betas=[0.8, 0.95]")
+    optimizer, weight, bias = two_groups(cfg)
+    assert len(optimizer.param_groups) == 2  # an empty group is left out
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.95)
+    rates = set_schedule(optimizer, cfg, 40, 0)
+    weight.grad, bias.grad = torch.full((2, 2), 0.5), torch.full((2,), -0.5)
+    optimizer.step()
+    rate, decay = rates["rate"], rates["weight_decay"]
+    torch.testing.assert_close(weight.data, torch.full((2, 2), 1 - rate * decay - rate))  # first step: m / sqrt(v) = 1
+    torch.testing.assert_close(bias.data, torch.full((2,), 1 + rate))
