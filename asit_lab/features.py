@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import Features
 from .errors import InputError
+from .settings import Features
 
 PREEMPHASIS = 0.97
 LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # -15.9424, what a frame of digital silence gives

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import MASK_KINDS, Mask
 from .random import fold, integers, normal, uniform
+from .settings import MASK_KINDS, Mask
 
 _ROUND = 60  # blocks looked at together; see _first_cover
 _MAX_ROUNDS = 64  # a share so close to 1 that 3,840 blocks miss it is left at what they cover
@@ -30,7 +30,7 @@ class Masks:
     pixels: Tensor
     """bool [B, T, M], True = corrupted"""
     kind: Tensor
-    """int64 [B], place in config.MASK_KINDS"""
+    """int64 [B], place in settings.MASK_KINDS"""
     blocks: Tensor
     """int64 [B], blocks drawn"""
 

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from asit_lab.config import PRESETS, diff, keys, load_config, preset_names, resolve, steps_of, validate
+from asit_lab.config import PRESETS, diff, keys, load_config, preset_names, resolve, validate
 from asit_lab.errors import InputError
+from asit_lab.settings import steps_of
 
 
 def message(*overrides: str, preset: str = "smoke") -> str:
@@ -272,8 +273,8 @@ def test_paper_and_released_code_differ_in_exactly_this(size, heads):
 def test_diff_of_equals_is_empty_and_an_absent_entry_is_none():
     cfg = load_config("smoke")
     assert diff(cfg, cfg) == []
-    rows = diff(cfg, cfg.with_overrides(["mask.kinds={zeros: 0.5}"]))
-    assert [(row["key"], row["a"], row["b"]) for row in rows] == [("mask.kinds.alien", 0.5, None)]
+    rows = diff(cfg, cfg.with_overrides(["mask.kinds={zeros: 0.9}"]))
+    assert [(row["key"], row["a"], row["b"]) for row in rows] == [("mask.kinds.alien", 0.1, None)]
 
 
 def test_diff_follows_the_order_of_the_configuration():

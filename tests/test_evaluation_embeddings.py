@@ -6,7 +6,6 @@ import soundfile
 import torch
 
 from asit_lab import load_config
-from asit_lab.config import Features
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
 from asit_lab.errors import InputError
@@ -18,6 +17,7 @@ from asit_lab.evaluation.embeddings import (
     log_mel_statistics,
 )
 from asit_lab.features import LogMel
+from asit_lab.settings import Features
 
 RATE = 16000
 

@@ -6,7 +6,6 @@ import soundfile
 import torch
 
 from asit_lab import load_config
-from asit_lab.config import Features
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder, Reconstruction
 from asit_lab.errors import InputError
@@ -20,6 +19,7 @@ from asit_lab.evaluation.reconstruction import (
     reconstruction_errors,
 )
 from asit_lab.features import LOG_FLOOR, LogMel
+from asit_lab.settings import Features
 
 RATE = 16000
 

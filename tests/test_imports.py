@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asit_lab"
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = (
-    ("_version", "errors", "config", "random"),
+    ("_version", "errors", "settings", "config", "random"),
     ("schedules", "audio", "features", "masking", "data", "nn"),
     ("objectives",),
     ("training",),

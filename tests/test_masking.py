@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from asit_lab import masking
-from asit_lab.config import MASK_KINDS, Mask, load_config
+from asit_lab.config import load_config
 from asit_lab.masking import Masks, corrupt, donor_group, draw_donors, gmml, token_mask
 from asit_lab.random import fold, integers, key
+from asit_lab.settings import MASK_KINDS, Mask
 
 FRAMES, MELS, PATCH = 96, 64, (16, 16)
 

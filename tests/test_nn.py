@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from asit_lab.config import Heads, Model
 from asit_lab.errors import InputError
 from asit_lab.nn import DistillationHeads, ReconstructionHead, ViT, build_attention
 from asit_lab.nn import attention as attention_module
 from asit_lab.nn.heads import Projection, WeightNormLinear
 from asit_lab.nn.vit import PatchEmbed, drop_path, fit_positions, sincos_positions
 from asit_lab.random import fold, key
+from asit_lab.settings import Heads, Model
 
 GRID = (6, 4)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..config import Features
 from ..errors import InputError
 from ..features import LogMel
+from ..settings import Features
 
 log = logging.getLogger(__name__)
 

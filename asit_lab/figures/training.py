@@ -142,5 +142,13 @@ def _draw_reference(ax, name: str, reference: tuple[float, str]) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, value), max(high, value + 0.18 * (max(high, value) - min(low, value))))
     ax.annotate(
-        label, (1, value), (0, 2), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=8
+        label,
+        (1, value),
+        (0, 2),
+        ("axes fraction", "data"),
+        "offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},  # readable over a curve
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Heads
+from ..settings import Heads
 
 
 class WeightNormLinear(nn.Module):

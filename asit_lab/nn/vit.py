@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Model
 from ..errors import InputError
 from ..random import fold, uniform
+from ..settings import Model
 from .attention import AttentionMaps, build_attention
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ..config import RunConfig, steps_of
+from ..config import RunConfig
 from ..data import Batch
 from ..errors import InputError
 from ..features import LogMel
@@ -21,6 +21,7 @@ from ..masking import Masks, corrupt, donor_group, draw_donors, gmml
 from ..nn import DistillationHeads, ReconstructionHead, ViT
 from ..random import key
 from ..schedules import cosine, linear
+from ..settings import steps_of
 from .base import Losses
 from .ema import make_teacher, update_teacher
 from .losses import (

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..config import RunConfig, steps_of
+from ..config import RunConfig
 from ..objectives import Objective
 from ..schedules import cosine
+from ..settings import steps_of
 
 
 def build_optimizer(cfg: RunConfig, objective: Objective) -> torch.optim.AdamW:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..config import Features, Heads, RunConfig, load_config, resolve, validate
+from ..config import RunConfig, load_config, resolve, validate
 from ..encoder import Encoder
 from ..errors import InputError
 from ..nn import DistillationHeads, ReconstructionHead, ViT
+from ..settings import Features, Heads
 from .unpickle import read_checkpoint, tensors
 
 _PARTS = {"head_cls.": "heads.", "head_recons.": "decoder."}

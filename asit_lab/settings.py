@@ -1,0 +1,255 @@
+"""The sections of a configuration: every setting with its type, range, default and one line of what it is.
+
+Defaults are the paper's (ASiT, arXiv 2211.13189) or, where it prints no value, the released code's.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+# --- Durations ------------------------------------------------------------------------------------------------------
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)?$")
+
+
+def _check_duration(value: Any) -> str:
+    text = str(value).strip()
+    if isinstance(value, bool) or not _DURATION.match(text):
+        raise ValueError("a duration is a number of steps (400), epochs ('10 epochs') or a share of the run ('10 %')")
+    return text
+
+
+Duration = Annotated[str, BeforeValidator(_check_duration)]
+
+
+def steps_of(duration: str, steps_per_epoch: int, total: int) -> int:
+    """Steps in a duration such as "400", "10 epochs" or "25 %" of a run of `total` steps."""
+    number, unit = _DURATION.match(duration).groups()
+    scale = {"%": total / 100, "epoch": steps_per_epoch, "epochs": steps_per_epoch}.get(unit, 1)
+    return round(float(number) * scale)
+
+
+# --- Sections -------------------------------------------------------------------------------------------------------
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Features(Section):
+    sample_rate: Annotated[int, Field(ge=1000)] = 32000
+    """sample rate the audio is brought to, Hz"""
+    mel_bins: Positive = 128
+    """mel bands"""
+    frame_ms: Annotated[float, Field(gt=0)] = 25.0
+    """length of a frame, ms"""
+    hop_ms: Annotated[float, Field(gt=0)] = 10.0
+    """shift between frames, ms"""
+    low_hz: NonNegative = 20.0
+    """lower edge of the lowest mel band, Hz"""
+    high_hz: NonNegative = 0.0
+    """upper edge of the highest mel band, Hz (0: half the sample rate)"""
+    mean: float = -4.2677393
+    """mean of the log-mel (natural log); normalised = (x - mean) / (2 std)"""
+    std: Annotated[float, Field(gt=0)] = 4.5689974
+    """standard deviation of the log-mel (natural log)"""
+
+
+class Data(Section):
+    source: str = "synth"
+    """data set: synth[:CLIPS], folder:PATH, esc50:PATH, esc10:PATH, speech_commands:PATH"""
+    crop_seconds: Annotated[float, Field(gt=0)] = 6.0
+    """length of a crop (a view), seconds"""
+    max_gap_seconds: NonNegative = 10.0
+    """in long clips, the starts of the two crops are at most this far apart, seconds"""
+    segment_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """longer files become several rows of the manifest of at most this length, seconds"""
+    circular_shift: Share = 0.0
+    """probability of rolling a crop's waveform by a random amount"""
+    holdout: Share = 0.1
+    """share of the recordings kept out of pretraining, by source recording; pictures and errors are of these"""
+    max_bad_share: Share = 0.2
+    """unreadable files are skipped and listed; above this share of the data set the run stops"""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """loader processes (0: load in the training process)"""
+    cache_mb: NonNegative = 1024.0
+    """decoded audio kept in memory, MB per loader process"""
+
+
+MASK_KINDS = ("zeros", "noise", "alien", "time", "frequency", "none")
+
+
+class Mask(Section):
+    ratio: Share = 0.7
+    """corruption ratio: target share of pixels for every kind but alien (upper end of its range)"""
+    ratio_min: Share = 0.7
+    """lower end of the range the target share is drawn from (taken as at most ratio)"""
+    alien_ratio: Share = 0.3
+    """target share of pixels covered by blocks of another clip"""
+    block: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """largest block, as a share of each side of the spectrogram"""
+    align: bool = False
+    """blocks aligned to the patch grid"""
+    kinds: dict[Literal["zeros", "noise", "alien", "time", "frequency", "none"], NonNegative] = {
+        "zeros": 0.5,
+        "alien": 0.5,
+    }
+    """what a view is corrupted by, with the odds of each: zeros, noise, alien, time (full strips), frequency, none"""
+
+    @model_validator(mode="after")
+    def _some_kind(self):
+        if sum(self.kinds.values()) <= 0:
+            raise ValueError(f"mask.kinds: at least one of {', '.join(MASK_KINDS)} needs odds above 0")
+        return self
+
+    @property
+    def corrupts(self) -> bool:
+        """Whether any pixel can be corrupted at all."""
+        areas = {kind: self.alien_ratio if kind == "alien" else self.ratio for kind in MASK_KINDS}
+        return any(self.odds[kind] > 0 and areas[kind] > 0 for kind in MASK_KINDS if kind != "none")
+
+    @property
+    def odds(self) -> dict[str, float]:
+        """Probability of each kind, "none" included."""
+        total = sum(self.kinds.values())
+        return {kind: self.kinds.get(kind, 0.0) / total for kind in MASK_KINDS}
+
+
+class Model(Section):
+    width: Positive = 384
+    """width of a token"""
+    depth: Positive = 12
+    """transformer blocks"""
+    heads: Positive = 6
+    """attention heads"""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """width of the MLP over width of a token"""
+    patch: tuple[Positive, Positive] = (16, 16)
+    """patch size: frames, mel bands"""
+    position_start: Literal["random", "sincos"] = "random"
+    """what learned positions start from: small random numbers (paper) or 2-D sines and cosines"""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """stochastic depth of the last block of the student (0 for the first, linear between)"""
+    attention: Literal["softmax"] = "softmax"
+    """attention kind"""
+    attention_path: Literal["auto", "explicit", "fused"] = "auto"
+    """how attention is computed; auto: the faster of the two at that size, dtype and device"""
+
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.width % self.heads:
+            raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+        return self
+
+
+class Heads(Section):
+    shared: bool = False
+    """local and global head share one MLP (released code) or have one each (paper)"""
+    hidden: Positive = 2048
+    """hidden width of the local and global heads"""
+    bottleneck: Positive = 256
+    """bottleneck width of the local and global heads"""
+    local_out: Positive = 1024
+    """outputs of the local head (per token)"""
+    global_out: Positive = 8192
+    """outputs of the global head (class token)"""
+    decoder_hidden: Positive = 2048
+    """hidden width of the reconstruction head"""
+    decoder_bottleneck: Positive = 256
+    """bottleneck width of the reconstruction head"""
+    decoder_last_gelu: bool = False
+    """one more GELU after the bottleneck of the reconstruction head"""
+
+
+LOSSES = ("reconstruction", "local", "global")
+
+
+class Objective(Section):
+    name: Literal["asit"] = "asit"
+    """what is learned"""
+    weights: dict[Literal["reconstruction", "local", "global"], NonNegative] = {
+        "reconstruction": 1.0,
+        "local": 1.0,
+        "global": 1.0,
+    }
+    """weight of each loss (0: off, its head is not built)"""
+    combine: Literal["mean", "sum", "uncertainty"] = "mean"
+    """weighted mean, weighted sum, or learned uncertainty (Kendall et al. 2018; weights then only switch losses off)"""
+    reconstruct: Literal["corrupted", "all"] = "corrupted"
+    """pixels that count in the reconstruction loss"""
+    local_tokens: Literal["corrupted", "all"] = "corrupted"
+    """tokens that count in the local loss"""
+    student_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """temperature of the student's softmax"""
+    teacher_temperature: Annotated[float, Field(gt=0)] = 0.04
+    """temperature of the teacher's softmax at the start (sharpening)"""
+    teacher_temperature_end: Annotated[float, Field(gt=0)] = 0.07
+    """temperature of the teacher's softmax after its warm-up"""
+    teacher_temperature_warmup: Duration = "30 epochs"
+    """length of the teacher temperature's linear warm-up"""
+    centre_momentum: Share = 0.9
+    """momentum of the centre of the teacher's logits (centring)"""
+    ema: Share = 0.996
+    """teacher momentum at the start"""
+    ema_end: Share = 1.0
+    """teacher momentum at the end (cosine between)"""
+
+    @model_validator(mode="after")
+    def _some_loss(self):
+        if not self.active:
+            raise ValueError(f"objective.weights: at least one of {', '.join(LOSSES)} needs a weight above 0")
+        return self
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the losses that are on."""
+        return tuple(name for name in LOSSES if self.weights.get(name, 0.0) > 0)
+
+
+class Optim(Section):
+    rate: Annotated[float, Field(gt=0)] = 5e-4
+    """learning rate at a batch of rate_batch clips; scales with the batch"""
+    rate_batch: Positive = 256
+    """batch the learning rate is given for, clips"""
+    min_rate: NonNegative = 1e-6
+    """learning rate at the end (cosine)"""
+    warmup: Duration = "10 epochs"
+    """length of the learning rate's linear warm-up"""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """AdamW's betas"""
+    weight_decay: NonNegative = 0.04
+    """weight decay at the start"""
+    weight_decay_end: NonNegative = 0.4
+    """weight decay at the end (cosine)"""
+    clip: NonNegative = 3.0
+    """largest gradient norm (0: no clipping)"""
+    clip_by: Literal["tensor", "global"] = "tensor"
+    """gradient norm clipped per parameter tensor, or over all of them"""
+
+
+class Train(Section):
+    epochs: Annotated[float, Field(gt=0)] = 40
+    """length of the run in passes over the training clips"""
+    steps: Positive | None = None
+    """length of the run in optimiser steps; when given, epochs is ignored"""
+    batch_size: Positive = 256
+    """clips a step, over all devices and accumulated parts"""
+    accumulate: Positive = 1
+    """parts a batch is cut into, one after the other, on each device"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """arithmetic of the student and teacher; features, losses and weights stay fp32"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """seed of weights, order, crops, masks, noise"""
+    init_from: str | None = None
+    """start weights: a run, a snapshot, or an ImageNet ViT as .safetensors in timm's layout"""
+    log_every: Positive = 10
+    """steps between rows of metrics.csv"""
+    checkpoint_every: Positive = 500
+    """steps between saved states to resume from"""
+    snapshots: Positive = 8
+    """weights kept, spread evenly over the run (and the last)"""
