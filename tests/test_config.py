@@ -273,8 +273,8 @@ def test_paper_and_released_code_differ_in_exactly_this(size, heads):
 def test_diff_of_equals_is_empty_and_an_absent_entry_is_none():
     cfg = load_config("smoke")
     assert diff(cfg, cfg) == []
-    rows = diff(cfg, cfg.with_overrides(["mask.kinds={zeros: 0.9}"]))
-    assert [(row["key"], row["a"], row["b"]) for row in rows] == [("mask.kinds.alien", 0.1, None)]
+    rows = diff(cfg, cfg.with_overrides(["mask.kinds={zeros: 0.75}"]))
+    assert [(row["key"], row["a"], row["b"]) for row in rows] == [("mask.kinds.alien", 0.25, None)]
 
 
 def test_diff_follows_the_order_of_the_configuration():

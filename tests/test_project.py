@@ -1,6 +1,7 @@
 """The front door: requirements, lock, notebooks and texts agree with each other and hold nothing of a machine."""
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -76,6 +77,16 @@ def test_versions_agree():
 def test_readme_names_the_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [command for command in ("make demo", "make test", "make lab") if command not in readme] == []
+
+
+def test_readme_shows_the_numbers_of_the_gallery():
+    """reports/gallery/make.py prints the rows; here they are made again from the numbers it kept."""
+    import runpy
+
+    rows = runpy.run_path(str(ROOT / "reports/gallery/make.py"))["rows"]
+    numbers = json.loads((ROOT / "reports/gallery/numbers.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [row for row in rows(numbers) if row not in readme] == []
 
 
 def test_links_in_the_texts_lead_somewhere():
