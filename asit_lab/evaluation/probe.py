@@ -252,11 +252,13 @@ def _answers(
 def _logistic(train, labels, test, strengths: Sequence[float], tolerance: float) -> list[np.ndarray]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     model = LogisticRegression(max_iter=_ITERATIONS, tol=tolerance, warm_start=True)
     answers = []
     for strength in strengths:  # from strong to weak regularisation, each fit starting from the one before
-        with warnings.catch_warnings():
+        # The matrices are small: more threads only wait for each other, and for torch's.
+        with warnings.catch_warnings(), threadpool_limits(limits=1):
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=strength).fit(train, labels)
         answers.append(model.predict(test))
