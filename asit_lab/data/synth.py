@@ -15,7 +15,7 @@ from ..errors import InputError
 from .clips import Clip, Listing
 
 PREFIX = "synth://"
-CLIPS = 120
+CLIPS = 100
 SECONDS = 5.0
 NOMINAL_RATE = 32000  # Hz, what the manifest shows; clips are made at whatever rate is asked for
 FOLDS = 5
