@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from .errors import InputError
-from .settings import Data, Features, Heads, Mask, Model, Objective, Optim, Section, Train
+from .settings import Asda, Data, Features, Heads, Mask, Model, Objective, Optim, Section, Train, visible_of
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -45,6 +45,7 @@ class RunConfig(Section):
     model: Model = Model()
     heads: Heads = Heads()
     objective: Objective = Objective()
+    asda: Asda = Asda()
     optim: Optim = Optim()
     train: Train = Train()
 
@@ -74,7 +75,20 @@ class RunConfig(Section):
                     "objective.local_tokens: nothing is corrupted (mask.kinds, mask.ratio), so use "
                     "objective.local_tokens=all or objective.weights.local=0"
                 )
+        if self.objective.name == "asda":
+            self._fits_asda()
         return self
+
+    def _fits_asda(self) -> None:
+        patches, asda, model = self.grid[0] * self.grid[1], self.asda, self.model
+        if not 0 < visible_of(patches, asda.visible) < patches:
+            raise ValueError(f"asda.visible: {asda.visible:g} of {patches} patches leaves none visible, or none hidden")
+        if "frame" in asda.active:
+            for name, width in {"model.width": model.width, "asda.decoder_width": asda.decoder_width}.items():
+                if width % asda.decoder_groups:
+                    raise ValueError(f"asda.decoder_groups: {asda.decoder_groups} does not divide {name} {width}")
+        if asda.target_blocks is not None and asda.target_blocks > model.depth:
+            raise ValueError(f"asda.target_blocks: {asda.target_blocks} is more than model.depth {model.depth}")
 
     @property
     def crop_samples(self) -> int:

@@ -1,12 +1,14 @@
-"""What a pretrained model is to its user: waveforms in; embeddings, tokens, attention or a reconstruction out.
+"""What a pretrained model is to its user: waveforms in; embeddings, tokens, attention, a reconstruction (ASiT) or
+prediction errors (ASDA) out.
 
-Audio of any length works. `embed`, `tokens` and `reconstruct` cut what is longer than the crops of pretraining into
-consecutive windows of that length, so that every patch sees positions that were trained; `attention` looks at the
-clip as a whole, with positions interpolated. A rest shorter than a patch is left out, unless it is all there is.
+Audio of any length works. All but `attention` cut what is longer than the crops of pretraining into windows of that
+length, so that every patch sees positions that were trained; `attention` looks at the clip as a whole, with learned
+positions interpolated. A rest shorter than a patch is left out, unless it is all there is.
 
 Shapes: B clips, S samples, T frames, M mel bands, grid of tokens (time, freq), D width, H heads.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +17,14 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from .config import RunConfig, resolve
+from .config import RunConfig, load_config, preset_names, resolve
 from .errors import InputError
 from .features import LogMel
-from .masking import gmml
-from .nn import AttentionMaps, ReconstructionHead, ViT
-from .objectives import build_network
-from .random import key
+from .masking import gmml, inverse_blocks
+from .nn import AttentionMaps, ConvDecoder, ReconstructionHead, ViT
+from .objectives import asda, build_network
+from .objectives.losses import squared_error
+from .random import fold, key
 from .training.checkpoint import read_snapshot, section
 from .training.run import load_run
 
@@ -41,7 +44,8 @@ class Reconstruction:
 class Encoder(nn.Module):
     """A backbone (the teacher's, unless said otherwise) with its front end.
 
-    student, decoder: what `reconstruct` needs; None where the weights have none.
+    student, decoder: what `reconstruct` (ASiT's decoder) or `prediction_error` (ASDA's) needs; None where the weights
+    have none.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Encoder(nn.Module):
         config: RunConfig,
         backbone: ViT,
         student: ViT | None = None,
-        decoder: ReconstructionHead | None = None,
+        decoder: ReconstructionHead | ConvDecoder | None = None,
         name: str = "encoder",
     ):
         super().__init__()
@@ -70,6 +74,11 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.backbone.pos_embed.device
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether there is what `reconstruct` needs."""
+        return isinstance(self.decoder, ReconstructionHead) and self.student is not None
 
     def log_mel(self, wave, sample_rate: int) -> Tensor:
         """Waveforms float [B, S] or [S] at `sample_rate` Hz -> normalised log-mel [B, T, M], T whole patches.
@@ -127,7 +136,9 @@ class Encoder(nn.Module):
     def attention(self, wave, sample_rate: int, layers: tuple[int, ...] = (-1,)) -> AttentionMaps:
         """Attention of the layers asked for (negative ones count from the last): [layer, B, H, query, key].
 
-        Token 0 is the class token, token 1 + t * freq + f the patch at time t and band f.
+        Token 0 is the class token, token 1 + t * freq + f the patch at time t and band f. Differential attention has
+        both softmaxes, `first` and `second`, and `lam`, [layer, 1, 1, 1, 1]; `map` is their difference. In layers
+        before the class token joins (model.class_token_at) nothing looks at it, and its own row is NaN.
         """
         depth = len(self.backbone.blocks)
         wrong = [layer for layer in layers if not -depth <= layer < depth]
@@ -135,11 +146,13 @@ class Encoder(nn.Module):
             raise InputError(f"layers: {wrong or layers} not among the model's {depth} blocks (0 to {depth - 1})")
         wanted = [layer % depth for layer in layers]
         maps = self.backbone.inspect(self.log_mel(wave, sample_rate), maps=wanted).maps
-        stacked = {
-            name: torch.stack([getattr(maps[layer], name) for layer in wanted])
-            for name in ("map", "first", "second", "lam")
-            if getattr(maps[wanted[0]], name) is not None
-        }
+        stacked = {}
+        for name in ("map", "first", "second", "lam"):
+            found = [getattr(maps[layer], name) for layer in wanted]
+            if found[0] is not None:
+                early = [name != "lam" and layer < self.backbone.class_token_at for layer in wanted]
+                found = [_with_class_token(one) if lacks else one for one, lacks in zip(found, early, strict=True)]
+                stacked[name] = torch.stack(found)
         return AttentionMaps(**stacked)
 
     def class_attention(self, wave, sample_rate: int, layer: int = -1) -> Tensor:
@@ -154,7 +167,12 @@ class Encoder(nn.Module):
         mask: bool [B, T, M] or [T, M], True = corrupted; None draws blocks as the configuration's `mask` says, from
         `seed`. T is that of `log_mel`. Raises InputError when the weights have no decoder or the mask does not fit.
         """
-        if self.decoder is None or self.student is None:
+        if isinstance(self.decoder, ConvDecoder):
+            raise InputError(
+                f"{self.name}: its decoder predicts latent targets (ASDA), not log-mels, so it cannot reconstruct; "
+                "prediction_error shows what it predicts how well"
+            )
+        if not self.reconstructs:
             raise InputError(
                 f"{self.name}: has no decoder (pretrained without the reconstruction loss, or only a teacher was "
                 "published), so it cannot reconstruct"
@@ -184,6 +202,98 @@ class Encoder(nn.Module):
             parts.append(gmml(keys, window.shape[1], window.shape[2], settings, self.config.model.patch).pixels)
         return torch.cat(parts, dim=1)
 
+    @torch.no_grad()
+    def prediction_error(self, wave, sample_rate: int, mask: Tensor | None = None, seed: int = 0) -> Tensor:
+        """ASDA's error of each patch where it is hidden: [B, S] -> [B, time, freq].
+
+        The error is the frame loss of one token: squared distance of the student's prediction from the teacher's
+        target, over the root of the width. mask: bool [time, freq], True = hidden, patches of `tokens`; what is never
+        hidden is NaN. None draws masks as in pretraining, from `seed`, `asda.clones` of them and as many again until
+        each patch was hidden, and averages over those that hide it. Where the last window would be shorter, it reaches
+        back instead: targets are normalised over a window's patches, and few would make others.
+        Raises InputError when the weights have no decoder of ASDA's or the mask does not fit.
+        """
+        if not isinstance(self.decoder, ConvDecoder) or self.student is None:
+            raise InputError(
+                f"{self.name}: has no decoder that predicts latent targets (ASDA's, with teacher and student both), so "
+                "there is no prediction error" + ("; reconstruct shows what it predicts" if self.reconstructs else "")
+            )
+        clean = self.log_mel(wave, sample_rate)
+        grid = (clean.shape[1] // self.config.model.patch[0], self.config.grid[1])
+        if mask is not None:
+            mask = torch.as_tensor(mask, device=clean.device).bool()
+            if mask.shape != grid:
+                raise InputError(f"mask: shape {tuple(mask.shape)}, but there are {grid} patches")
+        error, times = (torch.zeros(len(clean), *grid, device=clean.device) for _ in range(2))
+        length = min(grid[0], self.config.grid[0])
+        for start in dict.fromkeys(min(at, grid[0] - length) for at in range(0, grid[0], length)):
+            window = slice(start, start + length)
+            keys = key(seed, start, torch.arange(len(clean), device=clean.device), "prediction error")
+            summed, hidden = self._window_errors(clean, window, None if mask is None else mask[window], keys)
+            error[:, window] += summed
+            times[:, window] += hidden
+        return error / times
+
+    def _window_errors(self, clean: Tensor, window: slice, mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the errors of each patch over the masks that hide it, and their number, both [B, time, freq].
+
+        clean: [B, T, M]. window: patches along time. mask: bool [time, freq] of the window, or None. keys: int64 [B].
+        """
+        patch = self.config.model.patch[0]
+        log_mel = clean[:, window.start * patch : window.stop * patch]
+        grid = (window.stop - window.start, self.config.grid[1])
+        if mask is None:
+            visible, hidden = self._covering_masks(grid, keys)
+        else:
+            hidden = mask.flatten().expand(len(keys), -1)
+            visible = (~mask.flatten()).nonzero().T.expand(len(keys), -1)
+        clones = len(hidden) // len(keys)
+        rows = fold(keys[:, None], torch.arange(clones, device=keys.device)).flatten()  # those of a clip stand together
+        noise = asda.decoder_noise(rows, math.prod(grid), self.config.model.width, self.config.asda.noise)
+        target = asda.targets(self.backbone, log_mel, self.config.asda)[0].patches  # [B, N, D]
+        predicted = asda.predict(self.student, self.decoder, log_mel, visible, noise)[1]  # [R, N, D]
+        error = squared_error(predicted, target.repeat_interleave(clones, dim=0)) * hidden  # [R, N]
+        error, times = (rows.unflatten(0, (-1, clones)).sum(1).unflatten(1, grid) for rows in (error, hidden))
+        return error, times
+
+    def _covering_masks(self, grid: tuple[int, int], keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks as in pretraining, `asda.clones` of each clip and as many again until every patch is hidden in one.
+
+        keys: int64 [B]. Returns what is visible, int64 [R, K], and what is hidden, bool [R, N].
+        """
+        share = max(self.config.asda.visible, 1 / math.prod(grid))  # on small grids at least one patch
+        visible: list[Tensor] = []  # each [B, clones, K]
+        hidden: list[Tensor] = []
+        while not hidden or not torch.cat(hidden, 1).any(1).all():
+            each = torch.arange(self.config.asda.clones, device=keys.device)
+            rows = fold(keys[:, None], "masks", len(hidden), each)
+            drawn = inverse_blocks(rows.flatten(), grid, share, self.config.asda.block)
+            visible.append(drawn[0].unflatten(0, rows.shape))
+            hidden.append(drawn[1].unflatten(0, rows.shape))
+        return torch.cat(visible, 1).flatten(0, 1), torch.cat(hidden, 1).flatten(0, 1)
+
+
+def _with_class_token(weights: Tensor) -> Tensor:
+    """Attention among patches alone with a class token put before them: [..., N, N] -> [..., 1+N, 1+N]; patches give it
+    none, and what it would give is NaN."""
+    padded = nn.functional.pad(weights, (1, 0, 1, 0))
+    padded[..., 0, :] = math.nan
+    return padded
+
+
+def open_encoder(source: str | Path, seed: int = 0) -> Encoder:
+    """The encoder of a run or snapshot; or of a preset, untrained as its name then says, with start weights of `seed`.
+
+    Raises InputError when there is none of these.
+    """
+    if str(source) in preset_names():
+        encoder = Encoder.random(load_config(source), seed)
+        encoder.name = f"{source}, untrained"
+        return encoder
+    if not resolve(source).exists():
+        raise InputError(f"{source}: no such run, snapshot or preset. Presets: {', '.join(preset_names())}")
+    return load_encoder(source)
+
 
 def load_encoder(source: str | Path) -> Encoder:
     """The encoder of a run directory (its last snapshot) or of one snapshot (.safetensors).
@@ -199,14 +309,9 @@ def load_encoder(source: str | Path) -> Encoder:
     if not path.is_file():
         raise InputError(f"{path}: no such run directory or snapshot")
     tensors, cfg, step = read_snapshot(path)
-    teacher, student = (ViT(cfg.model, cfg.grid) for _ in range(2))
+    teacher, student = ViT(cfg.model, cfg.grid), build_network(cfg)
     teacher.load_state_dict(section(tensors, "teacher.backbone"))
-    student.load_state_dict(section(tensors, "student.backbone"))
-    decoder = None
-    if section(tensors, "student.decoder"):
-        head = cfg.heads
-        decoder = ReconstructionHead(
-            cfg.model.width, head.decoder_hidden, head.decoder_bottleneck, cfg.model.patch, head.decoder_last_gelu
-        )
-        decoder.load_state_dict(section(tensors, "student.decoder"))
-    return Encoder(cfg, teacher, student, decoder, name=f"{cfg.name}, step {step}")
+    student.backbone.load_state_dict(section(tensors, "student.backbone"))
+    if student.decoder is not None:
+        student.decoder.load_state_dict(section(tensors, "student.decoder"))
+    return Encoder(cfg, teacher, student.backbone, student.decoder, name=f"{cfg.name}, step {step}")

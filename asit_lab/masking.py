@@ -1,9 +1,10 @@
-"""GMML: group-masked corruption of log-mels, on the whole batch and on its device.
+"""What is hidden of a log-mel, for a whole batch and on its device: GMML's corruption and ASDA's inverse-block masks.
 
-A view is corrupted by blocks: rectangles of random place and size, added one by one until the drawn share of the
+GMML: a view is corrupted by blocks: rectangles of random place and size, added one by one until the drawn share of the
 pixels is covered (ASiT, arXiv 2211.13189, section III-A; SiT, arXiv 2104.03602). What stands in the blocks is its
 kind: zeros (the mean level), noise, or the same place of another clip ("alien"); "time" and "frequency" are zeros in
 full strips. Sizes and places follow the released code, whose random bounds are exclusive at the upper end.
+Inverse-block masks: a few blocks of patches stay visible and nothing else does (`inverse_blocks`).
 
 Shapes: B views, T frames, M mel bands; patch (p, q); tokens (T / p, M / q). Masks are True where corrupted.
 """
@@ -13,14 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .random import fold, integers, normal, uniform
-from .settings import MASK_KINDS, Mask
+from .errors import InputError
+from .random import bits, fold, integers, normal, uniform
+from .settings import MASK_KINDS, Mask, visible_of
 
 _ROUND = 60  # blocks looked at together; see _first_cover
 _MAX_ROUNDS = 64  # a share so close to 1 that 3,840 blocks miss it is left at what they cover
 _CPU_CHUNK = 1 << 19  # pixels a CPU works on at once, so that its cache holds them
 NOISE_STD = 0.5  # of a normalised log-mel: (x - mean) / (2 std)
 TOKEN_SHARE = 0.5  # a token counts as corrupted when at least half of its pixels are
+BLOCK_EXTRA = 0.07  # share of the patches by which ASDA's blocks together are larger than the share wanted visible
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,48 @@ def draw_donors(keys: Tensor, group: int) -> Tensor:
     place = torch.arange(len(keys), device=keys.device)
     step = 1 + integers(fold(keys, "donor"), 1, group - 1).squeeze(-1)  # never the clip itself
     return place // group * group + (place + step) % group
+
+
+def inverse_blocks(
+    keys: Tensor, grid: tuple[int, int], visible: float = 0.2, block: int = 5, extra: float = BLOCK_EXTRA
+) -> tuple[Tensor, Tensor]:
+    """Masks of which a few square blocks of patches are visible: int64 [B, K] and bool [B, N].
+
+    The first is what is visible, numbers of patches (time-major) in ascending order, the second True where hidden.
+    K, the share `visible` rounded down, is the same in all masks (ASDA, arXiv 2507.02666, released code; the inverse
+    block masking of data2vec 2.0, 2212.07525): blocks around patches drawn with replacement, cut at the borders, so
+    many that without overlap they would cover `visible` + `extra`; then single patches, drawn among the visible or the
+    hidden ones, change sides. At least one block, also on grids that are smaller than the formula is made for.
+
+    keys: int64 [B] of asit_lab.random. grid: patches along time, along mel. block: side of a block, patches.
+    Raises InputError when the share leaves nothing visible or nothing hidden.
+    """
+    patches = grid[0] * grid[1]
+    keep = visible_of(patches, visible)
+    if not 0 < keep < patches:
+        raise InputError(f"visible: {visible:g} of {patches} patches leaves none visible, or none hidden")
+    in_block = _in_blocks(keys, grid, max(1, int(patches * (visible + extra) / block**2)), block)
+    lot = (bits(fold(keys, "lots"), patches) >> 2) & ((1 << 61) - 1)
+    ranked = torch.where(in_block, lot + (1 << 61), lot).argsort(dim=1, descending=True, stable=True)
+    chosen = ranked[:, :keep].sort(dim=1).values
+    hidden = torch.ones_like(in_block).scatter_(1, chosen, False)
+    return chosen, hidden
+
+
+def _in_blocks(keys: Tensor, grid: tuple[int, int], blocks: int, block: int) -> Tensor:
+    """Patches that lie in one of `blocks` squares of side `block`: bool [B, N]."""
+    time, mel = grid
+    centre = integers(fold(keys, "centres"), blocks, time * mel)  # [B, blocks]
+    row_in = _around(centre // mel, time, block)  # [B, blocks, time]
+    column_in = _around(centre % mel, mel, block)  # [B, blocks, mel]
+    return (row_in[..., None] & column_in[..., None, :]).any(1).flatten(1)
+
+
+def _around(centre: Tensor, size: int, block: int) -> Tensor:
+    """Places of one side of the grid that a block around `centre` [B, k] takes: bool [B, k, size]."""
+    start = centre[..., None] - block // 2
+    place = torch.arange(size, device=centre.device)
+    return (place >= start) & (place < start + block)
 
 
 def _cover(keys: Tensor, kind: Tensor, target: Tensor, frames: int, mels: int, mask: Mask, patch: tuple[int, int]):

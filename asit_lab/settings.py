@@ -30,6 +30,11 @@ def steps_of(duration: str, steps_per_epoch: int, total: int) -> int:
     return round(float(number) * scale)
 
 
+def visible_of(patches: int, share: float) -> int:
+    """How many of `patches` patches the visible `share` is, rounded down: 102 of 512 for 0.2."""
+    return int(patches * share + 1e-6)  # 0.29 * 100 falls short of 29
+
+
 # --- Sections -------------------------------------------------------------------------------------------------------
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -71,6 +76,10 @@ class Data(Section):
     """longer files become several rows of the manifest of at most this length, seconds"""
     circular_shift: Share = 0.0
     """probability of rolling a crop's waveform by a random amount"""
+    gain_db: NonNegative = 0.0
+    """each view of ASiT is made louder or softer by up to this, dB"""
+    mix: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """each view of ASiT gets another clip of the batch added, with up to this share of the energy"""
     holdout: Share = 0.1
     """share of the recordings kept out of pretraining, by source recording; pictures and errors are of these"""
     max_bad_share: Share = 0.2
@@ -135,15 +144,29 @@ class Model(Section):
     """what learned positions start from: small random numbers (paper) or 2-D sines and cosines"""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """stochastic depth of the last block of the student (0 for the first, linear between)"""
-    attention: Literal["softmax"] = "softmax"
-    """attention kind"""
-    attention_path: Literal["auto", "explicit", "fused"] = "auto"
-    """how attention is computed; auto: the faster of the two at that size, dtype and device"""
+    attention: Literal["softmax", "asda", "learned"] = "softmax"
+    """attention kind: softmax; asda, differential with fixed factors; learned, differential with learned ones"""
+    attention_path: Literal["auto", "explicit", "fused", "blocks"] = "auto"
+    """how attention is computed: whole map, torch's kernel, blocks of queries; auto: by size, dtype and device"""
+    norm: Literal["pre", "post"] = "pre"
+    """LayerNorm before each branch and after the last block (ViT), or on the embedding and after each branch (ASDA)"""
+    positions: Literal["learned", "fixed"] = "learned"
+    """positions: learned, or fixed 2-D sines and cosines, the class token without one (ASDA)"""
+    class_token_at: Annotated[int, Field(ge=0)] = 0
+    """block before which the class token joins the patches (0: at the start)"""
 
     @model_validator(mode="after")
     def _heads_divide(self):
         if self.width % self.heads:
             raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+        return self
+
+    @model_validator(mode="after")
+    def _positions_and_class_token(self):
+        if self.positions == "fixed" and self.width % 4:
+            raise ValueError(f"model.width: {self.width} is not a multiple of 4, which fixed positions need")
+        if self.class_token_at >= self.depth:
+            raise ValueError(f"model.class_token_at: {self.class_token_at} is not a block of model.depth {self.depth}")
         return self
 
 
@@ -170,20 +193,27 @@ LOSSES = ("reconstruction", "local", "global")
 
 
 class Objective(Section):
-    name: Literal["asit"] = "asit"
-    """what is learned"""
+    name: Literal["asit", "asda"] = "asit"
+    """what is learned: asit, by the settings below and in mask and heads; asda, by ema here and the section asda"""
     weights: dict[Literal["reconstruction", "local", "global"], NonNegative] = {
         "reconstruction": 1.0,
         "local": 1.0,
         "global": 1.0,
     }
-    """weight of each loss (0: off, its head is not built)"""
+    """weight of each loss of ASiT (0: off, its head is not built)"""
     combine: Literal["mean", "sum", "uncertainty"] = "mean"
     """weighted mean, weighted sum, or learned uncertainty (Kendall et al. 2018; weights then only switch losses off)"""
     reconstruct: Literal["corrupted", "all"] = "corrupted"
     """pixels that count in the reconstruction loss"""
     local_tokens: Literal["corrupted", "all"] = "corrupted"
     """tokens that count in the local loss"""
+    global_kind: Literal["distillation", "contrastive"] = "distillation"
+    """global loss: agree with the teacher's pseudo-labels of the other view (paper), or tell the other view of the clip
+    from the other clips of the batch, which small batches learn from (SiT, arXiv 2104.03602; MoCo v3, 2104.02057)"""
+    global_token: Literal["class", "mean"] = "class"
+    """what stands for a clip in the global loss: the class token (paper), or the mean of its patch tokens"""
+    contrastive_temperature: Annotated[float, Field(gt=0)] = 0.2
+    """temperature of the contrastive global loss"""
     student_temperature: Annotated[float, Field(gt=0)] = 0.1
     """temperature of the student's softmax"""
     teacher_temperature: Annotated[float, Field(gt=0)] = 0.04
@@ -197,18 +227,61 @@ class Objective(Section):
     ema: Share = 0.996
     """teacher momentum at the start"""
     ema_end: Share = 1.0
-    """teacher momentum at the end (cosine between)"""
+    """teacher momentum at the end"""
+    ema_shape: Literal["cosine", "linear"] = "cosine"
+    """how the teacher momentum gets from start to end"""
+    ema_length: Duration = "100 %"
+    """steps until the teacher momentum is at its end"""
 
     @model_validator(mode="after")
     def _some_loss(self):
-        if not self.active:
+        if self.name == "asit" and not self.active:
             raise ValueError(f"objective.weights: at least one of {', '.join(LOSSES)} needs a weight above 0")
         return self
 
     @property
     def active(self) -> tuple[str, ...]:
+        """Names of ASiT's losses that are on; none where something else is learned."""
+        return tuple(name for name in LOSSES if self.name == "asit" and self.weights.get(name, 0.0) > 0)
+
+
+ASDA_LOSSES = ("frame", "utterance")
+
+
+class Asda(Section):
+    visible: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """share of the patches that stays visible in a mask, exactly (rounded down to whole patches)"""
+    block: Positive = 5
+    """side of a block of visible patches"""
+    clones: Positive = 16
+    """masks of a clip, all against one pass of the teacher"""
+    weights: dict[Literal["frame", "utterance"], NonNegative] = {"frame": 1.0, "utterance": 96.0}
+    """weight of each loss (0: off), both means: of frame over hidden patches, of utterance over clips and masks"""
+    target_blocks: Positive | None = None
+    """blocks of the teacher that make the target, counted from the last (none: all)"""
+    class_in_targets: bool = False
+    """the teacher's class token is one of the tokens that the targets are normalised over and averaged into"""
+    noise: NonNegative = 0.01
+    """standard deviation of the noise that stands for hidden patches in the decoder's input"""
+    decoder_width: Positive = 768
+    """channels of the decoder's convolutions"""
+    decoder_layers: Positive = 6
+    """convolutions of the decoder"""
+    decoder_kernel: Positive = 3
+    """side of the decoder's convolutions, patches"""
+    decoder_groups: Positive = 16
+    """groups of channels in the decoder's convolutions"""
+
+    @model_validator(mode="after")
+    def _some_loss(self):
+        if not self.active:
+            raise ValueError(f"asda.weights: at least one of {', '.join(ASDA_LOSSES)} needs a weight above 0")
+        return self
+
+    @property
+    def active(self) -> tuple[str, ...]:
         """Names of the losses that are on."""
-        return tuple(name for name in LOSSES if self.weights.get(name, 0.0) > 0)
+        return tuple(name for name in ASDA_LOSSES if self.weights.get(name, 0.0) > 0)
 
 
 class Optim(Section):
@@ -222,10 +295,14 @@ class Optim(Section):
     """length of the learning rate's linear warm-up"""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """AdamW's betas"""
+    convention: Literal["dino", "fairseq"] = "dino"
+    """details of warm-up and AdamW: dino (ASiT: from 0, two steps at the peak) or fairseq (ASDA: from min_rate, one)"""
     weight_decay: NonNegative = 0.04
     """weight decay at the start"""
     weight_decay_end: NonNegative = 0.4
     """weight decay at the end (cosine)"""
+    decay: Literal["weights", "all"] = "weights"
+    """what is decayed: weights, all parameters but biases and other one-dimensional ones; or all"""
     clip: NonNegative = 3.0
     """largest gradient norm (0: no clipping)"""
     clip_by: Literal["tensor", "global"] = "tensor"
@@ -251,5 +328,7 @@ class Train(Section):
     """steps between rows of metrics.csv"""
     checkpoint_every: Positive = 500
     """steps between saved states to resume from"""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """what happens when a run has collapsed: a warning, or also its end, with the state saved"""
     snapshots: Positive = 8
     """weights kept, spread evenly over the run (and the last)"""

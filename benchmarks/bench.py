@@ -3,24 +3,24 @@
     .venv/bin/python benchmarks/bench.py [--threads 2] [--out benchmarks/cpu.md]
 
 Each pair is timed in turn, A B A B, after a warm-up; the table holds medians and the ratio of each pair's median.
+Attention has a table of its own, see attention.py beside this file.
 """
 
 import argparse
 import platform
 import statistics
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchaudio
+from attention import table as attention
 
 from asit_lab.config import load_config
 from asit_lab.data import Batch
 from asit_lab.features import LogMel
 from asit_lab.masking import corrupt, draw_donors, gmml
-from asit_lab.nn import build_attention
 from asit_lab.objectives import build_objective
 from asit_lab.random import key
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
@@ -37,11 +37,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    paths = attention(device, options.threads)  # first: it forks, which torch's threads do not survive
     lines = [f"torch {torch.__version__}, {name}, {options.threads} threads; medians of {ROUNDS}", ""]
     lines += ["| what | plain | here | plain / here |", "|---|---|---|---|"]
-    for what, unit, plain, ours in [*front_end(device), *corruption(device), *attention(device)]:
+    for what, unit, plain, ours in [*front_end(device), *corruption(device)]:
         a, b = pair(plain, ours, device)
         lines.append(f"| {what} | {a * 1e3:.2f} ms {unit} | {b * 1e3:.2f} ms {unit} | {a / b:.2f} |")
+    lines += ["", *paths]
     lines += ["", "| training step | clips/s |", "|---|---|", *steps(device)]
     print("\n".join(lines))
     if options.out:
@@ -127,23 +129,6 @@ def drop_blocks(view, donor, share, generator) -> torch.Tensor:
         view[place] = 0.0 if donor is None else donor[place]
         mask[place] = 1
     return mask
-
-
-def attention(device):
-    """Attention forward and backward, ViT-S, batch 8: explicit and the path `auto` takes."""
-    for tokens in (297, 1025, 2049):
-        for dtype in (torch.float32, torch.bfloat16):
-            x = torch.randn(8, tokens, 384, device=device, dtype=dtype, requires_grad=True)
-            paths = {path: build_attention("softmax", 384, 6, path).to(device, dtype) for path in ("explicit", "auto")}
-
-            name = f"attention, {tokens} tokens, {str(dtype).removeprefix('torch.')}"
-            plain, ours = (partial(attend, paths[path], x) for path in ("explicit", "auto"))
-            yield name, "a step", plain, ours
-
-
-def attend(module, x) -> int:
-    module(x)[0].sum().backward()
-    return 1
 
 
 def steps(device):

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asit_lab"
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = (
     ("_version", "errors", "settings", "config", "random"),
-    ("schedules", "audio", "features", "masking", "data", "nn"),
+    ("schedules", "audio", "features", "masking", "augment", "data", "nn"),
     ("objectives",),
     ("training",),
     ("encoder", "zoo"),

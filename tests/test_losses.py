@@ -8,6 +8,7 @@ import torch
 
 from asit_lab.errors import InputError
 from asit_lab.objectives.losses import (
+    contrastive_loss,
     cross_entropy,
     cross_view_loss,
     entropy,
@@ -43,6 +44,32 @@ def numpy_cross_view(student: np.ndarray, teacher: np.ndarray, centre: np.ndarra
                 loss -= (wanted[t] * np.log(soft[s])).sum() / batch / terms
                 gradient[s] += (soft[s] - wanted[t]) / STUDENT_T / batch / terms
     return loss, gradient
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_contrastive_loss_and_gradient(draws, views):
+    student, teacher = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in draws.normal(size=(2, views, 5, 7)))
+    loss, gradient, terms = 0.0, np.zeros_like(student), views * (views - 1)
+    for s in range(views):
+        for t in range(views):
+            if s != t:
+                guess = softmax(student[s] @ teacher[t].T / 0.2)  # [clip, clip]
+                loss -= np.log(np.diag(guess)).mean() / terms
+                gradient[s] += (guess - np.eye(5)) @ teacher[t] / 0.2 / 5 / terms
+    ours = torch.tensor(student, requires_grad=True)
+    value = contrastive_loss(ours, torch.tensor(teacher), 0.2)
+    value.backward()
+    assert value.item() == pytest.approx(loss, rel=1e-9)
+    np.testing.assert_allclose(ours.grad.numpy(), gradient, rtol=1e-7, atol=1e-12)
+
+
+def test_contrastive_loss_between_its_limits():
+    clips = torch.eye(6).expand(2, 6, 6)
+    assert contrastive_loss(clips, clips, 0.01).item() == pytest.approx(0.0, abs=1e-6)
+    alike = clips[:, :1].expand(2, 6, 6)
+    assert contrastive_loss(alike, alike, 0.2).item() == pytest.approx(math.log(6))
+    with pytest.raises(InputError, match="at least two views"):
+        contrastive_loss(clips[:1], clips[:1], 0.2)
 
 
 @pytest.mark.parametrize("views", [2, 3])

@@ -40,12 +40,14 @@ def loud_weights(module: nn.Module) -> nn.Module:
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
-def test_explicit_equals_fused_in_value_and_gradient():
+@pytest.mark.parametrize("path", ["fused", "blocks"])
+def test_explicit_equals_the_other_paths_in_value_and_gradient(path, monkeypatch):
+    monkeypatch.setattr(attention_module, "BLOCK", 4 * 3 * 9)  # four queries at a time, and the ninth alone
     explicit = loud_weights(build_attention("softmax", 24, 3, "explicit"))
-    fused = build_attention("softmax", 24, 3, "fused")
-    fused.load_state_dict(explicit.state_dict())
+    other = build_attention("softmax", 24, 3, path)
+    other.load_state_dict(explicit.state_dict())
     outputs, gradients = [], []
-    for module in (explicit, fused):
+    for module in (explicit, other):
         x = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
         out, maps = module(x)
         assert maps is None
@@ -70,7 +72,7 @@ def test_softmax_attention_is_torch_multi_head_attention():
     assert maps.first is maps.second is maps.lam is None
 
 
-@pytest.mark.parametrize("path", ["explicit", "fused", "auto"])
+@pytest.mark.parametrize("path", ["explicit", "fused", "blocks", "auto"])
 def test_maps_times_values_give_the_output(path):
     module = loud_weights(build_attention("softmax", 24, 3, path))
     x = torch.randn(2, 9, 24)
@@ -85,24 +87,37 @@ def test_maps_times_values_give_the_output(path):
     torch.testing.assert_close(module(x)[0], out, rtol=1e-4, atol=1e-5)
 
 
-def test_auto_takes_the_fused_kernel_from_a_number_of_tokens(monkeypatch):
+def test_what_auto_means(monkeypatch):
     called = []
-    real = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: called.append(1) or real(*a, **k))
-    monkeypatch.setattr(attention_module, "FUSED_FROM_ON_CPU", 10)
-    for path, tokens, fused in [("auto", 9, 0), ("auto", 10, 1), ("explicit", 10, 0), ("fused", 2, 1)]:
+    for of, name in ((F, "scaled_dot_product_attention"), (attention_module, "checkpoint")):
+        real = getattr(of, name)
+        monkeypatch.setattr(of, name, lambda *a, _real=real, _name=name, **k: called.append(_name) or _real(*a, **k))
+    monkeypatch.setattr(attention_module, "WHOLE_MAP_BELOW_ON_CPU", 10)
+    kernel, blocks = {"scaled_dot_product_attention"}, {"checkpoint"}
+    for path, tokens, dtype, wanted in [
+        ("auto", 9, torch.float32, set()),
+        ("auto", 10, torch.float32, kernel),
+        ("auto", 9, torch.bfloat16, set()),
+        ("auto", 10, torch.bfloat16, blocks),
+        ("explicit", 10, torch.float32, set()),
+        ("fused", 2, torch.bfloat16, kernel),
+        ("blocks", 2, torch.float32, blocks),
+    ]:
         called.clear()
-        build_attention("softmax", 24, 3, path)(torch.randn(1, tokens, 24))
-        assert len(called) == fused, (path, tokens)
-    called.clear()
-    build_attention("softmax", 24, 3, "fused")(torch.randn(1, 9, 24), maps=True)
-    assert called == []
+        module, x = build_attention("softmax", 24, 3, path), torch.randn(1, tokens, 24)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):  # what counts is what attention works in
+            module(x)
+        assert set(called) == wanted, (path, tokens, dtype)
+        called.clear()
+        module(x, maps=True)
+        assert called == []
+    assert attention_module.choose_path("auto", torch.empty(1, 1, 2, 4, device="meta")) == "fused"
 
 
 def test_unknown_attention_lists_what_there_is():
-    with pytest.raises(InputError, match=r"model\.attention: 'linear' is not one of softmax"):
+    with pytest.raises(InputError, match=r"model\.attention: 'linear' is not one of softmax, asda, learned"):
         build_attention("linear", 24, 3)
-    with pytest.raises(InputError, match=r"model\.attention_path: 'flash' is not one of auto, explicit, fused"):
+    with pytest.raises(InputError, match=r"model\.attention_path: 'flash' is not one of auto, explicit, fused, blocks"):
         build_attention("softmax", 24, 3, "flash")
     with pytest.raises(InputError, match="5 does not divide"):
         build_attention("softmax", 24, 5)
@@ -226,7 +241,7 @@ def test_inspect_sees_the_same_pass():
         assert sorted(seen.maps) == [1]
         torch.testing.assert_close(vit.norm(seen.hidden[2]), seen.tokens)
         assert seen.maps[1].map.shape == (2, 3, 25, 25)
-    alone, _ = vit.blocks[0](vit.embed(x), None)
+    alone, *_ = vit.blocks[0](vit.embed(x), None)
     torch.testing.assert_close(vit.inspect(x, hidden=[0]).hidden[0], alone)
 
 

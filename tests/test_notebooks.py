@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from matplotlib.image import imread
@@ -75,7 +76,7 @@ def printed(cell) -> str:
 
 
 def test_every_notebook_is_run_by_a_test():
-    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == ["inspect_data", "pretrain"]
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == ["compare_attention", "inspect_data", "pretrain"]
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.rglob("*.ipynb")), ids=lambda path: path.stem)
@@ -236,6 +237,33 @@ def test_inspect_data_of_recordings_with_bad_ones_among_them(tmp_path):
     listed = printed(cell_with(notebook, "files cannot be used"))
     assert listed.startswith("2 files cannot be used") and "torn.wav: " in listed and "nan.wav: " in listed
     assert len(pictures(cell_with(notebook, "figures.clip("))) == 3
+
+
+# --- compare_attention ----------------------------------------------------------------------------------------------
+
+
+def test_compare_attention(pretrained, tmp_path):
+    """A run beside an untrained model with differential attention: maps, curves and table of both."""
+    _, run, _ = pretrained
+    models = ["run_a", str(run.dir), "run_b", "micro-asda", "data", "synth:10"]
+    out = ["clip", "3", "patch", "2.5,1000", "silence", "0.5", "out", str(tmp_path / "figures")]
+    notebook = executed(NOTEBOOKS / "compare_attention.ipynb", tmp_path / "here", *models, *out)
+    assert "clip 3, click_train: 5.5 s, 9 % digital silence" in printed(cell_with(notebook, "clip_and_silence("))
+    for text in ("figures.attention_comparison(", "figures.attention_by_layer("):
+        found = pictures(cell_with(notebook, text))
+        assert len(found) == 1 and is_picture(found[0])
+    saved = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert saved == ["attention.csv", "layers.pdf", "layers.png", "maps.pdf", "maps.png"]
+    table = pd.read_csv(tmp_path / "figures/attention.csv")
+    assert set(table["model"]) == {"A: smoke, step 4", "B: micro-asda, untrained"}
+    assert len(table) == 2 * (2 + 3 * 6)  # two queries; two layers of one kind, six of three kinds
+    assert table["share_on_silent"].between(0, 1).all() and (table["entropy"] > 0).all()
+
+
+def test_compare_attention_says_what_is_wrong(tmp_path):
+    notebook = NOTEBOOKS / "compare_attention.ipynb"
+    done = papermill(notebook, tmp_path, "run_a", "smoke", "run_b", "smokey", "data", "synth:10")
+    assert done.returncode != 0 and "smokey: no such run, snapshot or preset" in done.stderr
 
 
 # --- own recordings -------------------------------------------------------------------------------------------------

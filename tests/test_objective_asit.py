@@ -263,7 +263,8 @@ def test_no_corrupted_token_at_all(views):
     assert all(torch.isfinite(g).all() for g in gradients(objective).values())
     objective.after_step(0)
     assert (objective.centre_local == 0).all()
-    assert all(math.isfinite(value) for value in objective.health().values())
+    unknown = {name for name, value in objective.health().items() if not math.isfinite(value)}
+    assert unknown == {"entropy_local", "information_local"}
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
@@ -307,3 +308,50 @@ def test_which_parameters_decay():
     trained = {name for name, p in objective.named_parameters() if p.requires_grad}
     assert in_decayed | in_free == trained
     assert not any(name.endswith("weight_g") for name in trained)
+
+
+# --- the contrastive global loss ------------------------------------------------------------------------------------
+
+CONTRASTIVE = "objective.global_kind=contrastive"
+GLOBAL_ONLY = "objective.weights={global: 1}"
+
+
+def test_contrastive_global_loss_has_no_outputs_and_no_centre():
+    objective = ASiT(config(CONTRASTIVE), CLIPS)
+    assert objective.student.heads.cls_layer is None and not hasattr(objective, "centre_global")
+    losses = step_of(objective)
+    assert set(losses.parts) == {"reconstruction", "local", "global"}
+    assert [n for n, p in objective.student.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert {name for name in objective.health() if "global" in name} == set()
+
+
+@pytest.mark.parametrize("token", ["class", "mean"])
+def test_what_stands_for_a_clip_in_the_global_loss(token):
+    """Without attention between tokens the class token sees no patch, and then cannot tell clips apart."""
+    objective = ASiT(config(CONTRASTIVE, GLOBAL_ONLY, f"objective.global_token={token}", NO_CORRUPTION), CLIPS)
+    for network in (objective.student, objective.teacher):
+        for block in network.backbone.blocks:
+            torch.nn.init.zeros_(block.attn.proj.weight)
+    loss = step_of(objective).total.item()
+    uniform = math.log(objective.cfg.train.batch_size)
+    assert loss == pytest.approx(uniform, abs=1e-4) if token == "class" else loss < uniform - 0.1
+
+
+def test_contrastive_loss_needs_a_second_clip():
+    with pytest.raises(InputError, match="global_kind: contrastive needs another clip"):
+        ASiT(config(CONTRASTIVE, "train.batch_size=1", "mask.kinds={zeros: 1}"), CLIPS)
+    with pytest.raises(InputError, match=r"data\.mix: needs another clip"):
+        ASiT(config("data.mix=0.2", "train.batch_size=1", "mask.kinds={zeros: 1}"), CLIPS)
+
+
+def test_views_are_augmented_for_student_and_teacher_alike():
+    """What is reconstructed and what the teacher sees is the augmented view; the pictures are of the clip as it is."""
+    plain, changed = (ASiT(config(*extra), CLIPS) for extra in ((), ("data.mix=0.3", "data.gain_db=6")))
+    batch = batch_of()
+    clean = plain.log_mel(batch)
+    augmented = changed.augment(clean, batch.position, 0)
+    assert torch.equal(plain.augment(clean, batch.position, 0), clean)
+    assert not torch.equal(augmented[0], augmented[1]) and not torch.equal(augmented, clean)
+    assert not torch.equal(changed.augment(clean, batch.position, 1), augmented)
+    assert torch.equal(changed.samples(batch)["clean"], plain.samples(batch)["clean"])
+    assert step_of(changed).total.item() != step_of(plain).total.item()

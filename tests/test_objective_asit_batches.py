@@ -8,6 +8,7 @@ from asit_case import CLIPS, batch_of, config, gradients, part_of, step_of
 
 from asit_lab.errors import InputError
 from asit_lab.objectives import ASiT
+from asit_lab.objectives.collapse import effective_rank, spread
 
 # --- parts and processes --------------------------------------------------------------------------------------------
 
@@ -124,21 +125,91 @@ def test_teacher_temperature_per_epoch_and_per_step():
     assert none.teacher_temperature(0) == pytest.approx(0.07)
 
 
+EMBEDDINGS = {"spread_class", "rank_class", "spread_mean", "rank_mean"}
+
+
 def test_health():
     objective = ASiT(config(), CLIPS)
-    assert set(objective.health()) == {"momentum"}
+    before = objective.health()
+    assert {name for name, value in before.items() if math.isnan(value)} == EMBEDDINGS | {
+        "entropy_local", "information_local", "entropy_global", "information_global",
+    }  # fmt: skip
     step_of(objective, 0)
     health = objective.health()
-    assert set(health) == {
-        "momentum", "teacher_temperature", "entropy_local", "centre_local", "entropy_global", "centre_global",
+    assert list(health) == list(before)  # the columns of metrics.csv are those of its first row
+    assert set(health) == EMBEDDINGS | {
+        "momentum", "teacher_temperature", "entropy_local", "information_local", "centre_local", "entropy_global",
+        "information_global", "centre_global",
     }  # fmt: skip
     assert health["momentum"] == objective.ema_momentum(0)
-    assert 0 < health["entropy_local"] <= math.log(12) + 1e-6
-    assert 0 < health["entropy_global"] <= math.log(20) + 1e-6
+    for name, outputs in (("local", 12), ("global", 20)):
+        entropy, information = health[f"entropy_{name}"], health[f"information_{name}"]
+        assert 0 < entropy < entropy + information <= math.log(outputs) + 1e-6
     assert health["centre_local"] == pytest.approx(objective.centre_local.norm().item())
+    for pool in ("class", "mean"):
+        assert 0 < health[f"spread_{pool}"] < 1 < health[f"rank_{pool}"] < 16  # 16 views of 8 clips
     only = ASiT(config("objective.weights={reconstruction: 1}"), CLIPS)
     step_of(only, 0)
-    assert set(only.health()) == {"momentum"}
+    assert set(only.health()) == {"momentum"} | EMBEDDINGS
+
+
+def test_health_measures_the_teacher_on_the_clean_views():
+    """With and without distillation: the same embeddings of the same weights."""
+    distilling, only = ASiT(config(), CLIPS), ASiT(config("objective.weights={reconstruction: 1}"), CLIPS)
+    only.student.backbone.load_state_dict(distilling.student.backbone.state_dict())
+    only.reset_teacher()
+    for objective in (distilling, only):
+        objective(batch_of(), 0)
+    ours, theirs = distilling.health(), only.health()
+    tokens = distilling.teacher.backbone(distilling.log_mel(batch_of()).flatten(0, 1))
+    for pool, rows in {"class": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}.items():
+        assert ours[f"spread_{pool}"] == pytest.approx(spread(rows).item(), rel=1e-4)
+        assert ours[f"rank_{pool}"] == pytest.approx(effective_rank(rows).item(), rel=1e-4)
+        assert theirs[f"spread_{pool}"] == pytest.approx(ours[f"spread_{pool}"], rel=1e-4)
+    assert only.health() == theirs  # and again
+
+
+def test_health_looks_at_all_parts_of_a_batch():
+    cfg = config("train.batch_size=16", "objective.local_tokens=all")
+    whole, parts = ASiT(cfg, CLIPS), ASiT(cfg.with_overrides(["train.accumulate=2"]), CLIPS)
+    whole(batch_of(16), 0)
+    for part in batch_of(16).split(2):
+        parts(part, 0)
+    for objective in (whole, parts):
+        objective.after_step(0)
+    for name, value in whole.health().items():
+        assert parts.health()[name] == pytest.approx(value, rel=1e-3), name
+    parts(batch_of(8, first=20), 1)
+    later = ASiT(cfg.with_overrides(["train.accumulate=2"]), CLIPS)
+    later.load_state_dict(whole.state_dict())
+    later(batch_of(8, first=20), 1)
+    names = ("information_global", "entropy_local", "rank_class")  # nothing is left of the batch before
+    assert [parts.health()[n] for n in names] == pytest.approx([later.health()[n] for n in names], rel=1e-2)
+
+
+def test_health_where_nothing_is_corrupted():
+    objective, seen = ASiT(config(), CLIPS), []
+    for step in range(2):
+        batch = batch_of(step=step)
+        clean = objective.log_mel(batch)
+        masks = objective.corrupt(clean, batch.position, step)[1]
+        if step:
+            masks.pixels.zero_()
+        objective.losses(clean, clean, masks, step)
+        seen.append(objective.health())
+        objective.after_step(step)
+    assert not math.isnan(seen[0]["entropy_local"])
+    assert math.isnan(seen[1]["entropy_local"]) and math.isnan(seen[1]["information_local"])
+    assert list(seen[0]) == list(seen[1]) and not math.isnan(seen[1]["entropy_global"])
+
+
+def test_health_under_half_precision_is_close_to_full():
+    full, half = ASiT(config(), CLIPS), ASiT(config(), CLIPS)
+    full(batch_of(), 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half(batch_of(), 0)
+    for name, value in full.health().items():
+        assert half.health()[name] == pytest.approx(value, rel=0.1, abs=0.02), name
 
 
 def test_entropy_tells_a_collapsed_teacher():
@@ -148,6 +219,7 @@ def test_entropy_tells_a_collapsed_teacher():
             p.fill_(1.0)  # every output the same
     objective(batch_of(), 0)
     assert objective.health()["entropy_global"] == pytest.approx(math.log(20), rel=1e-4)
+    assert objective.health()["information_global"] < 1e-5 < 3e-4 < objective.health()["information_local"]
 
 
 def test_samples():

@@ -124,3 +124,28 @@ def test_a_step_is_adamw_s():
     rate, decay = rates["rate"], rates["weight_decay"]
     torch.testing.assert_close(weight.data, torch.full((2, 2), 1 - rate * decay - rate))  # first step: m / sqrt(v) = 1
     torch.testing.assert_close(bias.data, torch.full((2,), 1 + rate))
+
+
+def test_fairseq_s_convention():
+    """Warm-up from min_rate with one step at the peak; epsilon beside the moment before it is corrected for its bias.
+    Written out as fairseq's Adam does it, with gradients as small as epsilon."""
+    cfg = config(
+        *("optim.convention=fairseq", "optim.rate=0.2", "optim.rate_batch=4", "optim.min_rate=0.05", "optim.warmup=5"),
+        *("optim.weight_decay=0.3", "optim.weight_decay_end=0.3", "optim.betas=[0.8, 0.95]"),
+    )
+    optimizer, weight, _ = two_groups(cfg)
+    wanted, mean, square = weight.detach().double(), 0.0, 0.0
+    rates = []
+    for step in range(3):
+        rates.append(set_schedule(optimizer, cfg, 40, step)["rate"])
+        weight.grad = torch.full((2, 2), 2e-8 * (step + 1))
+        optimizer.step()
+        gradient, rate = weight.grad.double(), rates[-1]
+        mean, square = 0.8 * mean + 0.2 * gradient, 0.95 * square + 0.05 * gradient**2
+        size = rate * (1 - 0.95 ** (step + 1)) ** 0.5 / (1 - 0.8 ** (step + 1))
+        wanted = (1 - rate * 0.3) * wanted - size * mean / (square.sqrt() + 1e-8)
+    torch.testing.assert_close(weight.detach().double(), wanted, rtol=1e-5, atol=1e-6)
+    assert rates == pytest.approx([0.05, 0.08, 0.11])
+    late = [set_schedule(optimizer, cfg, 40, step)["rate"] for step in (4, 5, 6, 19)]
+    assert late[1] == pytest.approx(0.2) and late[0] == pytest.approx(0.17)
+    assert late[1] > late[2] > late[3] > 0.05

@@ -122,7 +122,7 @@ def reconstruction_errors(
     shared = set(train.table["group"]) & set(held.table["group"])
     if shared:
         raise InputError(f"source recording {sorted(shared)[0]!r} is in training and held out both")
-    if enc.decoder is None:
+    if not enc.reconstructs:
         raise InputError(f"{enc.name}: has no decoder, so there is no reconstruction to measure")
     settings = {"kinds": {"zeros": 1.0}, "ratio": ratio, "ratio_min": ratio, "align": align}
     mask_config = enc.config.mask.model_copy(update=settings)

@@ -4,20 +4,23 @@ Time is in seconds, frequency in Hz on the mel scale; `MelAxes` says how frames 
 shows itself as a notebook cell's result, and `save` writes it.
 """
 
-from .attention import class_attention
+from .attention import attention_by_layer, attention_comparison, class_attention
 from .axes import MelAxes
 from .data import dataset, silence, stats
 from .reconstructed import Reconstructed, reconstruction, reconstruction_baselines, reconstructions
 from .spectrograms import clip, masks, spectrogram, waveform
 from .style import save
 from .tables import probe_table
-from .training import curves
+from .training import compared_curves, curves
 
 __all__ = [
     "MelAxes",
     "Reconstructed",
+    "attention_by_layer",
+    "attention_comparison",
     "class_attention",
     "clip",
+    "compared_curves",
     "curves",
     "dataset",
     "masks",

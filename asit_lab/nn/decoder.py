@@ -1,13 +1,15 @@
-"""Reconstruction head: patch tokens back to pixels (ASiT, arXiv 2211.13189, section III-A)."""
+"""Decoders: patch tokens back to pixels (ASiT), and to the teacher's tokens (ASDA)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import InputError
 from .heads import init_linear
 
 
 class ReconstructionHead(nn.Module):
-    """Linear, GELU, Linear, GELU, Linear to a bottleneck, then a transposed convolution of one patch a token.
+    """Linear, GELU, Linear, GELU, Linear to a bottleneck, then a transposed convolution of one patch a token (ASiT,
+    arXiv 2211.13189, section III-A).
 
     last_gelu: one more GELU after the bottleneck, as the released code has it.
     """
@@ -30,3 +32,33 @@ class ReconstructionHead(nn.Module):
         # Stride equals kernel, so no two patches overlap and the transposed convolution is one linear map a token.
         pixels = x @ self.convTrans.weight.flatten(1) + self.convTrans.bias  # [B, N, pq]
         return pixels.view(-1, time, mel, p, q).transpose(2, 3).reshape(-1, time * p, mel * q)
+
+
+class ConvDecoder(nn.Module):
+    """Layers of grouped convolution over the grid, LayerNorm over channels without weights, GELU, each added to its
+    input where the widths agree; then one linear map back (ASDA's released code, arXiv 2507.02666; data2vec 2.0,
+    2212.07525).
+
+    width_in: of the tokens; width: of the layers. Raises InputError when `groups` does not divide both.
+    """
+
+    def __init__(self, width_in: int, width: int, layers: int = 6, kernel: int = 3, groups: int = 16):
+        super().__init__()
+        if width_in % groups or width % groups:
+            raise InputError(f"decoder: {groups} groups do not divide its widths, {width_in} (tokens) and {width}")
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width if i else width_in, width, kernel, padding=kernel // 2, groups=groups))
+            for i in range(layers)
+        )  # each in a Sequential for the names of published weights, blocks.<i>.0
+        self.proj = nn.Linear(width, width_in)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens without the class token [B, N, D] on `grid` (time, mel) -> [B, N, D]."""
+        time, mel = grid
+        x = tokens.unflatten(1, grid)  # [B, time, mel, D]
+        for conv in self.blocks:
+            y = conv(x.permute(0, 3, 1, 2))[:, :, :time, :mel]  # an even kernel puts out one row and column too many
+            y = y.permute(0, 2, 3, 1)  # [B, time, mel, C]
+            y = F.gelu(F.layer_norm(y, y.shape[-1:]))
+            x = x + y if x.shape == y.shape else y
+        return self.proj(x.flatten(1, 2))

@@ -46,10 +46,11 @@ class Projection(nn.Sequential):
 class DistillationHeads(nn.Module):
     """Local head (patch tokens) and global head (class token): one shared projection (released code) or one each.
 
-    Only the heads of losses that are on are built.
+    Only the heads of losses that are on are built. prototypes: whether the global head ends in logits, or in the
+    normalised bottleneck, whose products a contrastive loss compares.
     """
 
-    def __init__(self, width: int, heads: Heads, local: bool, global_: bool):
+    def __init__(self, width: int, heads: Heads, local: bool, global_: bool, prototypes: bool = True):
         super().__init__()
         self.mlp = self.local_mlp = self.global_mlp = None
         if heads.shared and (local or global_):
@@ -58,7 +59,7 @@ class DistillationHeads(nn.Module):
             self.local_mlp = Projection(width, heads.hidden, heads.bottleneck)
         if global_ and not heads.shared:
             self.global_mlp = Projection(width, heads.hidden, heads.bottleneck)
-        self.cls_layer = WeightNormLinear(heads.bottleneck, heads.global_out) if global_ else None
+        self.cls_layer = WeightNormLinear(heads.bottleneck, heads.global_out) if global_ and prototypes else None
         self.data_layer = WeightNormLinear(heads.bottleneck, heads.local_out) if local else None
 
     def local(self, tokens: Tensor) -> Tensor:
@@ -66,8 +67,9 @@ class DistillationHeads(nn.Module):
         return self.data_layer((self.mlp or self.local_mlp)(tokens))
 
     def global_(self, tokens: Tensor) -> Tensor:
-        """Class tokens [..., D] -> logits [..., global_out]."""
-        return self.cls_layer((self.mlp or self.global_mlp)(tokens))
+        """Class tokens [..., D] -> logits [..., global_out], or without prototypes [..., bottleneck]."""
+        projected = (self.mlp or self.global_mlp)(tokens)
+        return projected if self.cls_layer is None else self.cls_layer(projected)
 
 
 def init_linear(module: nn.Module) -> None:

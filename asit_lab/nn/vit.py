@@ -1,9 +1,11 @@
-"""Vision transformer on log-mels: pre-norm blocks, class token, learned positions (ViT, arXiv 2010.11929).
+"""Vision transformer on log-mels, as ASiT has it (pre-norm, learned positions; ViT, arXiv 2010.11929) and as ASDA has
+it (post-norm, fixed positions, some patches only; arXiv 2507.02666, released code); each of these is a setting.
 
 Names of parameters are those of timm's and ASiT's vision transformers, so that weights travel by name. Patches are
-ordered time-major, mel fastest. LayerNorm's epsilon is 1e-6 and GELU is exact, as in the released ASiT code.
+ordered time-major, mel fastest. LayerNorm's epsilon is 1e-6 and GELU is exact, as in the released code of both.
 
-Shapes: B views, T frames, M mel bands, patch (p, q), grid (T / p, M / q), N its product, D width.
+Shapes: B views, T frames, M mel bands, patch (p, q), grid (T / p, M / q), N its product or, where only some patches
+are visible, their number K, D width.
 """
 
 from collections.abc import Sequence
@@ -24,13 +26,16 @@ class Inspection:
     """What `ViT.inspect` saw on the way."""
 
     tokens: Tensor
-    """[B, 1+N, D], after the final norm, class token first"""
+    """[B, 1+N, D], what the network puts out, class token first"""
     grid: tuple[int, int]
-    """tokens along time, along mel"""
+    """patches along time, along mel"""
     hidden: dict[int, Tensor] = field(default_factory=dict)
     """block -> [B, 1+N, D], what the block put out"""
     maps: dict[int, AttentionMaps] = field(default_factory=dict)
     """block -> attention [B, H, 1+N, 1+N]"""
+    mlp: dict[int, Tensor] = field(default_factory=dict)
+    """block -> [B, 1+N, D], what the block's MLP put out, before it is added to its input"""
+    # Blocks before model.class_token_at have no class token: N rows, of the patches alone.
 
 
 class PatchEmbed(nn.Module):
@@ -72,21 +77,30 @@ def drop_path(x: Tensor, rate: float, keys: Tensor | None) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Attention, then an MLP, each added to its input.
 
-    def __init__(self, model: Model, drop: float):
+    "pre": x + attention(norm1(x)), then x + mlp(norm2(x)). "post": norm1(x + attention(x)), then norm2(x + mlp(x)).
+    layer: from 1.
+    """
+
+    def __init__(self, model: Model, drop: float, layer: int):
         super().__init__()
-        self.drop = drop
+        self.drop, self.post = drop, model.norm == "post"
         self.norm1 = nn.LayerNorm(model.width, eps=1e-6)
-        self.attn = build_attention(model.attention, model.width, model.heads, model.attention_path)
+        self.attn = build_attention(model.attention, model.width, model.heads, model.attention_path, layer)
         self.norm2 = nn.LayerNorm(model.width, eps=1e-6)
         self.mlp = Mlp(model.width, int(model.width * model.mlp_ratio + 1e-6))  # 61 / 56 * 56 falls short of 61
 
-    def forward(self, x: Tensor, keys: Tensor | None, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
-        mixed, attention = self.attn(self.norm1(x), maps)
+    def forward(
+        self, x: Tensor, keys: Tensor | None, maps: bool = False
+    ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
+        """[B, N, D] -> what the block puts out and what its MLP put out, both [B, N, D], and its attention."""
+        mixed, attention = self.attn(x if self.post else self.norm1(x), maps)
         x = x + drop_path(mixed, self.drop, None if keys is None else fold(keys, "attention"))
-        x = x + drop_path(self.mlp(self.norm2(x)), self.drop, None if keys is None else fold(keys, "mlp"))
-        return x, attention
+        x = self.norm1(x) if self.post else x
+        new = self.mlp(x if self.post else self.norm2(x))
+        x = x + drop_path(new, self.drop, None if keys is None else fold(keys, "mlp"))
+        return self.norm2(x) if self.post else x, new, attention
 
 
 class ViT(nn.Module):
@@ -95,26 +109,36 @@ class ViT(nn.Module):
     def __init__(self, model: Model, grid: tuple[int, int]):
         super().__init__()
         self.grid, self.patch, self.width = tuple(grid), tuple(model.patch), model.width
+        self.class_token_at, self.post = model.class_token_at, model.norm == "post"
         self.patch_embed = PatchEmbed(self.patch, model.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, model.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], model.width))
+        if model.positions == "fixed":  # not among the weights: they follow from the grid
+            self.register_buffer("pos_embed", fixed_positions(self.grid, model.width), persistent=False)
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], model.width))
         drops = [model.drop_path * i / max(1, model.depth - 1) for i in range(model.depth)]
-        self.blocks = nn.ModuleList(Block(model, drop) for drop in drops)
-        self.norm = nn.LayerNorm(model.width, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(model, drop, i + 1) for i, drop in enumerate(drops))
+        self.norm = nn.LayerNorm(model.width, eps=1e-6)  # of what comes out ("pre") or goes in ("post")
         self._init_weights(model.position_start)
 
     def _init_weights(self, position_start: str) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        if position_start == "sincos":
-            self.pos_embed.data[0, 1:] = sincos_positions(self.grid, self.width)
+        if self.learns_positions:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            if position_start == "sincos":
+                self.pos_embed.data[0, 1:] = sincos_positions(self.grid, self.width)
         for module in self.modules():  # the patch projection keeps torch's default, as in the released code
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
+    @property
+    def learns_positions(self) -> bool:
+        """Whether positions are weights (else they follow from the grid)."""
+        return isinstance(self.pos_embed, nn.Parameter)
+
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Log-mel [B, T, M] -> tokens [B, 1+N, D] after the final norm, class token first.
+        """Log-mel [B, T, M] -> tokens [B, 1+N, D], class token first.
 
         keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off.
         Raises InputError when T or M is not a whole number of patches or M is not the one the model was made for.
@@ -122,25 +146,57 @@ class ViT(nn.Module):
         return self.inspect(x, keys).tokens
 
     def inspect(
-        self, x: Tensor, keys: Tensor | None = None, hidden: Sequence[int] = (), maps: Sequence[int] = ()
+        self,
+        x: Tensor,
+        keys: Tensor | None = None,
+        hidden: Sequence[int] = (),
+        maps: Sequence[int] = (),
+        mlp: Sequence[int] = (),
+        visible: Tensor | None = None,
+        clones: int = 1,
     ) -> Inspection:
-        """The same pass, keeping the output of the blocks in `hidden` and the attention of those in `maps`."""
-        seen = Inspection(self.embed(x), self._grid_of(x))
-        tokens = seen.tokens
+        """The same pass, keeping the output of the blocks in `hidden`, the attention of those in `maps` and what the
+        MLP put out in those in `mlp`.
+
+        visible: int64 [B * clones, K], patches that go through the blocks, `clones` rows a clip, those of a clip one
+        after the other; None: all. Tokens come back in their order, [B * clones, 1+K, D], and `keys` are that many.
+        A clip's patches are embedded once for all its rows. Raises InputError where `visible` has other rows.
+        """
+        seen = Inspection(x, self._grid_of(x))
+        cls, tokens = self._embed(x, visible, clones)
         for i, block in enumerate(self.blocks):
-            tokens, attention = block(tokens, None if keys is None else fold(keys, "drop path", i), i in maps)
+            if i == self.class_token_at:
+                tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens, new, attention = block(tokens, None if keys is None else fold(keys, "drop path", i), i in maps)
             if i in hidden:
                 seen.hidden[i] = tokens
+            if i in mlp:
+                seen.mlp[i] = new
             if attention is not None:
                 seen.maps[i] = attention
-        seen.tokens = self.norm(tokens)
+        seen.tokens = tokens if self.post else self.norm(tokens)
         return seen
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Log-mel [B, T, M] -> [B, 1+N, D]: patches, class token, positions; what the first block sees."""
-        grid = self._grid_of(x)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], dim=1)
-        return tokens + self.positions(grid)
+    def embed(self, x: Tensor, visible: Tensor | None = None, clones: int = 1) -> Tensor:
+        """Log-mel [B, T, M] -> [B, 1+N, D]: class token and patches with positions (and, "post", normalised); what the
+        first block sees, unless the class token joins later. visible, clones: as `inspect`."""
+        cls, tokens = self._embed(x, visible, clones)
+        return torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+
+    def _embed(self, x: Tensor, visible: Tensor | None, clones: int) -> tuple[Tensor, Tensor]:
+        """Class token [1, 1, D] and patches [B * clones, K, D], as the blocks get them."""
+        positions = self.positions(self._grid_of(x))
+        cls, patches = self.cls_token + positions[:, :1], self.patch_embed(x) + positions[:, 1:]  # [B, N, D]
+        if self.post:
+            cls, patches = self.norm(cls), self.norm(patches)
+        if visible is None:
+            return cls, patches.repeat_interleave(clones, dim=0) if clones > 1 else patches
+        if visible.ndim != 2 or len(visible) != len(x) * clones:
+            raise InputError(
+                f"visible of shape {tuple(visible.shape)}: expected [{len(x)} clips x {clones}, patches to see]"
+            )
+        clip = torch.arange(len(x), device=x.device).repeat_interleave(clones)[:, None]  # [B * clones, 1]
+        return cls, patches[clip, visible]
 
     def _grid_of(self, x: Tensor) -> tuple[int, int]:
         p, q = self.patch
@@ -151,8 +207,18 @@ class ViT(nn.Module):
         return x.shape[1] // p, x.shape[2] // q
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Positions [1, 1+N, D] for a grid: as learned; the first ones for shorter clips; interpolated for longer."""
-        return fit_positions(self.pos_embed, self.grid, grid)
+        """Positions [1, 1+N, D] for a grid. Learned: the first ones for shorter clips, interpolated for longer ones.
+        Fixed: sines and cosines of any length."""
+        if self.learns_positions:
+            return fit_positions(self.pos_embed, self.grid, grid)
+        if tuple(grid) == self.grid:
+            return self.pos_embed
+        return fixed_positions(grid, self.width).to(self.pos_embed)
+
+
+def fixed_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """`sincos_positions` after a row of zeros for the class token: [1, 1+N, D]."""
+    return F.pad(sincos_positions(grid, width), (0, 0, 1, 0))[None]
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:

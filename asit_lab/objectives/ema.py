@@ -5,6 +5,10 @@ import copy
 import torch
 from torch import nn
 
+from .. import settings
+from ..schedules import cosine, linear
+from ..settings import steps_of
+
 
 def make_teacher(student: nn.Module) -> nn.Module:
     """A copy with the student's weights, none of which takes a gradient."""
@@ -19,3 +23,14 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     torch._foreach_add_(ours, theirs, alpha=1.0 - momentum)
     for mine, other in zip(teacher.buffers(), student.buffers(), strict=True):
         mine.copy_(other)
+
+
+def ema_momentum(objective: settings.Objective, steps_per_epoch: int, total: int, step: int) -> float:
+    """Momentum of the teacher's update after optimiser step `step` (from 0) of a run of `total` steps.
+
+    The linear one counts updates as fairseq does: after the first it is one part of the way from start to end.
+    """
+    length = steps_of(objective.ema_length, steps_per_epoch, total)
+    if objective.ema_shape == "linear":
+        return linear(objective.ema, objective.ema_end, length + 1, step + 1)
+    return cosine(objective.ema, objective.ema_end, length, step)

@@ -1,14 +1,20 @@
-"""The losses of ASiT as pure functions (arXiv 2211.13189, section III; self-distillation as in DINO, 2104.14294).
+"""The losses as pure functions: of ASiT (arXiv 2211.13189, section III; self-distillation as in DINO, 2104.14294) and
+of ASDA (arXiv 2507.02666, released code, which follows data2vec 2.0, 2212.07525).
 
-Teacher probabilities are softmax((t - centre) / teacher temperature): the centre keeps one output from winning for
-all clips, the low temperature keeps the outputs from becoming uniform. The student's are log-softmax(s / temperature).
+ASiT: teacher probabilities are softmax((t - centre) / teacher temperature): the centre keeps one output from winning
+for all clips, the low temperature keeps the outputs from becoming uniform. The student's are
+log-softmax(s / temperature).
+ASDA: the student regresses what the teacher's blocks made of the clip; `latent_targets` says how they are normalised.
 
     >>> p = teacher_probabilities(teacher_logits, centre, 0.04)
     >>> loss = cross_entropy(student_logits, p, 0.1).mean()
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import InputError
 
@@ -60,6 +66,26 @@ def cross_view_loss(student: Tensor, probabilities: Tensor, temperature: float) 
     return torch.stack(terms).mean()
 
 
+def contrastive_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Global loss of small batches: which clip is this the other view of? A scalar; ln B when nothing tells.
+
+    student, teacher: projections of unit length [V, B, K] with V views >= 2. Each view's row against the teacher's rows
+    of another view: cross-entropy of the products over the temperature, the clip's own being right (InfoNCE; between
+    student and teacher as in MoCo v3, arXiv 2104.02057). Raises InputError for one view.
+    """
+    views, clips = student.shape[:2]
+    if views < 2:
+        raise InputError("contrastive_loss: needs at least two views")
+    own = torch.arange(clips, device=student.device)
+    terms = [
+        F.cross_entropy(_full(student[s]) @ _full(teacher[t]).T / temperature, own)
+        for t in range(views)
+        for s in range(views)
+        if s != t
+    ]
+    return torch.stack(terms).mean()
+
+
 def entropy(probabilities: Tensor) -> Tensor:
     """Mean entropy of the rows, nats: [..., K] -> scalar; ln K when uniform, 0 when one output takes all."""
     return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(-1).mean()
@@ -68,3 +94,43 @@ def entropy(probabilities: Tensor) -> Tensor:
 def uncertainty_weighted(losses: dict[str, Tensor], log_variance: dict[str, Tensor]) -> Tensor:
     """Learned weighting of losses: sum of exp(-s) L + s with s the log variance of each (Kendall et al., CVPR 2018)."""
     return sum(torch.exp(-log_variance[name]) * loss + log_variance[name] for name, loss in losses.items())
+
+
+# --- ASDA -----------------------------------------------------------------------------------------------------------
+
+
+def latent_targets(layers: Sequence[Tensor]) -> Tensor:
+    """What each token is to be predicted as, from what several blocks of the teacher made of it; fp32, no gradient.
+
+    layers: [B, N, D] each; of those with fewer tokens the first are missing, as the class token is before the block it
+    joins at. Each channel is normalised over the tokens of its clip, block by block, so that what all tokens of a clip
+    have in common is not a target; then each token's mean over blocks, normalised over channels. [B, N, D].
+    """
+    tokens = max(layer.shape[1] for layer in layers)
+    total, counted = 0.0, 0.0
+    for layer in layers:
+        normalised = F.instance_norm(_full(layer.detach()).transpose(1, 2)).transpose(1, 2)
+        missing = (0, 0, tokens - layer.shape[1], 0)
+        total = total + F.pad(normalised, missing)
+        counted = counted + F.pad(torch.ones_like(normalised[..., :1]), missing)
+    return F.layer_norm(total / counted, normalised.shape[-1:])
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of each token from its target over the root of the channels: [..., D] twice -> [...]."""
+    return (_full(prediction) - _full(target)).square().sum(-1) / target.shape[-1] ** 0.5
+
+
+def frame_loss(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean `squared_error` of the hidden tokens; a scalar.
+
+    prediction: [R, N, D]; target: [B, N, D], of which each clip counts for R / B rows that stand together; hidden:
+    bool [R, N].
+    """
+    error = squared_error(prediction, target.repeat_interleave(len(prediction) // len(target), dim=0))
+    return (error * hidden).sum() / hidden.sum()
+
+
+def utterance_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean `squared_error` of class tokens [R, D] against their clips' targets [B, D], rows as in `frame_loss`."""
+    return squared_error(prediction, target.repeat_interleave(len(prediction) // len(target), dim=0)).mean()

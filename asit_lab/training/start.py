@@ -33,7 +33,8 @@ def init_student(student: nn.Module, source: str) -> list[str]:
     tensors, cfg, step = read_snapshot(path)
     notes = [f"start weights: step {step} of {path}"]
     backbone = section(tensors, "teacher.backbone")
-    backbone["pos_embed"] = fit_positions(backbone["pos_embed"], cfg.grid, student.backbone.grid)
+    if "pos_embed" in backbone:  # fixed positions are not weights
+        backbone["pos_embed"] = fit_positions(backbone["pos_embed"], cfg.grid, student.backbone.grid)
     _load(student.backbone, backbone, path)
     decoder = section(tensors, "student.decoder")
     if student.decoder is not None and decoder:

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from ..encoder import Encoder
 from ..errors import InputError
+from .asda import load_asda
 from .asit import load_asit
 
-_LOADERS = {"asit": load_asit}
+_LOADERS = {"asit": load_asit, "asda": load_asda}
 
 
 def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encoder:
     """Load published weights.
 
-    kind: "asit" (the released ASiT code). source: a .pt or .safetensors file, or a state dict.
+    kind: "asit" or "asda" (what their released code saves). source: a .pt or .safetensors file, or a state dict.
     settings: what the weights do not say, such as heads=6 or mel_bins=128; see the loader of the kind.
     Raises InputError naming the file and what does not fit.
     """

@@ -1,0 +1,137 @@
+"""Attention forward and backward: each path and the one that `auto` takes, in time and in peak memory.
+
+    .venv/bin/python benchmarks/attention.py [--threads 2] [--batch 2] [--rounds 5] [--out FILE]
+
+A layer of ViT-S (384 wide, 6 heads), its projections included; bf16 by autocast, as in training.
+
+Time: the paths in turn, A B C A B C, after one round that does not count; medians, of more rounds where they are short.
+Memory: on a CPU the most a process of its own ever held (resident set, as the kernel counts it) during one forward
+and backward pass, less what it held before, so with weights' gradients and the allocator's rounding; on a GPU torch's
+own count of the same.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch._dynamo  # optimisers and checkpoints load it at first use: 135 MiB that are no attention's
+
+from asit_lab.nn import build_attention
+from asit_lab.nn.attention import choose_path
+
+TOKENS = (297, 513, 1025, 2049)
+KINDS = ("softmax", "asda")
+PATHS = ("explicit", "fused", "blocks", "auto")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=2, help="clips")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="write the table to this file too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    lines = table(torch.device(options.device), options.threads, options.batch, options.rounds)
+    print("\n".join(lines))
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+def table(device: torch.device, threads: int, batch: int = 2, rounds: int = 5) -> list[str]:
+    """The lines of a Markdown table, and two that say whether the choice is a good one."""
+    cases = [(kind, precision, tokens) for kind in KINDS for precision in PRECISIONS for tokens in TOKENS]
+    memory = {  # before any timing: a process can only be forked while torch has no threads
+        (*case, path): peak_memory(*case, path, batch, threads, device) for case in cases for path in PATHS
+    }
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    lines = [
+        f"torch {torch.__version__}, {name}, {threads} threads; {batch} clips, medians of {rounds} rounds and more",
+        "",
+        "| attention, tokens | explicit, ms | fused, ms | blocks, ms | chosen, ms | best / chosen | explicit / chosen "
+        "| peak memory of each, MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    shares, gains = {}, {}
+    for kind, precision, tokens in cases:
+        seconds = times(kind, precision, tokens, batch, rounds * max(1, TOKENS[-1] // tokens), device)
+        case = f"{kind} {precision}, {tokens}"
+        shares[case], gains[case] = min(seconds) / seconds[-1], seconds[0] / seconds[-1]
+        path = choose_path("auto", torch.empty(1, 1, tokens, 1, dtype=PRECISIONS[precision], device=device))
+        held = " / ".join(f"{memory[kind, precision, tokens, path] / MIB:.0f}" for path in PATHS)
+        cells = " | ".join(f"{1e3 * each:.1f}" for each in seconds)
+        lines.append(f"| {case} | {cells} ({path}) | {shares[case]:.2f} | {gains[case]:.2f} | {held} |")
+    slowest = min(shares, key=shares.get)
+    longest = {case: gain for case, gain in gains.items() if case.endswith(f"fp32, {TOKENS[-1]}")}
+    return [
+        *lines,
+        "",
+        f"Chosen beside the best: at worst {100 * (1 / shares[slowest] - 1):.0f} % slower ({slowest}).",
+        "Explicit / chosen: " + "; ".join(f"{case} tokens: {gain:.2f}" for case, gain in longest.items()) + ".",
+    ]
+
+
+def times(kind, precision, tokens, batch, rounds, device) -> list[float]:
+    """Median seconds of each path."""
+    steps = [partial(step, *layer(kind, tokens, path, batch, device), PRECISIONS[precision]) for path in PATHS]
+    seconds = [[] for _ in PATHS]
+    for round_ in range(rounds + 1):
+        for run, kept in zip(steps, seconds, strict=True):
+            began = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if round_:
+                kept.append(time.perf_counter() - began)
+    return [statistics.median(each) for each in seconds]
+
+
+def layer(kind, tokens, path, batch, device):
+    module = build_attention(kind, 384, 6, path).to(device)
+    return module, torch.randn(batch, tokens, 384, device=device, requires_grad=True)
+
+
+def step(module, x, dtype) -> None:
+    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        out, _ = module(x)
+    out.float().sum().backward()
+
+
+def peak_memory(kind, precision, tokens, path, batch, threads, device) -> int:
+    """Bytes of one pass, see the head of this file."""
+    if device.type == "cuda":
+        run = partial(step, *layer(kind, tokens, path, batch, device), PRECISIONS[precision])
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_held, args=(theirs, kind, precision, tokens, path, batch, threads))
+    process.start()
+    theirs.close()
+    held = ours.recv()
+    process.join()
+    return held
+
+
+def _held(pipe, kind, precision, tokens, path, batch, threads) -> None:
+    torch.set_num_threads(threads)
+    step(*layer(kind, 8, "explicit", 1, torch.device("cpu")), PRECISIONS[precision])  # loads what any pass loads
+    run = partial(step, *layer(kind, tokens, path, batch, torch.device("cpu")), PRECISIONS[precision])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    pipe.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+if __name__ == "__main__":
+    main()

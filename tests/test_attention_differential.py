@@ -1,0 +1,212 @@
+"""Differential attention: written-out formulas, both ways to compute it, what it keeps, and whole models with it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import asit_lab
+from asit_lab.config import load_config
+from asit_lab.nn import ViT, build_attention
+from asit_lab.nn import attention as attention_module
+from asit_lab.nn.attention import KINDS
+from asit_lab.settings import Model
+
+DIFFERENTIAL = ("asda", "learned")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def loud(kind: str, dim: int = 24, heads: int = 3, path: str = "auto", layer: int = 2) -> nn.Module:
+    """Weights large enough for attention to be far from uniform; lam away from its start, and not 0."""
+    module = build_attention(kind, dim, heads, path, layer)
+    for name, parameter in module.named_parameters():
+        nn.init.normal_(parameter, std=0.3 if "lambda" in name else 0.5)
+    return module
+
+
+def by_hand(module: nn.Module, x: torch.Tensor, kind: str, layer: int) -> torch.Tensor:
+    """Head after head from the weights, with loops."""
+    w = dict(module.named_parameters())
+    (batch, _, dim), heads = x.shape, module.heads
+    head = dim // heads
+    channels = head if kind == "asda" else math.ceil(head / 2)
+    if kind == "asda":
+        lam, lam_start = 0.1, 0.05
+    else:
+        lam_start = 0.8 - 0.6 * math.exp(-0.3 * (layer - 1))
+        lam = (w["lambda_q1"] @ w["lambda_k1"]).exp() - (w["lambda_q2"] @ w["lambda_k2"]).exp() + lam_start
+    qk, v = F.linear(x, w["qk.weight"], w["qk.bias"]), F.linear(x, w["v.weight"], w["v.bias"])
+    rows = []
+    for b in range(batch):
+        outputs = []
+        for h in range(heads):
+            parts = [
+                qk[b, :, i * heads * channels + h * channels : i * heads * channels + (h + 1) * channels]
+                for i in range(4)
+            ]
+            q1, q2, k1, k2 = parts
+            maps = [torch.softmax(q @ k.T / channels**0.5, -1) for q, k in ((q1, k1), (q2, k2))]
+            out = (maps[0] - lam * maps[1]) @ v[b, :, h * head : (h + 1) * head]
+            if kind == "learned":
+                out = out / (out.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w["norm.weight"]
+            outputs.append(out)
+        rows.append(torch.cat(outputs, -1))
+    mixed = torch.stack(rows)
+    if kind == "asda":
+        mixed = F.layer_norm(mixed, (dim,), w["norm.weight"], w["norm.bias"], 1e-5)
+    return F.linear((1 - lam_start) * mixed, w["proj.weight"], w["proj.bias"])
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Four queries of nine at a time."""
+    monkeypatch.setattr(attention_module, "BLOCK", 4 * 3 * 9)
+
+
+@pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])
+@pytest.mark.parametrize("kind", DIFFERENTIAL)
+@pytest.mark.usefixtures("small_blocks")
+def test_attention_is_the_written_out_formula(kind, path):
+    for dim, heads, layer in ((24, 3, 1), (24, 2, 5), (12, 4, 2)):  # the last: heads of 3 channels
+        module = loud(kind, dim, heads, path, layer)
+        x = torch.randn(2, 9, dim)
+        torch.testing.assert_close(module(x)[0], by_hand(module, x, kind, layer), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["fused", "blocks"])
+@pytest.mark.parametrize("kind", DIFFERENTIAL)
+@pytest.mark.usefixtures("small_blocks")
+def test_explicit_equals_the_other_paths_in_value_and_gradient(kind, path):
+    explicit, other = loud(kind, path="explicit"), loud(kind, path=path)
+    other.load_state_dict(explicit.state_dict())
+    outputs, gradients = [], []
+    for module in (explicit, other):
+        x = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        out, maps = module(x)
+        assert maps is None
+        out.square().sum().backward()
+        outputs.append(out.detach())
+        gradients.append({"x": x.grad} | {name: p.grad for name, p in module.named_parameters()})
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+    dim_k = explicit.qk.bias.numel() // 2
+    for name, ours in gradients[0].items():
+        theirs = gradients[1][name]
+        scale = theirs.abs().max()
+        assert scale > 0
+        if name == "qk.bias":  # softmax does not see the keys' biases: their gradient is rounding noise
+            assert theirs[dim_k:].abs().max() < 1e-4 * scale
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(scale))
+
+
+@pytest.mark.parametrize("path", ["explicit", "fused", "blocks", "auto"])
+@pytest.mark.parametrize("kind", DIFFERENTIAL)
+def test_maps_reproduce_the_output(kind, path):
+    module, x = loud(kind, path=path), torch.randn(2, 9, 24)
+    out, maps = module(x, maps=True)
+    assert maps.map.shape == maps.first.shape == maps.second.shape == (2, 3, 9, 9)
+    assert maps.lam.shape == (1, 1, 1, 1)
+    for each in (maps.first, maps.second):
+        torch.testing.assert_close(each.sum(-1), torch.ones(2, 3, 9))
+        assert each.amax(-1).mean() > 0.5  # attention that really selects
+    assert (maps.first - maps.second).abs().max() > 0.5
+    torch.testing.assert_close(maps.map, maps.first - maps.lam * maps.second)
+    values = module.v(x).view(2, 9, 3, 8).transpose(1, 2)
+    mixed = (maps.map @ values).transpose(1, 2)
+    torch.testing.assert_close(module.proj(module.normalise(mixed)), out, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module(x)[0], out, rtol=1e-4, atol=1e-4)
+
+
+def test_learned_factor_starts_as_its_depth_says():
+    """The paper's lam_start, layers counted from 1; the factor itself is off it by the vectors' small products."""
+    for layer, start in ((1, 0.2), (2, 0.8 - 0.6 * math.exp(-0.3)), (12, 0.8 - 0.6 * math.exp(-3.3))):
+        module = build_attention("learned", 384, 6, layer=layer)
+        assert module.lam_start == pytest.approx(start)
+        assert 0 < abs(module.lam().item() - start) < 0.5
+        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+            torch.nn.init.zeros_(getattr(module, name))
+        assert module.lam().item() == pytest.approx(start)
+    vit = ViT(Model(width=24, depth=3, heads=3, patch=(4, 8), attention="learned"), (6, 4))
+    assert [block.attn.lam_start for block in vit.blocks] == pytest.approx(
+        [0.8 - 0.6 * math.exp(-0.3 * i) for i in range(3)]
+    )
+
+
+def test_learned_has_the_weights_of_softmax():
+    """Apart from the norm's and the factor's vectors; asda has 2 D x D more, its second queries and keys."""
+    for dim, heads in ((384, 3), (24, 2)):
+        counts = {kind: sum(p.numel() for p in build_attention(kind, dim, heads).parameters()) for kind in KINDS}
+        head = dim // heads
+        assert counts["learned"] == counts["softmax"] + head + 4 * (head // 2)
+        assert counts["asda"] == counts["softmax"] + 2 * dim * (dim + 1) + 2 * dim
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_grows_linearly_from_1024_tokens(kind, dtype):
+    """What the forward pass keeps for the backward pass: numbers a token, and no map."""
+    module, kept = build_attention(kind, 16, 2), {}
+    for tokens in (1024, 2048):
+        sizes = {}
+
+        def note(tensor, sizes=sizes):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+            torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+        ):
+            out, _ = module(torch.randn(1, tokens, 16, requires_grad=True))
+        assert out.requires_grad
+        kept[tokens] = sum(sizes.values())
+        assert max(sizes.values()) < tokens**2
+    assert kept[2048] < 2.1 * kept[1024]
+
+
+@pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])
+@pytest.mark.parametrize("kind", DIFFERENTIAL)
+def test_bf16_is_close_and_warns_of_nothing(kind, path, recwarn):
+    module, x = loud(kind, path=path), torch.randn(2, 9, 24)
+    nn.init.normal_(module.qk.weight, std=0.1)  # not so loud that rounding moves the attention
+    wanted = module(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        out, _ = module(x)
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - wanted).abs().max() < 0.05 * wanted.abs().max()
+    out.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("preset", ["asit-vit-s", "asit-official-vit-b", "micro"])
+@pytest.mark.parametrize("kind", DIFFERENTIAL)
+def test_one_override_changes_any_preset(preset, kind):
+    cfg = load_config(preset, [f"model.attention={kind}"])
+    module = build_attention(cfg.model.attention, cfg.model.width, cfg.model.heads)
+    out, maps = module(torch.randn(2, 5, cfg.model.width), maps=True)
+    assert out.shape == (2, 5, cfg.model.width)
+    assert maps.first.shape == (2, cfg.model.heads, 5, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DIFFERENTIAL)
+def test_asit_with_differential_attention(kind, tmp_path):
+    """Pretraining, its snapshot, an encoder of it and that encoder's maps."""
+    cfg = load_config("smoke", [f"model.attention={kind}", "train.steps=2"])
+    run = asit_lab.pretrain(cfg, out=tmp_path / "run", resume="never")
+    encoder = asit_lab.load_encoder(run.dir)
+    names = set(encoder.backbone.state_dict())
+    assert {"blocks.0.attn.qk.weight", "blocks.0.attn.norm.weight"} <= names
+    assert ("blocks.0.attn.lambda_q1" in names) == (kind == "learned")
+    wave = 0.1 * torch.randn(2, cfg.crop_samples)
+    maps = encoder.attention(wave, cfg.features.sample_rate, layers=range(cfg.model.depth))
+    assert maps.first.shape == maps.second.shape == maps.map.shape
+    assert maps.first.shape[:3] == (cfg.model.depth, 2, cfg.model.heads)
+    torch.testing.assert_close(maps.map, maps.first - maps.lam * maps.second)
+    assert encoder.embed(wave, cfg.features.sample_rate).shape == (2, cfg.model.width)
