@@ -14,8 +14,12 @@ _LAZY = {
     "pretrain": "training.pretrain",
     "Run": "training.run",
     "load_run": "training.run",
+    "plan": "training.plan",
+    "list_runs": "training.runs",
+    "compare_runs": "training.runs",
     "Encoder": "encoder",
     "load_encoder": "encoder",
+    "open_encoder": "encoder",
     "probe": "evaluation.probe",
     "zoo": "zoo",
 }

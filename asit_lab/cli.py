@@ -1,8 +1,8 @@
 """The shell command `asit-lab`: every command is one call into the package.
 
 Results go to stdout, as a table or with --json as JSON; progress and errors go to stderr. Exit status: 0 only on
-success, 1 for a run that did not finish, 2 for bad input, 130 when interrupted. The package is imported inside the
-commands, so that --help is quick.
+success, 1 for a run that did not finish, 2 for bad input, 130 when interrupted, 143 when terminated. The package is
+imported inside the commands, so that --help is quick.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ._version import __version__
 from .errors import InputError
@@ -32,6 +33,18 @@ config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pres
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what is in one, its mean and std.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
+
+
+class _ListByDefault(TyperGroup):
+    """Puts `list` before arguments that do not begin with a command."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        given = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if given else ["list", *args])
+
+
+runs_app = typer.Typer(cls=_ListByDefault, rich_markup_mode=None, help="Runs: list a folder's, compare some.")
+app.add_typer(runs_app, name="runs")
 
 SPECS = "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH]"
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
@@ -206,6 +219,9 @@ def pretrain(
     resume: Annotated[Resume, typer.Option(help="Go on from a state in --out: if there is one, never, or must.")] = (
         Resume.auto
     ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few steps, say what the run would take, write nothing.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (else the preset's).")] = None,
     as_json: Json = False,
 ) -> None:
@@ -215,6 +231,9 @@ def pretrain(
     chosen = {"data.source": data, "train.seed": seed}
     flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
     cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
+    if dry_run:
+        _print_plan(cfg, out, resume.value, as_json)
+        return
     with redirect_stdout(sys.stderr):  # notes on the way are no result
         run = asit_lab.pretrain(cfg, out=out, resume=resume.value)
     last = next(iter(run.metrics.tail(1).to_dict("records")), {})
@@ -227,6 +246,92 @@ def pretrain(
         print(f"{run.status}: {run.dir}")
     if run.status != "finished":
         raise typer.Exit(INTERRUPTED if run.status == "interrupted" else 1)
+
+
+def _print_plan(cfg, out: str, resume: str, as_json: bool) -> None:
+    from .training.plan import plan
+
+    with redirect_stdout(sys.stderr):
+        planned = plan(cfg, out, resume)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print(_json(planned.to_dict()))
+        return
+    _print_facts(planned.facts)
+    for note in planned.notes:
+        print(f"note: {note}")
+
+
+@runs_app.command("list")
+def runs_list(
+    folder: Annotated[str, typer.Argument(help="Folder that holds the runs, at any depth.")] = "runs",
+    status: Annotated[str | None, typer.Option(help="Only runs that are running, finished, failed, ...")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", metavar="KEY=VALUE", help="Only runs with this setting or result; repeatable."),
+    ] = None,
+    sort: Annotated[str, typer.Option(help="Column, setting or result; with a - before it the highest first.")] = (
+        "name"
+    ),
+    as_json: Json = False,
+) -> None:
+    """List the runs of a folder (`asit-lab runs FOLDER` for short)."""
+    from .training.runs import list_runs
+
+    table = list_runs(folder, status, where or (), sort)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    for name, reason in table.attrs["skipped"]:
+        print(f"note: {name} is left out: {reason}", file=sys.stderr)
+    if as_json:
+        print(_json(rows))
+    elif not rows:
+        print("no runs")
+    else:
+        _print_rows([_short(row, rows) for row in rows], wrap="data")
+        for row in rows:
+            if row["health"]:
+                print(f"{row['name']}: {row['health']}")
+
+
+def _short(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the listing as narrow as can be read: without columns that are empty in all `rows`."""
+    shown = {}
+    for name, value in row.items():
+        if name == "step":
+            shown["step"] = f"{_cell(value)}/{_cell(row['steps'])}"
+        elif name == "updated":
+            shown[name] = str(value)[:16].replace("T", " ") if value else None
+        elif name not in ("steps", "health") and any(other[name] is not None for other in rows):
+            number = isinstance(value, float)
+            shown[name.removeprefix("loss_")] = float(f"{value:.4g}") if number else value
+    return shown
+
+
+@runs_app.command("compare")
+def runs_compare(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, two or more.")],
+    figure: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Draw the losses of all into this .png, .pdf or .svg.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the settings of runs differ in, and their results side by side."""
+    from .training.runs import compare_runs, open_runs
+
+    differences, results = compare_runs(runs)
+    if as_json:
+        print(_json({"differences": differences.T.to_dict(), "results": results.T.to_dict()}))
+    else:
+        _print_rows([{"setting": key, **row} for key, row in differences.T.to_dict().items()])
+        print("" if len(differences) else "the runs agree in every setting\n")
+        _print_rows([{"result": key, **row} for key, row in results.T.to_dict().items()])
+    if figure:
+        from . import figures
+        from .config import resolve
+
+        curves = figures.compared_curves({name: run.metrics for name, run in open_runs(runs).items()})
+        print(f"curves: {figures.save(curves, resolve(figure))}", file=sys.stderr)
 
 
 @app.command()

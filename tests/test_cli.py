@@ -1,6 +1,7 @@
 """The shell command: exit status, what goes to stdout and what to stderr, tables and JSON."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import yaml
 import asit_lab
 from asit_lab import cli
 from asit_lab.config import load_config, preset_names
+from asit_lab.training.run import open_run, write_json
 
 
 @pytest.fixture
@@ -49,7 +51,8 @@ def test_version_and_help_from_a_shell():
 
 @pytest.mark.parametrize(
     "of",
-    ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"],
+    ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"]
+    + ["runs", "runs list", "runs compare"],
 )
 def test_every_command_has_help(command, of):
     status, out, err = command(*of.split(), "--help")
@@ -257,6 +260,39 @@ def test_pretrain_with_bad_input(command, tmp_path, arguments, words):
     assert err.startswith("asit-lab: ") and words in err
 
 
+def test_a_dry_run_prints_the_plan_and_writes_nothing(command, tmp_path):
+    arguments = ["pretrain", "--dry-run", "--preset", "smoke", "--data", "synth:16", "--out", tmp_path / "run"]
+    status, out, err = command(*arguments)
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    assert (status, err) == (0, "")
+    assert lines["data"].strip() == "synth:16, 13 training clips"
+    assert {"length", "batch", "parameters", "device", "step", "hours", "memory", "disk"} <= lines.keys()
+
+    status, out, err = command(*arguments, "-s", "data.crop_seconds=4.5")
+    assert (status, out.splitlines()[-1].split(",")[0]) == (
+        0,
+        "note: a crop of 4.5 s covers 90% of the median clip (5 s)",
+    )
+
+    status, out, err = command(*arguments, "--json", "--seed", 3)
+    planned = json.loads(out)
+    assert (status, planned["steps"], planned["batch_size"], planned["training_clips"]) == (0, 6, 8, 13)
+    assert planned["seconds_per_step"] > 0 and planned["notes"] == []
+
+    status, out, err = command(*arguments, "-s", "train.stepz=4")
+    assert (status, out) == (2, "") and "train.stepz: unknown key; did you mean train.steps?" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_into_another_run_names_the_difference(command, smoke_run):
+    arguments = ["pretrain", "--dry-run", "--preset", "smoke", "--out", smoke_run.dir]
+    status, out, err = command(*arguments, "-s", "mask.ratio=0.6")
+    assert (status, out) == (2, "")
+    assert "mask.ratio: 0.7 there, 0.6 asked for" in err
+    status, out, _ = command(*arguments, "--resume", "never")
+    assert (status, out) == (2, "")
+
+
 @pytest.mark.parametrize(("state", "expected"), [("finished", 0), ("interrupted", 130), ("failed", 1), ("running", 1)])
 def test_only_a_finished_run_is_a_success(command, monkeypatch, tmp_path, state, expected):
     metrics = pd.DataFrame({"step": [0, 10], "loss": [2.0, float("nan")]})
@@ -271,6 +307,105 @@ def test_probe_of_what_is_no_model(command, tmp_path):
     status, out, err = command("probe", tmp_path / "nothing", "--data", "synth:40")
     assert (status, out) == (2, "")
     assert str(tmp_path / "nothing") in err
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_runs(tmp_path, smoke_run):
+    """A folder of a finished run, one that was never started, and something else."""
+    folder = tmp_path / "runs"
+    shutil.copytree(smoke_run.dir, folder / "done")
+    open_run(folder / "new", load_config("smoke", ["mask.ratio=0.6", "mask.ratio_min=0.5", "data.source=synth:12"]))
+    (folder / "notes").mkdir()
+    return folder
+
+
+def test_runs_are_listed(command, two_runs, smoke_run):
+    status, out, err = command("runs", two_runs)
+    head, done, new = (fields(line) for line in out.splitlines())
+    last = smoke_run.metrics.iloc[-1]
+    assert (status, err) == (0, "note: notes is left out: not a run directory (it has no config.yaml)\n")
+    assert head == ["name", "preset", "data", "status", "step", "loss", "reconstruction", "local", "global", "updated"]
+    assert done[:5] == ["done", "smoke", "synth:40", "finished", "6/6"]
+    assert done[5] == f"{last['loss']:.4g}" and done[8] == f"{last['loss_global']:.4g}"
+    assert done[9] == smoke_run.progress["updated"][:16].replace("T", " ")
+    assert new[:6] == ["new", "smoke", "synth:12", "new", "-/6", "-"]
+    assert command("runs", "list", two_runs)[1] == out
+
+    rows = json.loads(command("runs", two_runs, "--json")[1])
+    assert [row["name"] for row in rows] == ["done", "new"]
+    assert (rows[0]["step"], rows[0]["steps"], rows[1]["step"], rows[1]["loss"]) == (6, 6, None, None)
+    assert rows[0]["loss_local"] == last["loss_local"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--status", "finished"], ["done"]),
+        (["--where", "mask.ratio=0.6"], ["new"]),
+        (["-w", "mask.ratio=0.6", "-w", "data.source=synth:40"], []),
+        (["--sort", "-name"], ["new", "done"]),
+    ],
+)
+def test_runs_are_chosen_and_sorted(command, two_runs, arguments, names):
+    status, out, _ = command("runs", *arguments, two_runs, "--json")
+    assert (status, [row["name"] for row in json.loads(out)]) == (0, names)
+    if not names:
+        assert command("runs", *arguments, two_runs)[1] == "no runs\n"
+
+
+def test_runs_show_the_words_on_their_health(command, two_runs):
+    write_json(two_runs / "new/status.json", {"status": "failed", "step": 2, "health": "the local head has collapsed"})
+    out = command("runs", two_runs)[1]
+    assert "health" not in out.splitlines()[0]
+    assert out.splitlines()[-1] == "new: the local head has collapsed"
+
+
+def test_runs_below_the_project_by_default(command, two_runs, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(two_runs.parent))
+    for arguments in (["runs", "--json"], ["runs", "runs", "--json"]):
+        assert [row["name"] for row in json.loads(command(*arguments)[1])] == ["done", "new"]
+
+
+def test_runs_with_bad_input(command, two_runs):
+    for arguments, words in [
+        ([two_runs / "nowhere"], "nowhere: there is no such folder"),
+        ([two_runs, "--status", "finishd"], "expected one of new"),
+        ([two_runs, "--where", "mask.raito=1"], "did you mean mask.ratio?"),
+        (["compare", two_runs / "done"], "at least two runs"),
+        (["compare", two_runs / "done", two_runs / "notes"], "not a run directory"),
+        (["compare", two_runs / "done", two_runs / "new", "--figure", two_runs / "a.gif"], ".png, .pdf or .svg"),
+    ]:
+        status, _, err = command("runs", *arguments)
+        assert status == 2 and words in err and "Traceback" not in err
+
+
+def test_runs_are_compared(command, two_runs, smoke_run):
+    picture = two_runs / "figures/both.png"
+    status, out, err = command("runs", "compare", two_runs / "done", two_runs / "new", "--figure", picture)
+    differences, results = ([fields(line) for line in part.splitlines()] for part in out.split("\n\n"))
+    assert (status, err) == (0, f"curves: {picture}\n")
+    assert differences == [
+        ["setting", "done", "new"],
+        ["data.source", "synth:40", "synth:12"],
+        ["mask.ratio", "0.7", "0.6"],
+        ["mask.ratio_min", "0.7", "0.5"],
+    ]
+    assert results[:2] == [["result", "done", "new"], ["status", "finished", "new"]]
+    assert ["parameters", str(smoke_run.result["parameters"]), "-"] in results
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+    both = json.loads(command("runs", "compare", two_runs / "done", two_runs / "new", "--json")[1])
+    assert both["differences"]["mask.ratio"] == {"done": 0.7, "new": 0.6}
+    assert both["results"]["loss"] == {"done": smoke_run.metrics["loss"].iloc[-1], "new": None}
+
+
+def test_runs_that_agree(command, two_runs, smoke_run):
+    status, out, _ = command("runs", "compare", two_runs / "done", smoke_run.dir)
+    assert status == 0
+    assert out.startswith("the runs agree in every setting\n\nresult")
 
 
 # --- lab ------------------------------------------------------------------------------------------------------------

@@ -209,5 +209,5 @@ def test_the_cache_keeps_to_its_limit():
     ("crop", "words"), [(6.0, "covers all of the median clip (5 s)"), (4.0, "covers 80%"), (3.0, None), (2.0, None)]
 )
 def test_overlap_note(synth, crop, words):
-    note = views.overlap_note(config(f"data.crop_seconds={crop}"), synth)
+    note = views.overlap_note(config(f"data.crop_seconds={crop}"), synth, 2)
     assert note is None if words is None else words in note and note.endswith("data.crop_seconds=2.5")

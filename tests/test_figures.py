@@ -469,6 +469,47 @@ def test_curves_reject(metrics):
         figures.curves(metrics, {"loss_local": 5.5})
 
 
+def test_compared_curves(metrics):
+    """A panel for each loss any of the runs has; a run keeps its colour and dashes in all of them."""
+    shorter = metrics[:100].drop(columns=["loss_local", "loss_global"]).assign(loss_extra=1.0)
+    runs = {"first": metrics, "a/much/longer-name,mask.ratio=0.5": shorter, "young": metrics[:3], "new": metrics[:0]}
+    figure = figures.compared_curves(runs)
+    check_layout(figure)
+    titles = [
+        "total loss",
+        "reconstruction: L1",
+        "local: cross-entropy (nat)",
+        "global: cross-entropy (nat)",
+        "loss extra",
+    ]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == titles
+    total, local, extra = (figure.axes[place] for place in (0, 2, 4))
+    assert [len(line.get_xdata()) for line in total.lines] == [400, 400, 100, 100, 3]
+    np.testing.assert_allclose(total.lines[0].get_ydata(), metrics["loss"])
+    rough = [np.abs(np.diff(line.get_ydata())).max() for line in total.lines[:4]]
+    assert rough[1] < rough[0] and rough[3] < rough[2]
+    assert [len(line.get_xdata()) for line in local.lines] == [400, 400, 3]
+    assert [len(line.get_xdata()) for line in extra.lines] == [100, 100]
+    (legend,) = figure.legends
+    shown = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert list(shown) == list(runs)[:3]
+    for name, line in zip(runs, [total.lines[1], total.lines[3], total.lines[4]], strict=False):
+        assert (shown[name].get_color(), shown[name].get_linestyle()) == (line.get_color(), line.get_linestyle())
+    assert extra.lines[1].get_color() == shown["a/much/longer-name,mask.ratio=0.5"].get_color()
+    assert len({line.get_color() for line in shown.values()}) == 3
+
+
+def test_compared_curves_of_nothing_and_of_something_else(metrics):
+    assert figures.compared_curves({"new": metrics[:0]}).texts[0].get_text() == "nothing logged yet"
+    figure = figures.compared_curves({"a": metrics.assign(loss=np.nan), "b": metrics[:1].assign(loss=np.inf)})
+    check_layout(figure)
+    assert figure.axes[0].texts[0].get_text() == "no finite value yet"
+    with pytest.raises(InputError, match="at least one run"):
+        figures.compared_curves({})
+    with pytest.raises(InputError, match="metrics of b: expected a column 'step'"):
+        figures.compared_curves({"a": metrics, "b": metrics.drop(columns="step")})
+
+
 def test_curves_are_quick_enough_for_live_updates(metrics):
     figures.curves(metrics, REFERENCES)._repr_png_()  # fonts and so on are loaded once
     times = []

@@ -7,7 +7,8 @@ import pytest
 import asit_lab
 from asit_lab import load_config
 from asit_lab.training import report
-from asit_lab.training.run import open_run, write_json
+from asit_lab.training.files import write_json
+from asit_lab.training.run import open_run
 from asit_lab.widgets import live
 from asit_lab.widgets.live import LiveCurves, references
 
@@ -60,8 +61,13 @@ def row(step: int) -> dict:
 def run(tmp_path):
     run = open_run(tmp_path / "run", load_config("smoke"))
     write_json(run.dir / "status.json", {"status": "running", "total_steps": 100})
-    (run.dir / "metrics.csv").write_text("step,loss,loss_local,clips_per_second\n0,2.5,1.25,8\n")
+    write_rows(run, 0)
     return run
+
+
+def write_rows(run, step: int) -> None:
+    (run.dir / "metrics.csv").write_text(f"step,loss,loss_local\n{step},2.5,1.25\n")
+    (run.dir / "timings.csv").write_text(f"step,seconds,clips_per_second\n{step},3.5,8\n")
 
 
 def text(shown) -> str:
@@ -114,7 +120,7 @@ def test_a_finished_run_is_only_looked_at(smoke_run, shown):
 def test_an_unfinished_run_is_only_looked_at(run, shown):
     LiveCurves(run.config).finish(run)  # it was never called: there is no pace to tell the time left from
     assert text(shown) == "step 1: loss 2.500, local 1.250, 8.0 clips/s"
-    (run.dir / "metrics.csv").write_text("step,loss,loss_local,clips_per_second\n20,2.5,1.25,8\n")
+    write_rows(run, 20)
     LiveCurves(run.config).finish(run)
     assert shown[2][-1]["text/plain"] == "step 21: loss 2.500, local 1.250, 8.0 clips/s"
 

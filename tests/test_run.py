@@ -1,8 +1,8 @@
 """The run directory: what is written, read back, refused; files that are whole or not there."""
 
 import json
+from contextlib import ExitStack
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,7 +11,8 @@ from asit_lab import load_config, load_run
 from asit_lab.errors import InputError
 from asit_lab.objectives import build_network
 from asit_lab.training.checkpoint import read_snapshot, read_state, save_snapshot, save_state, section
-from asit_lab.training.run import MetricsLog, Run, environment, environment_changes, open_run, write_json, write_text
+from asit_lab.training.files import clear_leftovers, write_json, write_text
+from asit_lab.training.run import Run, StepLog, environment, environment_changes, open_run
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +85,28 @@ def test_things_in_the_way(cfg, tmp_path):
 # --- Contents -------------------------------------------------------------------------------------------------------
 
 
-def test_metrics_log_writes_and_cuts_back(tmp_path):
+def test_step_log_writes_and_cuts_back(tmp_path):
     path = tmp_path / "metrics.csv"
-    log = MetricsLog(path, 0)
+    log = StepLog(path, 0)
     for step in range(0, 40, 10):
         log.write({"step": step, "loss": 1 / (step + 3), "rate": 1e-3})
     written = path.read_text()
     assert written.splitlines()[:2] == ["step,loss,rate", "0,0.3333333,0.001"]
 
-    log = MetricsLog(path, 20)  # back to a state saved at step 20
+    log = StepLog(path, 20)  # back to a state saved at step 20
     assert path.read_text() == "".join(line + "\n" for line in written.splitlines()[:3])
     log.write({"step": 20, "loss": 1 / 23, "rate": 1e-3, "another": 1.0})  # columns stay those of the first row
     log.write({"step": 30, "loss": 1 / 33, "rate": 1e-3})
     assert path.read_text() == written
 
-    MetricsLog(path, 0)
+    StepLog(path, 0)
     assert not path.exists()
 
 
 def test_metrics_and_status_are_read_anew(cfg, tmp_path):
     run = open_run(tmp_path / "r", cfg)
     assert list(run.metrics.columns) == ["step"]
-    MetricsLog(run.dir / "metrics.csv", 0).write({"step": 4, "loss": 2.5})
+    StepLog(run.dir / "metrics.csv", 0).write({"step": 4, "loss": 2.5})
     write_json(run.dir / "status.json", {"status": "running", "step": 4})
     assert run.metrics.to_dict("records") == [{"step": 4, "loss": 2.5}]
     assert (run.status, run.progress["step"]) == ("running", 4)
@@ -218,8 +219,36 @@ def test_state_round_trip_and_damage(tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_torn_row_of_metrics_after_the_saved_step_is_cut(tmp_path):
+@pytest.mark.parametrize("torn", ["30", "3", "30,1.", "30,1.125"])
+def test_a_torn_row_is_cut(tmp_path, torn):
+    """Also "3" of "30", which reads as a step that is to be kept, and a row without its end."""
     path = tmp_path / "metrics.csv"
-    path.write_text("step,loss\n0,1.5\n10,1.25\n20,1.\n30")
-    MetricsLog(path, 20)
-    assert pd.read_csv(path).to_dict("list") == {"step": [0, 10], "loss": [1.5, 1.25]}
+    path.write_text(f"step,loss\n0,1.5\n10,1.25\n20,1.\n{torn}")
+    assert Run(tmp_path, load_config("smoke")).metrics["step"].tolist() == [0, 10, 20]
+    StepLog(path, 20)
+    assert path.read_text() == "step,loss\n0,1.5\n10,1.25\n"
+
+
+@pytest.mark.parametrize("torn", ["", "st", "step,loss"])
+def test_a_torn_header_is_no_log(tmp_path, torn):
+    path = tmp_path / "metrics.csv"
+    path.write_text(torn)
+    assert len(Run(tmp_path, load_config("smoke")).metrics) == 0
+    StepLog(path, 0).write({"step": 0, "loss": 2.0})
+    assert path.read_text() == "step,loss\n0,2\n"
+
+
+def test_leftovers_of_killed_processes_go(cfg, tmp_path):
+    run = open_run(tmp_path / "r", cfg)
+    kept = [".lock", "config.yaml", "snapshots/step-3.safetensors", "samples/step-3.png"]
+    gone = [".state.pt.77.tmp", ".metrics.csv.7.tmp", "snapshots/.step-6.safetensors.7.tmp"]
+    gone += ["samples/.step-6.png.7.part"]
+    for name in kept[2:] + gone:
+        (run.dir / name).parent.mkdir(exist_ok=True)
+        (run.dir / name).write_text("x")
+    with ExitStack() as hold:
+        open_run(run.dir, cfg, hold=hold)
+        names = {str(path.relative_to(run.dir)) for path in run.dir.rglob("*") if path.is_file()}
+        assert names == set(kept)
+    clear_leftovers(run.dir)
+    assert names == set(kept)

@@ -13,7 +13,9 @@ from asit_lab.config import RunConfig
 from asit_lab.data import load_manifest, make_loader
 from asit_lab.objectives import Losses
 from asit_lab.training import pretrain as loop
+from asit_lab.training import record
 from asit_lab.training.checkpoint import read_snapshot, read_state
+from asit_lab.training.health import Verdict
 
 STEPS = 7
 
@@ -168,20 +170,28 @@ def test_what_the_run_directory_gets(toy, tmp_path):
     assert metrics["seen"].tolist() == [1, 3, 5, 7]
     assert list(metrics.columns) == (
         ["step", "epoch", "loss", "loss_square", "loss_size", "rate", "weight_decay", "gradient_norm", "seen"]
-        + ["clips_per_second"]
     )
     total = metrics["loss_square"] + 0.5 * metrics["loss_size"]
     assert metrics["loss"].tolist() == pytest.approx(total.tolist(), rel=1e-5)
-    assert (metrics["clips_per_second"] > 0).all() and (metrics["gradient_norm"] > 0).all()
+    assert (metrics["gradient_norm"] > 0).all()
+    timings = run.timings  # no two runs agree on these, so they have a file of their own
+    assert list(timings.columns) == ["step", "seconds", "clips_per_second"]
+    assert timings["step"].tolist() == [0, 2, 4, 6]
+    assert timings["seconds"].is_monotonic_increasing and run.progress["seconds"] > timings["seconds"].iloc[-1] > 0
+    speeds = 8 / timings["seconds"].diff().iloc[1:]  # two steps of four clips since the row before
+    assert timings["clips_per_second"].iloc[1:].tolist() == pytest.approx(speeds.tolist(), rel=1e-3)
     # on_log comes after the row was written, with the numbers that were
     assert [count for count, _ in seen] == [1, 2, 3, 4]
     assert [row["loss"] for _, row in seen] == pytest.approx(metrics["loss"].tolist(), rel=1e-6)
+    assert [row["clips_per_second"] for _, row in seen] == pytest.approx(timings["clips_per_second"].tolist(), rel=1e-6)
 
     assert [path.name for path in run.snapshots] == [f"step-{step}.safetensors" for step in (2, 5, 7)]
     tensors, cfg, step = read_snapshot(run.snapshots[-1])
     assert (cfg, step) == (run.config, 7)
     assert torch.equal(tensors["student.backbone.weight"], toy.made.student.backbone.weight)
     assert torch.equal(tensors["teacher.backbone.weight"], toy.made.teacher.backbone.weight)
+    assert {name for name in tensors if name.startswith("objective.")} == {"objective.seen"}
+    assert tensors["objective.seen"] == 7
     assert not torch.equal(
         read_snapshot(run.snapshots[0])[0]["student.backbone.weight"], tensors["student.backbone.weight"]
     )
@@ -234,7 +244,33 @@ def test_going_on_elsewhere_is_noted(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("soxr.__version__", "99")
     notes = asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4)).progress["notes"]
     assert "continued at step 3" in notes
-    assert any(note.startswith("soxr is 99, it was ") for note in notes)
+    assert any(note.startswith("soxr is 99, it was ") and "to a tolerance only" in note for note in notes)
+
+
+def test_what_changed_on_the_way_stays_known(toy, tmp_path, monkeypatch):
+    """Also over a start that was over before it saved anything: what counts is what the state was made with."""
+    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    monkeypatch.setattr("soxr.__version__", "99")
+    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))  # goes on at 3, would save at 6
+    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(6))  # saves at 6
+    run = asit_lab.pretrain(config(), tmp_path / "run")
+    (change,) = run.result["environment_changes"]
+    assert change.startswith("step 3: soxr is 99, it was ")
+    assert asit_lab.pretrain(config(), tmp_path / "other").result["environment_changes"] == []
+
+
+def test_settings_without_effect_may_change_on_the_way(toy, tmp_path):
+    whole = asit_lab.pretrain(config(), tmp_path / "whole")
+    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    others = ["data.workers=1", "data.cache_mb=0", "data.max_bad_share=1", "train.checkpoint_every=1"]
+    run = asit_lab.pretrain(config(*others), tmp_path / "run")
+    assert run.status == "finished" and run.config == config()
+    assert "data.workers is 1 now, config.yaml says 0" in run.progress["notes"]
+    for name in ("config.yaml", "metrics.csv", "result.json", "snapshots/step-7.safetensors"):
+        assert (run.dir / name).read_bytes() == (whole.dir / name).read_bytes()
+    asit_lab.pretrain(config(), tmp_path / "third", on_log=stop_at(4))
+    with pytest.raises(asit_lab.InputError, match=r"train\.log_every: 2 there, 1 asked for"):
+        asit_lab.pretrain(config("train.log_every=1"), tmp_path / "third")
 
 
 def test_a_damaged_state_is_an_input_error(toy, tmp_path):
@@ -268,3 +304,31 @@ def test_a_step_that_is_not_finite_is_not_taken(toy, tmp_path, what):
 
     toy.change = lambda toy: None  # the cause is gone: the run goes on where it was saved
     assert asit_lab.pretrain(config("data.source=synth:12"), tmp_path / "run").status == "finished"
+
+
+class Seen:
+    """Stands in for health.Watch: from step 2 on the run has collapsed."""
+
+    def __init__(self, cfg, rows):
+        pass
+
+    def see(self, row):
+        return Verdict("collapsed", ("all",), 2, "all has collapsed; try something") if row["step"] >= 2 else None
+
+
+def test_a_verdict_is_told_once_and_kept(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record, "Watch", Seen)
+    seen = []
+    run = asit_lab.pretrain(config(), tmp_path / "run", on_log=lambda run, row: seen.append(run.progress.get("health")))
+    assert run.status == "finished" and run.progress["health"] == "all has collapsed; try something"
+    assert seen == [None, *["all has collapsed; try something"] * 3]  # at once, not at the next saved state
+    assert capsys.readouterr().out.count("step 2: all has collapsed; try something") == 1
+
+
+def test_a_run_may_end_when_it_has_collapsed(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "Watch", Seen)
+    run = asit_lab.pretrain(config("train.on_collapse=stop"), tmp_path / "run")
+    assert (run.status, run.progress["reason"]) == ("failed", "all has collapsed; try something")
+    assert run.progress["step"] == read_state(run.state, torch.device("cpu"))["step"] == 4  # after the step it was told
+    assert run.result == {} and run.metrics["step"].tolist() == [0, 2]
+    assert asit_lab.pretrain(config(), tmp_path / "run").status == "finished"  # to warn alone is no other run

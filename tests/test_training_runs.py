@@ -32,10 +32,8 @@ def pretrain(out, *overrides: str, **options):
 
 
 def measured(run) -> list[str]:
-    """metrics.csv line by line, without the last column, the clips per second."""
-    lines = (run.dir / "metrics.csv").read_text().splitlines()
-    assert lines[0].endswith(",clips_per_second")
-    return [line.rpartition(",")[0] for line in lines]
+    """metrics.csv line by line."""
+    return (run.dir / "metrics.csv").read_text().splitlines()
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -61,6 +59,7 @@ def test_a_smoke_run_leaves_everything(smoke_run):
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
     assert names - events == {
+        ".lock",
         "config.yaml",
         "environment.json",
         "metrics.csv",
@@ -70,6 +69,7 @@ def test_a_smoke_run_leaves_everything(smoke_run):
         "snapshots/step-3.safetensors",
         "snapshots/step-6.safetensors",
         "status.json",
+        "timings.csv",
     }
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000 for path in smoke_run.samples)
     metrics = smoke_run.metrics
@@ -136,7 +136,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, arrangement):
     assert parts.status == "finished"
     assert measured(parts) == measured(whole)
     assert len(parts.snapshots) == 2 and same_snapshots(parts, whole)
-    assert parts.result["last"] == whole.result["last"]
+    assert parts.result == whole.result
 
 
 def test_a_run_stopped_before_its_first_state_begins_again(tmp_path):
@@ -272,6 +272,8 @@ def test_start_weights_of_a_run(tmp_path):
     second = pretrain(tmp_path / "second", f"train.init_from={first.dir}", *start)
     there, here = weights(first), weights(second)
     for name, tensor in here.items():
+        if name.startswith("objective."):  # centres begin anew
+            continue
         source = name.replace("student.backbone", "teacher.backbone")
         torch.testing.assert_close(tensor, there[source], rtol=0, atol=1e-6)
     assert not torch.equal(there["teacher.backbone.norm.weight"], there["student.backbone.norm.weight"])

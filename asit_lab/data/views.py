@@ -5,6 +5,9 @@ or of devices, nor on what happens to be cached.
 """
 
 import functools
+import os
+import signal
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -214,12 +217,36 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=functools.partial(_leave_signals, os.getpid()) if workers else None,
         generator=torch.Generator(),  # so that the loader draws nothing from the global one
     )
 
 
+def _leave_signals(trainer: int, _worker: int) -> None:
+    """In a loader process: leave signals to the training process, which finishes its step and then ends its loaders.
+
+    Ctrl-C and a scheduler's SIGTERM reach the whole process group; the batch under way would be lost. A SIGTERM from
+    the training process `trainer` still counts: it is how one that hangs is ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey, args=(trainer,), daemon=True).start()
+
+
+def _obey(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
+
+
 class _Loader(DataLoader):
     """A DataLoader that raises the InputErrors its dataset hands over."""
+
+    def close(self) -> None:
+        """End the loader processes now, not when the last reference to them goes."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
 
     def __iter__(self) -> Iterator[Batch]:
         batches = super().__iter__()
@@ -245,11 +272,13 @@ class _Steps:
         return len(self.steps)
 
 
-def overlap_note(cfg: RunConfig, manifest: Manifest) -> str | None:
-    """A sentence for the user when the views of a clip are nearly the same audio; None otherwise.
+def overlap_note(cfg: RunConfig, manifest: Manifest, views: int) -> str | None:
+    """A sentence for the user when the two views of a clip are nearly the same audio; None otherwise.
 
     That is so when a crop covers more than 0.7 of the median clip: the agreement of two views then teaches little.
     """
+    if views < 2:
+        return None
     crop, median = cfg.data.crop_seconds, float(manifest.table["seconds"].median())
     if crop <= 0.7 * median:
         return None

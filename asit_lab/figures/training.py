@@ -1,10 +1,11 @@
-"""Curves of a run: losses above, schedules and health below."""
+"""Curves of a run, losses above, schedules and health below; and the losses of several runs in the same panels."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..errors import InputError
@@ -15,6 +16,8 @@ _LOSSES = {
     "loss_reconstruction": "reconstruction: L1",
     "loss_local": "local: cross-entropy (nat)",
     "loss_global": "global: cross-entropy (nat)",
+    "loss_frame": "frame: squared error",
+    "loss_utterance": "utterance: squared error",
 }
 _OTHERS = {
     "rate": "learning rate",
@@ -22,12 +25,17 @@ _OTHERS = {
     "weight_decay": "weight decay",
     "teacher_temperature": "teacher temperature",
     "gradient_norm": "gradient norm",
+    "target_variance": "variance of the targets",
+    "prediction_variance": "variance of the predictions",
     "clips_per_second": "clips per second",
 }
 # Columns that begin alike are drawn into one panel.
 _FAMILIES = {
     "entropy_": "teacher entropy (nat)",
+    "information_": "information about the clip (nat)",
     "centre_": "norm of the centre",
+    "spread_": "spread of embeddings",
+    "rank_": "effective rank of embeddings",
     "log_variance_": "log variance of a loss",
 }
 _COLUMNS = 5
@@ -41,16 +49,15 @@ def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | 
 
     metrics: one row a logged step, with the column `step` and any of loss, loss_reconstruction, loss_local,
     loss_global, other loss_*, rate, momentum, weight_decay, teacher_temperature, gradient_norm, clips_per_second,
-    entropy_*, centre_*, log_variance_*; other columns are left out. NaN leaves a gap.
+    target_variance, prediction_variance, entropy_*, information_*, centre_*, spread_*, rank_*, log_variance_*; other
+    columns are left out. NaN leaves a gap.
     Losses are shown as logged (faint) and smoothed.
     references: column -> (value, label), a dashed line such as {"loss_local": (log(256), "ln 256: uniform")}.
     Raises InputError without a column `step` or with a reference that is not (value, label).
     """
-    if "step" not in metrics:
-        raise InputError(f"metrics: expected a column 'step', found {', '.join(map(str, metrics.columns)) or 'none'}")
-    losses = [name for name in _LOSSES if name in metrics]
-    losses += [name for name in metrics if str(name).startswith("loss_") and name not in losses]
-    upper = [([name], _LOSSES.get(name, name.replace("_", " "))) for name in losses]
+    _check_steps(metrics, "metrics")
+    losses = _losses_in([metrics])
+    upper = [([name], _loss_title(name)) for name in losses]
     lower = [([name], title) for name, title in _OTHERS.items() if name in metrics]
     for prefix, title in _FAMILIES.items():
         family = [name for name in metrics if str(name).startswith(prefix)]
@@ -74,16 +81,76 @@ def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | 
         ax.set_title(title)
         ax.set_xlabel("" if place + columns in places else "step")
     if losses and len(metrics) >= _SMOOTH_FROM:
-        height = figure.get_figheight()
-        figure.text(
-            0.99, 1 - 0.06 / height, "losses: faint as logged, strong smoothed", ha="right", va="top", fontsize=8
-        )
+        _say_smoothed(figure)
     return figure
 
 
-def _grid(rows: int, columns: int):
-    """A figure and its grid, laid out in inches: constrained layout would take longer than the drawing itself."""
-    width, height, gap, top, bottom = 2.05, 1.45, (0.65, 0.55), 0.5, 0.45
+@styled
+def compared_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """The losses of several runs over the optimiser step: a panel for each loss, a line for each run.
+
+    runs: name -> metrics as `curves` takes them, of which the columns step, loss and loss_* are drawn; a loss that some
+    run does not have is drawn for the others. Lines are as logged (faint) and smoothed, as in `curves`.
+    Raises InputError for no runs and for metrics without a column `step`.
+    """
+    if not runs:
+        raise InputError("runs: expected at least one run to draw, got none")
+    for name, metrics in runs.items():
+        _check_steps(metrics, f"metrics of {name}")
+    runs = {name: metrics for name, metrics in runs.items() if len(metrics)}
+    losses = _losses_in(list(runs.values()))
+    if not losses:
+        return blank(7.0, 2.0, "nothing logged yet")
+    smooth = any(len(metrics) >= _SMOOTH_FROM for metrics in runs.values())
+
+    columns = min(_COLUMNS, len(losses))
+    figure, grid = _grid(-(-len(losses) // columns), columns, below=0.14 * len(runs) + 0.15)
+    for place, loss in enumerate(losses):
+        ax = figure.add_subplot(grid[place])
+        drawn = []
+        for number, metrics in enumerate(runs.values()):
+            if loss in metrics:
+                steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
+                values = _draw_line(ax, steps, metrics[loss], number, len(metrics) >= _SMOOTH_FROM, "")
+                drawn.append((steps, values))
+        _scale_axes(ax, *(np.concatenate(each) for each in zip(*drawn, strict=True)), smooth)
+        ax.set_title(_loss_title(loss))
+        ax.set_xlabel("" if place + columns < len(losses) else "step")
+    lines = [Line2D([], [], linewidth=1.5, **_line_style(number)) for number in range(len(runs))]
+    figure.legend(lines, list(runs), loc="lower left", handlelength=2.5, labelspacing=0.2)
+    if smooth:
+        _say_smoothed(figure)
+    return figure
+
+
+def _check_steps(metrics: pd.DataFrame, name: str) -> None:
+    if "step" not in metrics:
+        raise InputError(f"{name}: expected a column 'step', found {', '.join(map(str, metrics.columns)) or 'none'}")
+
+
+def _losses_in(tables: list[pd.DataFrame]) -> list[str]:
+    """Names of the loss columns: the known ones in their order, then others."""
+    there = list(dict.fromkeys(name for table in tables for name in table))
+    known = [name for name in _LOSSES if name in there]
+    return known + [name for name in there if str(name).startswith("loss_") and name not in known]
+
+
+def _loss_title(name: str) -> str:
+    return _LOSSES.get(name, name.replace("_", " "))
+
+
+def _say_smoothed(figure: Figure) -> None:
+    """The line at the top right that says what faint and strong lines are."""
+    top = 1 - 0.06 / figure.get_figheight()
+    figure.text(0.99, top, "losses: faint as logged, strong smoothed", ha="right", va="top", fontsize=8)
+
+
+def _grid(rows: int, columns: int, below: float = 0.0):
+    """A figure and its grid, laid out in inches: constrained layout would take longer than the drawing itself.
+
+    below: room under the panels, for a legend.
+    """
+    width, height, gap, top, bottom = 2.05, 1.45, (0.65, 0.55), 0.5, 0.45 + below
     figure = new_figure(columns * (width + gap[0]) + 0.15, rows * height + (rows - 1) * gap[1] + top + bottom)
     figure.set_layout_engine("none")
     right, over = 1 - 0.15 / figure.get_figwidth(), 1 - top / figure.get_figheight()
@@ -97,35 +164,53 @@ def _grid(rows: int, columns: int):
 
 
 def _draw_panel(ax, steps: np.ndarray, metrics: pd.DataFrame, names: list[str], smooth: bool) -> None:
-    """One line a column; with `smooth`, as logged (faint) and a centred running mean over a twentieth of the rows."""
+    """One line a column."""
     drawn = []
     for number, name in enumerate(names):
-        values = pd.to_numeric(metrics[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
-        shown = values.notna().to_numpy() & np.isfinite(steps)
-        drawn.append(values.to_numpy(dtype=float)[shown])
-        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
-        # NaN stay in, so that the line breaks there; few values need markers, or one between two gaps is not seen.
-        marker = "o" if shown.sum() < _SMOOTH_FROM else ""
         label = name.removeprefix(next((prefix for prefix in _FAMILIES if name.startswith(prefix)), ""))
-        if smooth:
-            ax.plot(steps, values, linewidth=0.7, alpha=0.4, marker=marker, markersize=3, **style)
-            window = max(3, len(values) // 20)
-            average = values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
-            ax.plot(steps, average, linewidth=1.5, label=label.replace("_", " "), **style)
-        else:
-            ax.plot(steps, values, linewidth=1.3, marker=marker, markersize=3, label=label.replace("_", " "), **style)
-    every = np.concatenate(drawn)
-    if not every.size:
+        drawn.append(_draw_line(ax, steps, metrics[name], number, smooth, label.replace("_", " ")))
+    finite = np.concatenate(drawn)
+    _scale_axes(ax, steps, finite, smooth)
+    if names[0].startswith(tuple(_FAMILIES)) and finite.size:
+        ax.legend(handlelength=2.5, labelspacing=0.2)
+
+
+def _line_style(number: int) -> dict:
+    """Colour and dashes of the line with this number in its panel."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+
+
+def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smooth: bool, label: str) -> np.ndarray:
+    """One line; with `smooth`, as logged (faint) and a centred running mean over a twentieth of the rows.
+
+    Returns the finite values of it.
+    """
+    values = pd.to_numeric(column, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    shown = values.notna().to_numpy() & np.isfinite(steps)
+    style = _line_style(number)
+    # NaN stay in, so that the line breaks there; few values need markers, or one between two gaps is not seen.
+    marker = "o" if shown.sum() < _SMOOTH_FROM else ""
+    if smooth:
+        ax.plot(steps, values, linewidth=0.7, alpha=0.4, marker=marker, markersize=3, color=style["color"])
+        window = max(3, len(values) // 20)
+        average = values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
+        ax.plot(steps, average, linewidth=1.5, label=label, **style)
+    else:
+        ax.plot(steps, values, linewidth=1.3, marker=marker, markersize=3, label=label, **style)
+    return values.to_numpy(dtype=float)[shown]
+
+
+def _scale_axes(ax, steps: np.ndarray, values: np.ndarray, smooth: bool) -> None:
+    """Ticks and scale of a panel for finite values drawn at these steps."""
+    if not values.size:
         ax.text(0.5, 0.5, "no finite value yet", transform=ax.transAxes, ha="center", va="center", fontsize=8)
         ax.set(xticks=[], yticks=[])
         return
-    if every.min() > 0 and every.max() > 50 * every.min() and smooth:
+    if values.min() > 0 and values.max() > 50 * values.min() and smooth:
         ax.set_yscale("log")
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
-    if names[0].startswith(tuple(_FAMILIES)):
-        ax.legend(handlelength=2.5, labelspacing=0.2)
     low, high = np.nanmin(steps), np.nanmax(steps)
     if low == high:
         ax.set_xlim(low - 1, high + 1)

@@ -4,26 +4,29 @@ One process on the best device by default; under torchrun as many as it started.
 number (batch, crops, masks, rates) is computed from it, so a run continues where its saved state says.
 """
 
-import os
-import time
+import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
-from ..config import RunConfig
+from ..config import RunConfig, diff
 from ..data import Batch, Manifest, load_manifest, make_loader
 from ..data.views import overlap_note
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from . import report
-from .checkpoint import read_state, save_snapshot, save_state
-from .optimizer import build_optimizer, clip_gradients, set_schedule
-from .run import MetricsLog, Run, environment, environment_changes, open_run, read_json, write_json
+from .checkpoint import disk_needed, read_state
+from .files import FULL, write_json
+from .health import not_finite
+from .interrupt import Signals, Terminated
+from .record import Recorder, reached, set_status
+from .run import Run, environment, environment_changes, open_run
 from .start import init_student
+from .step import Stepper, launch
 
 OnLog = Callable[[Run, dict], None]
 
@@ -32,135 +35,158 @@ def pretrain(cfg: RunConfig, out: str | Path, resume: str = "auto", on_log: OnLo
     """Pretrain as the configuration says, into the run directory `out`.
 
     resume: "auto" continues a run that is there, "never" wants a new directory, "must" an existing run.
-    on_log: called with the run and each new row of metrics, after it was written (live curves); takes the place of
-    the progress bar.
-    Returns the Run, whose status is "finished", or "interrupted" after Ctrl-C.
-    Raises InputError for bad input, FloatingPointError when the loss or a gradient is not finite; the state saved last
-    stays in the run directory.
+    on_log: called with the run and each new row of metrics (and clips_per_second), after it was written (live
+    curves); takes the place of the progress bar.
+    Returns the Run, whose status is "finished", or "interrupted" after Ctrl-C: the step under way was finished and its
+    state saved, unless a second Ctrl-C came. SIGTERM does the same with status "terminated" and then ends the process.
+    "failed" is returned when the run has collapsed and train.on_collapse says stop.
+    However a run ended, killed at once included, it goes on from its last state and ends as if nothing had happened: to
+    the bit with the same device, threads, versions and number of processes.
+    Raises InputError for bad input, a directory another process is writing to and a full disk; FloatingPointError when
+    the loss or a gradient is not finite; SystemExit with status 143 after SIGTERM. The state saved last stays in the
+    run directory.
     """
-    fabric = _launch()
-    run = _open_together(fabric, out, cfg, resume)
-    if run.status == "finished":
-        return run
-    try:
-        with ExitStack() as cleanup:
-            _train(fabric, run, cfg, on_log, cleanup)
-    except KeyboardInterrupt:
-        _set_status(run, "interrupted", **_reached(run))
-    except Exception as error:
-        _set_status(run, "failed", **_reached(run), reason=f"{type(error).__name__}: {error}")
-        raise
+    fabric = launch()
+    with ExitStack() as hold:
+        run = _open_together(fabric, out, cfg, resume, hold)
+        if run.status == "finished":
+            run.state.unlink(missing_ok=True)  # there still if the run was killed in its last moment
+            return run
+        stopped = _attempt(fabric, run, cfg, on_log)
+    if stopped == "terminated":
+        raise Terminated
     return run
 
 
-def _train(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, cleanup: ExitStack) -> None:
+def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None) -> str | None:
+    """Train, and leave in status.json how that ended. Returns which of STOPS it was stopped for, if it was."""
+    with Signals() as signals:
+        try:
+            with ExitStack() as cleanup:
+                stopped = _train(fabric, run, cfg, on_log, signals, cleanup)
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        except Terminated:
+            stopped = "terminated"
+        except Exception as error:
+            full = _full_disk(run, error)
+            with suppress(OSError):  # a full disk may not even hold this
+                reason = full or f"{type(error).__name__}: {error}"
+                set_status(run, "failed", **reached(run), reason=str(reason))
+            if full:
+                raise full from None
+            raise
+        if stopped == "collapsed":
+            set_status(run, "failed", **reached(run), reason=run.progress["health"])
+        elif stopped:
+            set_status(run, stopped, **reached(run))
+        return stopped or ("terminated" if signals.asked == "terminated" else None)  # a signal after the last step
+
+
+def _train(
+    fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, signals: Signals, cleanup: ExitStack
+) -> str | None:
+    leader = fabric.is_global_zero
     _check_batch(fabric, cfg)
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
-    _write_bad_files(run, cfg, manifest, {})
+    _list_bad_files(run, cfg, manifest, {}, leader)
     train, held = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
-    notes = [*manifest.notes, *(note for note in [overlap_note(cfg, train)] if note)]
+    notes = [*manifest.notes, *(note for note in [overlap_note(cfg, train, objective.views)] if note)]
+    notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     if cfg.train.init_from and not run.state.is_file():
         notes += init_student(objective.student, cfg.train.init_from)
         objective.reset_teacher()
 
-    optimizer = build_optimizer(cfg, objective)
-    model, optimizer = fabric.setup(objective, optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    start, bad = 0, {}  # bad: path -> reason of the files that could not be read when their turn came
+    record: Recorder | None = None  # the first process has one
+
+    def asked() -> str | None:
+        return signals.asked or (record.asked if record else None)
+
+    stepper = Stepper(fabric, cfg, objective, len(train), asked)
+    start, seconds = 0, 0.0
+    bad: dict[str, str] = {}  # path -> reason of the files that could not be read when their turn came
+    changes: list[str] = []  # of what results depend on to the bit, over all starts
     setting = environment(fabric.device, fabric.world_size)
     if run.state.is_file():
         state = read_state(run.state, fabric.device)
-        objective.load_state_dict(state["objective"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, bad = state["step"], dict(state["bad"])
-        notes.append(f"continued at step {start}")
-        notes += environment_changes(read_json(run.dir / "environment.json"), setting)
+        stepper.load_state_dict(state)
+        start, seconds, bad, changes = state["step"], state["seconds"], state["bad"], state["changes"]
+        new = environment_changes(state["environment"], setting)
         if state["clips"] != len(train):
-            notes.append(f"the data set has {len(train)} training clips now, it had {state['clips']}")
+            new.append(f"the data set has {len(train)} training clips now, it had {state['clips']}")
+        notes += [f"continued at step {start}", *changes, *new]
+        changes = [*changes, *(f"step {start}: {change}" for change in new)]
+    where = {"clips": len(train), "environment": setting, "changes": changes}
+    _check_disk(run, cfg, objective)
 
-    leader = fabric.is_global_zero
     loader = make_loader(
         cfg, train, objective.views, start, stop=total, rank=fabric.global_rank, world=fabric.world_size
     )
-    sample_batch = _sample_batch(cfg, held if len(held) else train, objective.views, bad)
-    _write_bad_files(run, cfg, manifest, bad)
+    cleanup.callback(loader.close)
+    pictured = _sample_batch(cfg, held if len(held) else train, objective.views, bad)
+    _list_bad_files(run, cfg, manifest, bad, leader)
     fabric.barrier()  # every process has read what the first is about to overwrite
     if leader:
         write_json(run.dir / "environment.json", setting)
         for note in notes:
             tqdm.write(f"note: {note}")
-        _set_status(run, "running", step=start, total_steps=total, notes=notes)
-    log = MetricsLog(run.dir / "metrics.csv", start) if leader else None
-    board = report.tensorboard(run.dir, start) if leader else None
-    if board:
-        cleanup.callback(board.close)
+        record = Recorder(run, cfg, start, total, seconds, notes, on_log)
+        cleanup.callback(record.close)
     snapshot_steps = {round(total * (i + 1) / cfg.train.snapshots) for i in range(cfg.train.snapshots)} | {total}
-    bar = tqdm(total=total, initial=start, unit="step", disable=not leader or on_log is not None, **report.bar_style())
-    cleanup.callback(bar.close)
-    began, clips_seen = time.perf_counter(), 0
+    signals.patient = True
 
     for batch in loader:
         step = batch.step
-        rates = set_schedule(optimizer, cfg, len(train), step)
-        losses = _forward_backward(fabric, model, batch.to(fabric.device), cfg, step)
-        norm = clip_gradients(parameters, cfg.optim.clip, cfg.optim.clip_by)
-        if not torch.isfinite(norm + losses["loss"]):
-            raise FloatingPointError(_not_finite(step, losses, norm, batch, train))
-        optimizer.step()
-        optimizer.zero_grad()
-        objective.after_step(step)
+        gradients = stepper.gradients(batch)
+        if not gradients.finite:
+            raise FloatingPointError(not_finite(gradients, batch, train, stepper))
+        stepper.apply(step)
 
-        done = step + 1
-        clips_seen += cfg.train.batch_size
+        done, stop = step + 1, gradients.stop
         fresh = {path: reason for path, reason in _bad_of_all(fabric, batch) if path not in bad}
         if fresh:
             bad |= fresh
-            _write_bad_files(run, cfg, manifest, bad)
+            _list_bad_files(run, cfg, manifest, bad, leader)
         if leader and (step % cfg.train.log_every == 0 or done == total):
-            speed = clips_seen / (time.perf_counter() - began)
             row = {"step": step, "epoch": step / cfg.steps_per_epoch(len(train))}
-            row |= {name: loss.item() for name, loss in losses.items()} | rates
-            row |= {"gradient_norm": norm.item(), **objective.health(), "clips_per_second": speed}
-            log.write(row)
-            report.write_scalars(board, row)
-            bar.set_postfix_str(report.one_line(row), refresh=False)
-            if on_log:
-                on_log(run, row)
+            row |= {name: loss.item() for name, loss in gradients.losses.items()} | gradients.rates
+            record.row(row | {"gradient_norm": gradients.norm.item(), **objective.health()})
         if leader and done in snapshot_steps:
-            save_snapshot(
-                run.dir / f"snapshots/step-{done}.safetensors", objective.student, objective.teacher, cfg, done
-            )
-            report.save_samples(run.dir / f"samples/step-{done}.png", objective, sample_batch, cfg, board, done)
-        if leader and (done % cfg.train.checkpoint_every == 0 or done == total):
-            state = {"step": done, "objective": objective.state_dict(), "optimizer": optimizer.state_dict()}
-            save_state(run.state, {**state, "bad": bad, "clips": len(train)})
-            _set_status(run, "running", step=done, total_steps=total, notes=notes)
-        bar.update()
+            record.snapshot(done, objective, pictured)
+        if leader and (stop or done % cfg.train.checkpoint_every == 0 or done == total):
+            record.state(done, {**stepper.state_dict(), **where, "bad": bad})
+        if leader:
+            record.bar.update()
+        if stop and done < total:
+            fabric.barrier()  # nobody leaves before the state is saved
+            return stop
 
     if leader:
-        _finish(run, cfg, objective, train, total, time.perf_counter() - began, clips_seen)
+        record.finish(
+            {
+                "name": run.config.name,
+                "data": cfg.data.source,
+                "training_clips": len(train),
+                "steps": total,
+                "epochs": total / cfg.steps_per_epoch(len(train)),
+                "seed": cfg.train.seed,
+                "parameters": sum(p.numel() for p in objective.student.parameters()),
+                "backbone_parameters": sum(p.numel() for p in objective.student.backbone.parameters()),
+                "environment_changes": changes,
+            }
+        )
     fabric.barrier()  # nobody leaves before the run is finished
+    return None
 
 
-def _launch() -> Fabric:
-    """One device, or under torchrun all that it started."""
-    spread = {}
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        spread = {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local, "strategy": "ddp"}
-    fabric = Fabric(accelerator="auto", precision="32-true", **({"devices": 1} | spread))
-    fabric.launch()
-    return fabric
-
-
-def _open_together(fabric: Fabric, out: str | Path, cfg: RunConfig, resume: str) -> Run:
-    """The run directory, made by the first process for all."""
+def _open_together(fabric: Fabric, out: str | Path, cfg: RunConfig, resume: str, hold: ExitStack) -> Run:
+    """The run directory, made and held by the first process for all."""
     opened = None
     if fabric.is_global_zero:
         try:
-            opened = open_run(out, cfg, resume)
+            opened = open_run(out, cfg, resume, hold)
         except InputError as error:
             opened = error
     opened = fabric.broadcast(opened)
@@ -177,22 +203,26 @@ def _check_batch(fabric: Fabric, cfg: RunConfig) -> None:
         )
 
 
-def _forward_backward(
-    fabric: Fabric, model: Objective, batch: Batch, cfg: RunConfig, step: int
-) -> dict[str, torch.Tensor]:
-    """Gradients of a batch, part by part; returns the losses, detached: means over parts and processes."""
-    parts, means = cfg.train.accumulate, {}
-    # Not Fabric's own "bf16-mixed": that rounds the waveforms to bf16 before the features are made of them.
-    arithmetic = torch.autocast(fabric.device.type, torch.bfloat16, enabled=cfg.train.precision == "bf16")
-    for i, part in enumerate(batch.split(parts)):
-        with fabric.no_backward_sync(model, enabled=i < parts - 1):
-            with arithmetic:
-                losses = model(part, step)
-            fabric.backward(losses.total / parts)
-        for name, loss in {"loss": losses.total, **{f"loss_{n}": x for n, x in losses.parts.items()}}.items():
-            means[name] = means.get(name, 0.0) + loss.detach() / parts
-    everywhere = fabric.all_reduce(torch.stack(list(means.values())), reduce_op="mean")
-    return dict(zip(means, everywhere.unbind(), strict=True))
+def _check_disk(run: Run, cfg: RunConfig, objective: Objective) -> None:
+    """Refuse a run that the disk has no room for; what it has written already counts."""
+    written = sum(path.stat().st_size for path in [*run.snapshots, run.state] if path.is_file())
+    needed, free = max(0, disk_needed(cfg, objective) - written), shutil.disk_usage(run.dir).free
+    if needed > free:
+        raise InputError(
+            f"{run.dir}: {free / 1e6:,.0f} MB are free and the run will write up to {needed / 1e6:,.0f} MB; make room, "
+            "choose a directory on another disk, or keep fewer weights (train.snapshots)"
+        )
+
+
+def _full_disk(run: Run, error: Exception) -> InputError | None:
+    """What to say when `error` is that a file could not be written for lack of room."""
+    if not isinstance(error, OSError) or error.errno not in FULL:
+        return None
+    safe = f"the run goes on at step {run.progress['step']}" if run.state.is_file() else "the run begins again"
+    return InputError(
+        f"{error.filename or run.dir}: cannot be written: {error.strerror}. What was written before is intact: once "
+        f"there is room, {safe} when it is started as before with resume='auto'"
+    )
 
 
 def _bad_of_all(fabric: Fabric, batch: Batch) -> list[tuple[str, str]]:
@@ -224,59 +254,18 @@ def _sample_batch(cfg: RunConfig, held: Manifest, views: int, bad: dict[str, str
     return batch
 
 
-def _not_finite(step: int, losses: dict, norm: torch.Tensor, batch: Batch, train: Manifest) -> str:
-    values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-    files = ", ".join(str(path) for path in train.table["path"].iloc[batch.index.tolist()][:8])
-    return (
-        f"step {step}: loss or gradient is not finite ({values}, gradient norm {norm.item():.4g}); weights, centres "
-        f"and teacher were not touched. Clips of the batch: {files}"
-    )
-
-
-def _write_bad_files(run: Run, cfg: RunConfig, manifest: Manifest, met: dict[str, str]) -> None:
+def _list_bad_files(run: Run, cfg: RunConfig, manifest: Manifest, met: dict[str, str], leader: bool) -> None:
     """List the files that were skipped; stop when they are too many of the data set."""
     rows = {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | met
-    if not rows:
-        return
-    report.write_table(run.dir / "bad_files.csv", ["path", "reason"], list(rows.items()))
+    listed = run.dir / "bad_files.csv"
+    if leader and rows:
+        report.write_table(listed, ["path", "reason"], list(rows.items()))
+    elif leader:
+        listed.unlink(missing_ok=True)  # of an earlier start, before they were mended
     files = manifest.table["path"].nunique() + len(manifest.bad)
     if len(rows) > cfg.data.max_bad_share * files:
         raise InputError(
             f"{len(rows)} of {files} files of {cfg.data.source} cannot be used, more than data.max_bad_share "
-            f"{cfg.data.max_bad_share}; they are listed in {run.dir / 'bad_files.csv'}. The first: "
+            f"{cfg.data.max_bad_share}; they are listed in {listed}. The first: "
             + "; ".join(f"{path}: {reason}" for path, reason in list(rows.items())[:3])
         )
-
-
-def _reached(run: Run) -> dict:
-    """What status.json says of the way so far; step is the one a resume goes on from."""
-    return {name: value for name, value in run.progress.items() if name in ("step", "total_steps", "notes")}
-
-
-def _set_status(run: Run, status: str, **about) -> None:
-    write_json(run.dir / "status.json", {"status": status, **about, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-
-
-def _finish(
-    run: Run, cfg: RunConfig, objective: Objective, train: Manifest, total: int, seconds: float, clips: int
-) -> None:
-    last = run.metrics.iloc[-1].to_dict()
-    write_json(
-        run.dir / "result.json",
-        {
-            "name": cfg.name,
-            "data": cfg.data.source,
-            "training_clips": len(train),
-            "steps": total,
-            "epochs": total / cfg.steps_per_epoch(len(train)),
-            "seed": cfg.train.seed,
-            "parameters": sum(p.numel() for p in objective.student.parameters()),
-            "backbone_parameters": sum(p.numel() for p in objective.student.backbone.parameters()),
-            "seconds_of_last_start": seconds,
-            "clips_per_second": clips / seconds if clips else None,
-            "bad_files": len(run.bad_files),
-            "last": {name: value for name, value in last.items() if name.startswith(("loss", "entropy", "centre"))},
-        },
-    )
-    _set_status(run, "finished", step=total, total_steps=total)
-    run.state.unlink(missing_ok=True)

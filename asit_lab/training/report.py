@@ -1,13 +1,13 @@
 """What a run shows on its way: progress line, TensorBoard, pictures. TensorBoard and matplotlib are used if present."""
 
 import csv
-import os
 import sys
 from pathlib import Path
 
 from ..config import RunConfig
 from ..data import Batch
 from ..objectives import Objective
+from .files import whole
 
 
 def bar_style() -> dict:
@@ -19,7 +19,8 @@ def bar_style() -> dict:
 def one_line(row: dict) -> str:
     """Losses and speed of a metrics row in a few words."""
     losses = [f"{name.removeprefix('loss_')} {value:.3f}" for name, value in row.items() if name.startswith("loss")]
-    return ", ".join([*losses, f"{row['clips_per_second']:.1f} clips/s"])
+    speed = [f"{row['clips_per_second']:.1f} clips/s"] if "clips_per_second" in row else []
+    return ", ".join(losses + speed)
 
 
 def tensorboard(folder: Path, start: int):
@@ -66,9 +67,7 @@ def save_samples(path: Path, objective: Objective, batch: Batch | None, cfg: Run
 
 def write_table(path: Path, header: list[str], rows: list[tuple]) -> None:
     """A small CSV, written whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write it at once
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(temporary, path)

@@ -1,16 +1,17 @@
 """The run directory: everything a run leaves behind, readable without the package.
 
-config.yaml, environment.json, metrics.csv, snapshots/step-N.safetensors, samples/step-N.png, status.json, result.json,
-bad_files.csv, TensorBoard events and, until it is finished, state.pt to resume from.
+config.yaml, environment.json, metrics.csv, timings.csv, snapshots/step-N.safetensors, samples/step-N.png, status.json,
+result.json, bad_files.csv, TensorBoard events and, until it is finished, state.pt to resume from.
 """
 
 import csv
-import json
-import os
+import io
 import platform
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,11 @@ import torch
 from .._version import __version__
 from ..config import RunConfig, diff, load_config, resolve
 from ..errors import InputError
+from .files import clear_leftovers, naming, read_json, sync, write_json, write_text
+from .lock import only_writer
+
+# Settings that a run may be continued with another value of: nothing that it ends with depends on them.
+NO_EFFECT = ("data.workers", "data.cache_mb", "data.max_bad_share", "train.checkpoint_every", "train.on_collapse")
 
 
 @dataclass
@@ -30,18 +36,22 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row every `train.log_every` steps: step, loss, loss_*, rate, clips_per_second, ..."""
-        path = self.dir / "metrics.csv"
-        return pd.read_csv(path) if path.is_file() and path.stat().st_size else pd.DataFrame({"step": []})
+        """One row every `train.log_every` steps: step, loss, loss_*, rate, ..."""
+        return _read_log(self.dir / "metrics.csv")
+
+    @property
+    def timings(self) -> pd.DataFrame:
+        """A row for each of `metrics`: step, seconds of training so far, clips_per_second since the row before."""
+        return _read_log(self.dir / "timings.csv")
 
     @property
     def status(self) -> str:
-        """new, running, finished, interrupted or failed."""
+        """new, running, finished, interrupted, terminated or failed."""
         return self.progress.get("status", "new")
 
     @property
     def progress(self) -> dict:
-        """Contents of status.json: status, step, total_steps, notes, updated."""
+        """Contents of status.json: status, step, total_steps, notes, seconds, health, reason, updated."""
         return read_json(self.dir / "status.json")
 
     @property
@@ -84,10 +94,12 @@ def load_run(path: str | Path) -> Run:
     return Run(folder, load_config(folder))
 
 
-def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto") -> Run:
+def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitStack | None = None) -> Run:
     """Make a run directory or come back to one; its config.yaml is written before anything else happens.
 
     resume: "auto" continues what is there, "never" wants a new directory, "must" an existing run.
+    hold: keeps every other process from writing there until it is closed (a finished run needs none of that).
+    The Run has the configuration it was made with; settings among NO_EFFECT may be others now.
     Raises InputError naming the directory, and for a run of another configuration each setting that differs.
     """
     if resume not in ("auto", "never", "must"):
@@ -95,67 +107,74 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto") -> Run:
     folder = resolve(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file is in the way of the run directory")
-    if not (folder / "config.yaml").is_file():
-        if resume == "must":
-            raise InputError(f"{folder}: there is no run to resume")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "config.yaml", cfg.to_yaml())
-        except OSError as error:
-            raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
-        return Run(folder, cfg)
-    if resume == "never":
+    there = (folder / "config.yaml").is_file()
+    if resume == "must" and not there:
+        raise InputError(f"{folder}: there is no run to resume")
+    if resume == "never" and there:
         raise InputError(f"{folder}: already holds a run; choose another directory or resume='auto'")
-    changes = diff(load_config(folder), cfg)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if hold and read_json(folder / "status.json").get("status") != "finished":
+            hold.enter_context(only_writer(folder))
+            clear_leftovers(folder)
+        if not (folder / "config.yaml").is_file():
+            write_text(folder / "config.yaml", cfg.to_yaml())
+    except OSError as error:
+        raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
+    run = Run(folder, load_config(folder))
+    changes = diff(run.config, cfg, ignore=("name", *NO_EFFECT))
     if changes:
         lines = [f"  {row['key']}: {row['a']} there, {row['b']} asked for" for row in changes]
         raise InputError(
             f"{folder}: holds a run of another configuration; choose another directory or the same settings\n"
             + "\n".join(lines)
         )
-    return Run(folder, cfg)
+    return run
 
 
-class MetricsLog:
-    """metrics.csv: rows are appended and flushed; on resume those at or after the step are cut."""
+class StepLog:
+    """A CSV whose rows begin with a step: rows are appended; on resume those at or after the step are cut.
+
+    What a killed process left of a row is cut too.
+    """
 
     def __init__(self, path: Path, start: int):
         self.path, self.columns = path, None
-        if path.is_file() and path.stat().st_size:
-            kept = pd.read_csv(path, dtype=str, keep_default_na=False)
-            kept = kept[kept["step"].astype(int) < start]
-            if len(kept):
-                self.columns = list(kept.columns)
-                write_text(path, kept.to_csv(index=False))
-            else:
-                path.unlink()
+        lines = _whole_lines(path)
+        kept = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
+        if kept:
+            self.columns = lines[0].rstrip("\n").split(",")
+            write_text(path, "".join([lines[0], *kept]))
+        else:
+            path.unlink(missing_ok=True)
 
     def write(self, row: dict) -> None:
         """Append a row; columns are those of the first."""
         first = self.columns is None
         self.columns = self.columns or list(row)
-        with self.path.open("a", newline="") as file:
+        with naming(self.path), self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n")
             if first:
                 writer.writeheader()
             writer.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write it at once
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    def sync(self) -> None:
+        """Bring the rows to the disk itself."""
+        if self.columns:
+            sync(self.path)
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file that were written to their end."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return lines if not lines or lines[-1].endswith("\n") else lines[:-1]
 
 
-def read_json(path: Path) -> dict:
-    """Contents of a JSON file, {} when there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _read_log(path: Path) -> pd.DataFrame:
+    text = "".join(_whole_lines(path))
+    return pd.read_csv(io.StringIO(text)) if text else pd.DataFrame({"step": pd.Series(dtype="int64")})
 
 
 def environment(device: torch.device, world: int) -> dict:
@@ -165,29 +184,50 @@ def environment(device: torch.device, world: int) -> dict:
     import soxr
     import torchaudio
 
+    arithmetic = torch.backends
     return {
         "asit_lab": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain text: it goes into the state too
         "torchaudio": torchaudio.__version__,
+        "lightning": version("lightning"),
         "numpy": numpy.__version__,
         "libsndfile": soundfile.__libsndfile_version__,
         "soxr": soxr.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "device_type": device.type,
         "processes": world,
         "threads": torch.get_num_threads(),
+        "cpu_instructions": arithmetic.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": arithmetic.cudnn.version() if device.type == "cuda" else None,
+        # "tf32" where float32 may be rounded on the way, "none" and "ieee" where not
+        "matmul_precision": arithmetic.cuda.matmul.fp32_precision,
+        "convolution_precision": arithmetic.cudnn.conv.fp32_precision,
+        "cpu_matmul_precision": arithmetic.mkldnn.matmul.fp32_precision,
+        "cudnn_benchmark": arithmetic.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "system": platform.platform(),
         "command": Path(sys.argv[0]).name,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
+def _cpu() -> str:
+    """The CPU's model, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "cpu"
+
+
 def environment_changes(before: dict, now: dict) -> list[str]:
     """A note for each thing that results depend on to the bit and that differs between two `environment`s."""
     ignored = ("system", "command", "started")
     return [
-        f"{name} is {now[name]}, it was {before[name]}: the results are not the same to the bit"
+        f"{name} is {now[name]}, it was {before[name]}: from here on the run is the same as one that was not "
+        "interrupted to a tolerance only, not to the bit"
         for name in now
         if name in before and name not in ignored and before[name] != now[name]
     ]

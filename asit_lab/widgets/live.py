@@ -3,6 +3,7 @@
 import math
 import time
 
+import pandas as pd
 from IPython.display import display
 
 from .. import figures
@@ -37,7 +38,7 @@ class LiveCurves:
     def show(self, run: Run, row: dict, now: float) -> None:
         """Draw the run's metrics as they are."""
         text = {"text/plain": f"step {row['step'] + 1}: {one_line(row)}{self._left(run, row, now)}"}
-        picture = figures.curves(run.metrics, self.references)
+        picture = figures.curves(with_speed(run), self.references)
         if self.picture is None:
             self.text = display(text, raw=True, display_id=True)
             self.picture = display(picture, display_id=True)
@@ -54,9 +55,14 @@ class LiveCurves:
 
     def finish(self, run: Run) -> None:
         """Draw the last state."""
-        metrics = run.metrics
+        metrics = with_speed(run)
         if len(metrics):
             self.show(run, metrics.iloc[-1].to_dict() | {"step": int(metrics["step"].iloc[-1])}, time.perf_counter())
+
+
+def with_speed(run: Run) -> pd.DataFrame:
+    """A run's metrics with the clips per second of each row."""
+    return run.metrics.merge(run.timings.filter(["step", "clips_per_second"]), on="step", how="left")
 
 
 def references(cfg: RunConfig) -> dict[str, tuple[float, str]]:

@@ -1,0 +1,58 @@
+"""Ctrl-C, a notebook's interrupt and a scheduler's SIGTERM: the step under way is finished and saved first."""
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+
+STOPS = ("terminated", "interrupted", "collapsed")
+"""why a run can be asked to stop before its end; the first counts where there are several reasons"""
+
+_NOTE = b"\nfinishing the step and saving; Ctrl-C once more stops at once\n"
+
+
+class Terminated(SystemExit):
+    """A process that was told to end by SIGTERM ends, with the status a shell reports for that: 143."""
+
+    def __init__(self):
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Signals:
+    """Inside `with`, in the main thread, SIGINT and SIGTERM wait for the end of a step once `patient` is true.
+
+    Before that they raise KeyboardInterrupt and Terminated. A second SIGINT always does. Other threads have no
+    handlers; a signal that the process ignores (nohup, `&` in a script) stays ignored.
+    """
+
+    def __init__(self):
+        self.asked: str | None = None  # one of STOPS
+        self.patient = False
+        self._before = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(number)
+                if before not in (None, signal.SIG_IGN):  # None: not set from Python, so it could not be put back
+                    self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        again = self.asked == "interrupted" and number == signal.SIGINT
+        if number == signal.SIGTERM:
+            self.asked = "terminated"
+        else:
+            self.asked = self.asked or "interrupted"
+        if number == signal.SIGINT and (again or not self.patient):
+            raise KeyboardInterrupt
+        if not self.patient:
+            raise Terminated
+        if number == signal.SIGINT:
+            with suppress(OSError):
+                os.write(2, _NOTE)  # print is not safe in a signal handler
