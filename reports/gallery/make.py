@@ -20,7 +20,7 @@ def main() -> None:
         shutil.copyfile(run.dir / "figures" / f"{name}.png", HERE / f"{name}.png")
     kept = ("name", "training_clips", "steps", "epochs", "seed", "backbone_parameters", "reconstruction")
     numbers = {name: run.result[name] for name in kept}
-    numbers["minutes"] = run.result["seconds_of_last_start"] / 60
+    numbers["minutes"] = run.progress["seconds"] / 60
     numbers["probe"] = [{name: row[name] for name in ("encoder", "mean", "spread")} for row in run.result["probe"]]
     (HERE / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print("\n".join(rows(numbers)))
