@@ -12,6 +12,7 @@ from children import assert_same, start
 
 import asit_lab
 from asit_lab import InputError, load_config, load_run
+from asit_lab.config import RunConfig
 from asit_lab.objectives import build_objective
 from asit_lab.training import report
 from asit_lab.training.checkpoint import PICTURES, TABLES, disk_needed, read_state, save_state
@@ -88,7 +89,7 @@ def test_what_is_written_already_needs_no_room(tmp_path, monkeypatch):
 # --- Met on the way -------------------------------------------------------------------------------------------------
 
 
-def fill_up(out: Path, overrides: list[str], step: int, limit: int, message: Path) -> None:
+def fill_up(out: Path, cfg: RunConfig, step: int, limit: int, message: Path) -> None:
     """A run that from a step on cannot write files above a size, which fails as a full disk does."""
     report.save_samples = lambda *_: None
 
@@ -97,7 +98,7 @@ def fill_up(out: Path, overrides: list[str], step: int, limit: int, message: Pat
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     try:
-        asit_lab.pretrain(load_config("smoke", overrides), out, on_log=on_log)
+        asit_lab.pretrain(cfg, out, on_log=on_log)
     except InputError as error:
         os.write(os.open(message, os.O_WRONLY | os.O_CREAT), str(error).encode())
 
@@ -117,7 +118,7 @@ def test_a_disk_that_fills_up(tmp_path):
     }
     for name, (step, limit, file, rest) in cases.items():
         out, message = tmp_path / name, tmp_path / f"{name}.txt"
-        process = start(fill_up, out, SMALL, step, limit, message)
+        process = start(fill_up, out, cfg, step, limit, message)
         process.join()
         assert process.exitcode == 0
         assert re.fullmatch(

@@ -12,6 +12,7 @@ from children import assert_same, last_step, start, wait_until
 
 import asit_lab
 from asit_lab import InputError, load_config, random
+from asit_lab.config import RunConfig
 from asit_lab.training.checkpoint import read_state
 from asit_lab.training.files import read_json
 from asit_lab.training.run import open_run
@@ -22,20 +23,20 @@ pytestmark = pytest.mark.slow
 # --- In the process that is killed ----------------------------------------------------------------------------------
 
 
-def train(out: Path, overrides: list[str], last: int) -> None:
+def train(out: Path, cfg: RunConfig, last: int) -> None:
     """A run that stands still after step `last`, so that it cannot end before a killer who is kept waiting."""
 
     def on_log(run, row):
         if row["step"] >= last:
             time.sleep(1000)
 
-    asit_lab.pretrain(load_config("smoke", overrides), out, on_log=on_log)
+    asit_lab.pretrain(cfg, out, on_log=on_log)
 
 
-def train_half_way(out: Path, overrides: list[str], name: str, match: int, mark: Path) -> None:
+def train_half_way(out: Path, cfg: RunConfig, name: str, match: int, mark: Path) -> None:
     """A run that stands still when the file `name` is half written for the `match`-th time."""
     halve_writing(name, match, mark)
-    asit_lab.pretrain(load_config("smoke", overrides), out)
+    asit_lab.pretrain(cfg, out)
 
 
 def halve_writing(name: str, match: int, mark: Path) -> None:
@@ -112,11 +113,11 @@ def kill(process, folder: Path, status: str = "running") -> None:
     assert process.exitcode == -signal.SIGKILL  # it did not end by itself
 
 
-def kill_half_way(out: Path, overrides: list[str], name: str, match: int = 1, status: str = "running") -> None:
+def kill_half_way(out: Path, cfg: RunConfig, name: str, match: int = 1, status: str = "running") -> None:
     """Kill a run in the middle of writing a file."""
     mark = out.parent / "half"
     mark.unlink(missing_ok=True)
-    process = start(train_half_way, out, overrides, name, match, mark)
+    process = start(train_half_way, out, cfg, name, match, mark)
     wait_until(mark.exists, process)
     kill(process, out, status)
 
@@ -138,55 +139,52 @@ CHECKPOINTS = {0: {3: "state.pt", 6: "step-", 8: "state.pt"}, 2: {2: "step-", 7:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The undisturbed run."""
-    run = asit_lab.pretrain(load_config("smoke", settings(0)), tmp_path_factory.mktemp("whole") / "run")
+    cfg = load_config("smoke", [f"train.steps={STEPS}", "train.snapshots=11"])
+    run = asit_lab.pretrain(cfg, tmp_path_factory.mktemp("whole") / "run")
     assert run.status == "finished" and len(run.snapshots) == len(run.samples) == 11
     return run
-
-
-def settings(workers: int) -> list[str]:
-    return [f"train.steps={STEPS}", "train.snapshots=11", f"data.workers={workers}"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_twenty_kills_change_nothing(whole, tmp_path, workers):
     seed = 100 + workers
-    out, overrides = tmp_path / "run", settings(workers)
+    out, cfg = tmp_path / "run", whole.config.with_overrides([f"data.workers={workers}"])
     open_run(out, whole.config)  # so that headers say the same of loaders, which change nothing
     steps = [6 * i + 1 + step for i, step in enumerate(draw(seed, "steps", 10, 4))]
     waits = draw(seed, "waits", 10, 40)
     print(f"seed {seed}: kills {waits} ms after steps {steps}, and while {CHECKPOINTS[workers]} is written")
     for i in range(10):
         if where := CHECKPOINTS[workers].get(i):
-            kill_half_way(out, overrides, where)
+            kill_half_way(out, cfg, where)
             assert under_way(out, where), "the kill was meant to hit a file under way"
             assert read_state(out / "state.pt", torch.device("cpu"))["step"] % 3 == 0  # the one before is whole
             continue
-        process = start(train, out, overrides, min(steps[i] + 8, STEPS - 2))
+        process = start(train, out, cfg, min(steps[i] + 8, STEPS - 2))
         wait_until(lambda: last_step(out) >= steps[i], process)  # noqa: B023
         if i == 0:
             with pytest.raises(InputError, match=f"run: process {process.pid} on .* is writing to this run directory"):
-                asit_lab.pretrain(load_config("smoke", overrides), out)
+                asit_lab.pretrain(cfg, out)
         time.sleep(waits[i] / 1000)
         kill(process, out)
-    run = asit_lab.pretrain(load_config("smoke", overrides), out, resume="must")
+    run = asit_lab.pretrain(cfg, out, resume="must")
     assert run.status == "finished" and any(note.startswith("continued at step ") for note in run.progress["notes"])
     assert_same(out, whole.dir)
 
 
 def test_a_kill_in_the_middle_of_any_file_changes_nothing(smoke_run, tmp_path):
-    out, seen = tmp_path / "run", set()
-    kill_half_way(out, [], "config.yaml", status="new")
+    out, cfg, seen = tmp_path / "run", smoke_run.config, set()
+    kill_half_way(out, cfg, "config.yaml", status="new")
     # Files in the order in which they are torn, each at the so many-th time it is written in that start.
     for name, match in {"environment.json": 1, "metrics.csv": 3, "timings.csv": 3, "step-3.png": 1}.items():
-        kill_half_way(out, [], name, match, status="new" if not seen else "running")
+        kill_half_way(out, cfg, name, match, status="new" if not seen else "running")
         seen.add(name)
-    kill_half_way(out, [], "status.json", 2)  # the first says that it runs, the second that step 3 is saved
+    kill_half_way(out, cfg, "status.json", 2)  # the first says that it runs, the second that step 3 is saved
     assert read_state(out / "state.pt", torch.device("cpu"))["step"] == 3
-    kill_half_way(out, [], "metrics.csv", 3)  # the first two times it is cut
+    kill_half_way(out, cfg, "metrics.csv", 3)  # the first two times it is cut
     assert not (out / "metrics.csv").read_text().endswith("\n")
-    kill_half_way(out, [], "result.json")
-    kill_half_way(out, [], "unlink", status="finished")
+    kill_half_way(out, cfg, "result.json")
+    kill_half_way(out, cfg, "unlink", status="finished")
     assert (out / "state.pt").is_file()
-    run = asit_lab.pretrain(load_config("smoke"), out, resume="must")
+    run = asit_lab.pretrain(cfg, out, resume="must")
     assert run.status == "finished"
     assert_same(out, smoke_run.dir)
