@@ -7,12 +7,9 @@ imported inside the commands, so that --help is quick.
 
 import json
 import os
-import shutil
 import sys
-import textwrap
 from contextlib import redirect_stdout
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +17,7 @@ from typer.core import TyperGroup
 
 from ._version import __version__
 from .errors import InputError
+from .printing import as_json_text, cell, print_facts, print_rows
 
 app = typer.Typer(
     name="asit-lab",
@@ -98,9 +96,9 @@ def config_list(as_json: Json = False) -> None:
             }
         )
     if as_json:
-        print(_json(rows))
+        print(as_json_text(rows))
     else:
-        _print_rows(rows, wrap="about")
+        print_rows(rows, wrap="about")
 
 
 @config_app.command("show")
@@ -113,7 +111,7 @@ def config_show(
     from .config import load_config
 
     cfg = load_config(preset, overrides)
-    print(_json(cfg.to_dict()) if as_json else cfg.to_yaml().rstrip())
+    print(as_json_text(cfg.to_dict()) if as_json else cfg.to_yaml().rstrip())
 
 
 @config_app.command("diff")
@@ -127,11 +125,11 @@ def config_diff(
 
     rows = diff(load_config(a), load_config(b))
     if as_json or not rows:
-        print(_json(rows) if as_json else f"{a} and {b} agree in every setting")
+        print(as_json_text(rows) if as_json else f"{a} and {b} agree in every setting")
         return
     left, right = (a, b) if len({a, b, "about", "key"}) == 4 else ("A", "B")
     table = [{"about": row["about"], "key": row["key"], left: row["a"], right: row["b"]} for row in rows]
-    _print_rows(table, wrap="about")
+    print_rows(table, wrap="about")
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -147,11 +145,11 @@ def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], 
     classes = [{"class": label, **of_class} for label, of_class in facts.pop("classes").items()]
     bad = manifest.bad.to_dict("records")
     if as_json:
-        print(_json({**facts, "classes": classes, "bad": bad, "notes": manifest.notes}))
+        print(as_json_text({**facts, "classes": classes, "bad": bad, "notes": manifest.notes}))
         return
-    _print_facts(facts | {"classes": len(classes), "bad files": len(bad)})
-    _print_rows(classes, before="\n")
-    _print_rows(bad, before="\n")
+    print_facts(facts | {"classes": len(classes), "bad files": len(bad)})
+    print_rows(classes, before="\n")
+    print_rows(bad, before="\n")
     for note in manifest.notes:
         print(f"\nnote: {note}")
 
@@ -200,9 +198,9 @@ def data_stats(
     measured = {"mean": mean, "std": std}
     flags = [f"features.{name}={value:.6f}" for name, value in measured.items()]
     if as_json:
-        print(_json({**measured, "overrides": flags, "band_mean": band_mean, "band_std": band_std}))
+        print(as_json_text({**measured, "overrides": flags, "band_mean": band_mean, "band_std": band_std}))
         return
-    _print_facts({"source": manifest.source, "clips": min(clips or len(manifest), len(manifest)), **measured})
+    print_facts({"source": manifest.source, "clips": min(clips or len(manifest), len(manifest)), **measured})
     print("\nTo use them:")
     print("\n".join(f"  -s {flag}" for flag in flags))
 
@@ -240,9 +238,9 @@ def pretrain(
     if os.environ.get("RANK", "0") != "0":
         pass  # under torchrun the first process speaks for all
     elif as_json:
-        print(_json({"dir": str(run.dir), "status": run.status, "last": last}))
+        print(as_json_text({"dir": str(run.dir), "status": run.status, "last": last}))
     else:
-        _print_facts(last)
+        print_facts(last)
         print(f"{run.status}: {run.dir}")
     if run.status != "finished":
         raise typer.Exit(INTERRUPTED if run.status == "interrupted" else 1)
@@ -256,9 +254,9 @@ def _print_plan(cfg, out: str, resume: str, as_json: bool) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
-        print(_json(planned.to_dict()))
+        print(as_json_text(planned.to_dict()))
         return
-    _print_facts(planned.facts)
+    print_facts(planned.facts)
     for note in planned.notes:
         print(f"note: {note}")
 
@@ -284,11 +282,11 @@ def runs_list(
     for name, reason in table.attrs["skipped"]:
         print(f"note: {name} is left out: {reason}", file=sys.stderr)
     if as_json:
-        print(_json(rows))
+        print(as_json_text(rows))
     elif not rows:
         print("no runs")
     else:
-        _print_rows([_short(row, rows) for row in rows], wrap="data")
+        print_rows([_short(row, rows) for row in rows], wrap="data")
         for row in rows:
             if row["health"]:
                 print(f"{row['name']}: {row['health']}")
@@ -299,7 +297,7 @@ def _short(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     shown = {}
     for name, value in row.items():
         if name == "step":
-            shown["step"] = f"{_cell(value)}/{_cell(row['steps'])}"
+            shown["step"] = f"{cell(value)}/{cell(row['steps'])}"
         elif name == "updated":
             shown[name] = str(value)[:16].replace("T", " ") if value else None
         elif name not in ("steps", "health") and any(other[name] is not None for other in rows):
@@ -321,11 +319,11 @@ def runs_compare(
 
     differences, results = compare_runs(runs)
     if as_json:
-        print(_json({"differences": differences.T.to_dict(), "results": results.T.to_dict()}))
+        print(as_json_text({"differences": differences.T.to_dict(), "results": results.T.to_dict()}))
     else:
-        _print_rows([{"setting": key, **row} for key, row in differences.T.to_dict().items()])
+        print_rows([{"setting": key, **row} for key, row in differences.T.to_dict().items()])
         print("" if len(differences) else "the runs agree in every setting\n")
-        _print_rows([{"result": key, **row} for key, row in results.T.to_dict().items()])
+        print_rows([{"result": key, **row} for key, row in results.T.to_dict().items()])
     if figure:
         from . import figures
         from .config import resolve
@@ -347,9 +345,9 @@ def probe(
     with redirect_stdout(sys.stderr):
         result = asit_lab.probe(asit_lab.load_encoder(model), data, protocol=protocol.value)
     if as_json:
-        print(_json(result.to_dict()))
+        print(as_json_text(result.to_dict()))
     else:
-        _print_rows(result.table.to_dict("records"))
+        print_rows(result.table.to_dict("records"))
 
 
 @app.command()
@@ -365,68 +363,6 @@ def lab(
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={home()}"]
     command += ["--LabApp.default_url=/lab/tree/notebooks", *(arguments or [])]
     os.execv(sys.executable, command)  # in our place: Ctrl-C is JupyterLab's own matter
-
-
-# --- Printing -------------------------------------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> Any:
-    """`value` in the types JSON has; what is not a number (NaN, infinity) becomes None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return _plain(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return str(value) if isinstance(value, Path) else value
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    """One fact a line: its name, its value; counts as "16000 (12), 44100 (3)"; what is empty is left out."""
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} ({count})" for key, count in value.items())
-        if value != "":
-            print(f"{name.ljust(width)}  {_cell(value)}")
-
-
-def _print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str = "") -> None:
-    """Rows, if there are any, as an aligned table under their keys.
-
-    wrap: a column that is broken into lines so that the table fits the terminal. before: printed above the table.
-    """
-    if not rows:
-        return
-    print(before, end="")
-    names = list(rows[0])
-    cells = [{name: [_cell(row[name])] for name in names} for row in rows]
-    widths = {name: max(len(name), *(len(row[name][0]) for row in cells)) for name in names}
-    if wrap:
-        others = sum(widths[name] + 2 for name in names if name != wrap)
-        widths[wrap] = min(widths[wrap], max(24, shutil.get_terminal_size((120, 24)).columns - others))
-        for row in cells:
-            row[wrap] = textwrap.wrap(row[wrap][0], widths[wrap])
-    numeric = {name for name in names if all(isinstance(row[name], int | float | None) for row in rows)}
-    for row in [{name: [name] for name in names}, *cells]:
-        for line in range(max(len(row[name]) for name in names)):
-            texts = {name: row[name][line] if line < len(row[name]) else "" for name in names}
-            aligned = [texts[n].rjust(widths[n]) if n in numeric else texts[n].ljust(widths[n]) for n in names]
-            print("  ".join(aligned).rstrip())
 
 
 def main() -> None:

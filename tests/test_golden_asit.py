@@ -4,13 +4,11 @@ The folder is $ASIT_LAB_GOLDEN or tests/golden; every size comes from the files.
 """
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from golden_case import FOLDER, close, golden, under
 
 from asit_lab import zoo
 from asit_lab.config import load_config
@@ -23,26 +21,6 @@ from asit_lab.random import key
 from asit_lab.schedules import cosine, linear
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
 from asit_lab.zoo.asit import build_heads, rename
-
-FOLDER = Path(os.environ.get("ASIT_LAB_GOLDEN", Path(__file__).parent / "golden"))
-
-
-def golden(name: str) -> tuple[dict[str, torch.Tensor], dict]:
-    """Tensors and settings of a file."""
-    with safe_open(FOLDER / f"{name}.safetensors", framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["settings"])  # noqa: SIM118
-
-
-def under(tensors: dict, prefix: str) -> dict:
-    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-4) -> None:
-    """Equal to within `tolerance` of the largest reference value."""
-    assert ours.shape == theirs.shape
-    worst = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()
-    assert worst <= tolerance, f"differs by {worst:.2e} of the largest value"
-
 
 # --- features -------------------------------------------------------------------------------------------------------
 

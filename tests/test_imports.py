@@ -18,6 +18,7 @@ LAYERS = (
     ("encoder", "zoo"),
     ("evaluation",),
     ("widgets", "batch", "report"),
+    ("printing",),
     ("cli",),
 )
 # Arrays in, Figure out: they know no other part, and the core imports them only inside functions.
