@@ -1,6 +1,6 @@
-"""What makes two views of a clip differ beyond their time: level, and another clip in the background.
+"""What makes two views of a clip differ beyond their time: level, colour, and another clip in the background.
 
-Both work on normalised log-mels [V, B, T, M], in the energies behind them, and are the same on every device.
+All work on normalised log-mels [V, B, T, M], in the energies behind them, and are the same on every device.
 """
 
 import math
@@ -11,6 +11,7 @@ from torch import Tensor
 from .random import fold, uniform
 
 _NAT = math.log(10) / 10  # natural logarithm of an energy per dB
+_WAVES = 4  # of a filter's curve: half a period over all bands to two of them
 
 
 def change_level(clean: Tensor, keys: Tensor, gain_db: float, scale: float) -> Tensor:
@@ -20,6 +21,21 @@ def change_level(clean: Tensor, keys: Tensor, gain_db: float, scale: float) -> T
     """
     gain = gain_db * _NAT * (2.0 * uniform(fold(keys, "gain"), 1) - 1.0)  # [V*B, 1]
     return clean + (gain / scale).view(*clean.shape[:2], 1, 1).to(clean.dtype)
+
+
+def change_colour(clean: Tensor, keys: Tensor, filter_db: float, scale: float) -> Tensor:
+    """Colour each view, as another microphone or room would: a smooth curve over the bands is added.
+
+    The curve is a sum of cosines over the M bands, of k = 1 to 4 half periods and up to `filter_db` / k, so slow ones
+    weigh more. The idea is FilterAugment's (arXiv 2110.03282), which draws steps or lines between random bands.
+    clean, keys, scale: as for `change_level`.
+    """
+    halves = torch.arange(1, _WAVES + 1, device=keys.device)
+    bands = (torch.arange(clean.shape[-1], device=keys.device) + 0.5) / clean.shape[-1]  # [M], 0 to 1
+    waves = torch.cos(math.pi * halves[:, None] * bands) / halves[:, None]  # [4, M]
+    heights = filter_db * _NAT * (2.0 * uniform(fold(keys, "filter"), _WAVES) - 1.0)  # [V*B, 4]
+    curve = (heights[:, :, None] * waves).sum(1) / scale  # [V*B, M]
+    return clean + curve.view(*clean.shape[:2], 1, -1).to(clean.dtype)
 
 
 def mix(clean: Tensor, keys: Tensor, donors: Tensor, share: float, scale: float) -> Tensor:

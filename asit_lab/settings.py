@@ -76,8 +76,13 @@ class Data(Section):
     """longer files become several rows of the manifest of at most this length, seconds"""
     circular_shift: Share = 0.0
     """probability of rolling a crop's waveform by a random amount"""
+    trim: bool = False
+    """crops are taken from between a clip's first and last sound, unless that is shorter than a crop"""
     gain_db: NonNegative = 0.0
     """each view of ASiT is made louder or softer by up to this, dB"""
+    filter_db: NonNegative = 0.0
+    """each view of ASiT is coloured by a smooth curve over the bands, waves of up to this and of a half, a third and a
+    quarter of it, dB"""
     mix: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """each view of ASiT gets another clip of the batch added, with up to this share of the energy"""
     holdout: Share = 0.1

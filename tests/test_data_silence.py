@@ -4,6 +4,7 @@ import numpy as np
 import soundfile
 
 from asit_lab.data import load_manifest, measure_silence
+from asit_lab.data.silence import sounding
 
 
 def test_share_of_zeros_and_unreadable_clips(tmp_path):
@@ -23,3 +24,16 @@ def test_many_clips_are_measured_evenly_spread(tmp_path):
     shares, _ = measure_silence(load_manifest(f"folder:{tmp_path}"), most=5)
     assert np.isfinite(shares).sum() == 5
     assert np.isfinite(shares[[0, 19]]).all()
+
+
+def test_sounding_leaves_out_what_is_silent_at_both_ends():
+    wave = np.zeros(1000, np.float32)
+    wave[300:500] = 0.5
+    wave[400] = 0.0  # silence inside a sound belongs to it
+    wave[:300] = 5e-5  # what a codec leaves of silence
+    assert np.array_equal(sounding(wave, 10), wave[300:500])
+    assert np.array_equal(sounding(wave, 400), wave[300:700])  # a crop's length, where the clip has it
+    assert np.array_equal(sounding(wave, 900), wave[100:1000])
+    assert np.array_equal(sounding(wave, 5000), wave)
+    silent = np.zeros(1000, np.float32)
+    assert np.array_equal(sounding(silent, 10), silent)

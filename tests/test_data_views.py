@@ -211,3 +211,16 @@ def test_the_cache_keeps_to_its_limit():
 def test_overlap_note(synth, crop, words):
     note = views.overlap_note(config(f"data.crop_seconds={crop}"), synth, 2)
     assert note is None if words is None else words in note and note.endswith("data.crop_seconds=2.5")
+
+
+def test_trimmed_crops_lie_between_the_first_and_the_last_sound(tmp_path):
+    padded = np.concatenate([np.zeros(2 * RATE), np.full(2 * RATE, 0.5), np.zeros(4 * RATE)])
+    soundfile.write(tmp_path / "a.wav", padded, RATE, subtype="FLOAT")
+    manifest = load_manifest(f"folder:{tmp_path}")
+
+    def silent(*overrides):
+        """Share of silent samples in the crops of six steps."""
+        loader = make_loader(config("train.batch_size=8", *overrides), manifest, 2, stop=6)
+        return np.mean([float((batch.waves == 0).float().mean()) for batch in loader])
+
+    assert silent("data.trim=true") == 0 < silent()

@@ -189,9 +189,9 @@ def test_both_heads_are_named():
 
 
 def test_which_heads_are_watched():
-    assert [c.what for c in criteria(load_config("micro"))] == ["local head", "global head"]
-    assert criteria(load_config("micro", ["objective.weights={reconstruction: 1}"])) == []
-    assert criteria(load_config("micro", ["train.batch_size=4"])) == []  # the views of few clips are all alike
+    assert [c.what for c in criteria(load_config("asit-vit-s"))] == ["local head", "global head"]
+    assert criteria(load_config("asit-vit-s", ["objective.weights={reconstruction: 1}"])) == []
+    assert criteria(load_config("asit-vit-s", ["train.batch_size=4"])) == []  # the views of few clips are all alike
 
 
 # --- The watch, on runs ---------------------------------------------------------------------------------------------

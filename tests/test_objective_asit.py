@@ -344,9 +344,10 @@ def test_contrastive_loss_needs_a_second_clip():
         ASiT(config("data.mix=0.2", "train.batch_size=1", "mask.kinds={zeros: 1}"), CLIPS)
 
 
-def test_views_are_augmented_for_student_and_teacher_alike():
+@pytest.mark.parametrize("change", ["data.mix=0.3", "data.gain_db=6", "data.filter_db=6"])
+def test_views_are_augmented_for_student_and_teacher_alike(change):
     """What is reconstructed and what the teacher sees is the augmented view; the pictures are of the clip as it is."""
-    plain, changed = (ASiT(config(*extra), CLIPS) for extra in ((), ("data.mix=0.3", "data.gain_db=6")))
+    plain, changed = (ASiT(config(*extra), CLIPS) for extra in ((), (change,)))
     batch = batch_of()
     clean = plain.log_mel(batch)
     augmented = changed.augment(clean, batch.position, 0)

@@ -1,9 +1,22 @@
-"""How much of a data set is digital silence: samples that are exactly zero, padding as a rule."""
+"""Silence, padding as a rule: how much of a data set it is, and a clip without what of it stands at both ends."""
 
 import numpy as np
 
 from ..errors import InputError
 from .manifest import Manifest
+
+SOUND = 1e-4  # -80 dB of full scale: lossy codecs leave a little where there was nothing
+
+
+def sounding(wave: np.ndarray, least: int) -> np.ndarray:
+    """The stretch from the first to the last sample louder than -80 dB of full scale, at least `least` samples of the
+    clip where it has them: float [S] -> float [S']. Of a clip without any, all."""
+    loud = np.flatnonzero(np.abs(wave) > SOUND)
+    if not len(loud):
+        return wave
+    start, stop = int(loud[0]), int(loud[-1]) + 1
+    stop = min(len(wave), max(stop, start + least))
+    return wave[min(start, max(0, stop - least)) : stop]
 
 
 def measure_silence(manifest: Manifest, most: int = 400) -> tuple[np.ndarray, list[tuple[int, str]]]:

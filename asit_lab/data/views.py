@@ -21,6 +21,7 @@ from .. import random
 from ..config import RunConfig
 from ..errors import InputError
 from .manifest import Manifest, read_row
+from .silence import sounding
 
 WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
 TRIES = 20  # rows drawn in place of an unreadable one before giving up
@@ -115,7 +116,7 @@ class ViewDataset(Dataset):
         self.seed, self.views, self.batch_size = cfg.train.seed, views, cfg.train.batch_size
         self.rate, self.samples = cfg.features.sample_rate, cfg.crop_samples
         self.gap = round(cfg.data.max_gap_seconds * self.rate)
-        self.shift = cfg.data.circular_shift
+        self.shift, self.trim = cfg.data.circular_shift, cfg.data.trim
         share = self.batch_size // world
         self.positions = torch.arange(rank * share, (rank + 1) * share)
         table = manifest.table  # as plain lists: a pandas row costs more than a cached crop
@@ -192,6 +193,7 @@ class ViewDataset(Dataset):
         if wave is None:
             try:
                 wave = read_row(*self.rows[row], self.rate)
+                wave = sounding(wave, self.samples) if self.trim else wave
             except InputError as error:
                 self.unreadable[row] = str(error)
                 raise

@@ -16,7 +16,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..augment import change_level, mix
+from ..augment import change_colour, change_level, mix
 from ..config import RunConfig
 from ..data import Batch
 from ..errors import InputError
@@ -131,11 +131,14 @@ class ASiT(nn.Module):
         return self.front_end.normalise(fitted).unflatten(0, (self.views, -1))
 
     def augment(self, clean: Tensor, position: Tensor, step: int) -> Tensor:
-        """Change the level of each view and mix clips, as `data` says: [V, B, T, M], position int64 [B] -> the same."""
+        """Mix clips, colour each view and change its level, as `data` says: [V, B, T, M], position int64 [B] -> the
+        same."""
         data, scale = self.cfg.data, 2.0 * self.cfg.features.std
         keys = key(self.cfg.train.seed, step, self._view_positions(position.to(clean.device)), "augment")  # [V*B]
         if data.mix > 0:
             clean = mix(clean, keys, self._donors(keys, clean.shape[1]), data.mix, scale)
+        if data.filter_db > 0:
+            clean = change_colour(clean, keys, data.filter_db, scale)
         return change_level(clean, keys, data.gain_db, scale) if data.gain_db > 0 else clean
 
     def corrupt(self, clean: Tensor, position: Tensor, step: int) -> tuple[Tensor, Masks]:
