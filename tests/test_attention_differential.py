@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 import asit_lab
 from asit_lab.config import load_config
-from asit_lab.nn import ViT, build_attention
-from asit_lab.nn import attention as attention_module
+from asit_lab.nn import ViT, attention_blocks, build_attention
 from asit_lab.nn.attention import KINDS
 from asit_lab.settings import Model
 
@@ -64,9 +63,14 @@ def by_hand(module: nn.Module, x: torch.Tensor, kind: str, layer: int) -> torch.
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    """Four queries of nine at a time."""
-    monkeypatch.setattr(attention_module, "BLOCK", 4 * 3 * 9)
+def two_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch, two_threads):
+    """Five queries of nine, then four; two heads of three, then one."""
+    monkeypatch.setattr(attention_blocks, "BLOCK", 5 * 16)
 
 
 @pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])
@@ -102,6 +106,56 @@ def test_explicit_equals_the_other_paths_in_value_and_gradient(kind, path):
         if name == "qk.bias":  # softmax does not see the keys' biases: their gradient is rounding noise
             assert theirs[dim_k:].abs().max() < 1e-4 * scale
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(scale))
+
+
+@pytest.mark.parametrize("tokens", [9, 16, 17])
+@pytest.mark.parametrize("lam", [None, 0.3])
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_have_the_gradients_of_their_formula(tokens, lam):
+    """In double precision: queries, keys, values and the factor, whichever of them are asked for."""
+    parts = 3 if lam is None else 4
+    packed = [torch.randn(2, tokens, parts, 3, 4, dtype=torch.float64)]
+    if lam is not None:
+        packed.append(torch.randn(2, tokens, 1, 3, 6, dtype=torch.float64))
+        lam = torch.tensor(lam, dtype=torch.float64)
+    for asked in [(True, True)] if lam is None else [(True, True, True), (True, False, False), (False, True, True)]:
+        results = []
+        for attend in (attention_blocks.in_blocks, plain):
+            inputs = [
+                None if each is None else each.clone().requires_grad_(on)
+                for each, on in zip((*packed, lam), asked, strict=True)
+            ]
+            out = attend(inputs[:-1], 0.7, inputs[-1])
+            out.square().sum().backward()
+            results.append([out.detach(), *(each.grad for each in inputs if each is not None)])
+        for ours, theirs in zip(*results, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                assert theirs.abs().max() > 0
+                torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def plain(packed, scale, lam):
+    """What `in_blocks` says that it does."""
+    *qk, v = (part.transpose(1, 2) for each in packed for part in each.unbind(2))
+    half = len(qk) // 2
+    maps = [torch.softmax(scale * q @ k.mT, -1) for q, k in zip(qk[:half], qk[half:], strict=True)]
+    return ((maps[0] if lam is None else maps[0] - lam * maps[1]) @ v).transpose(1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_leave_out_what_is_no_token(kind):
+    """At sizes on both sides of a multiple of 16, with logits far below and above 0."""
+    for tokens in (1, 15, 16, 17):
+        explicit, blocks = build_attention(kind, 24, 3, "explicit"), build_attention(kind, 24, 3, "blocks")
+        with torch.no_grad():
+            first = explicit.qkv if kind == "softmax" else explicit.qk
+            first.bias.copy_(10.0 * torch.randn_like(first.bias))
+            blocks.load_state_dict(explicit.state_dict())
+            x = torch.randn(2, tokens, 24)
+            wanted, out = explicit(x)[0], blocks(x)[0]
+        assert out.isfinite().all()
+        torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", ["explicit", "fused", "blocks", "auto"])
@@ -167,6 +221,31 @@ def test_memory_grows_linearly_from_1024_tokens(kind, dtype):
         kept[tokens] = sum(sizes.values())
         assert max(sizes.values()) < tokens**2
     assert kept[2048] < 2.1 * kept[1024]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_gradients_of_blocks_are_as_exact_as_those_of_the_whole_map(kind, monkeypatch):
+    """However many blocks they are summed over."""
+    monkeypatch.setattr(attention_blocks, "BLOCK", 2 * 208)
+    x, gradients = torch.randn(1, 200, 24), {}
+    for path, dtype in (("explicit", torch.float32), ("explicit", torch.bfloat16), ("blocks", torch.bfloat16)):
+        torch.manual_seed(0)
+        module = build_attention(kind, 24, 3, path)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            out = module(x)[0]
+        out.float().square().sum().backward()
+        gradients[path, dtype] = torch.cat([p.grad.flatten() for p in module.parameters()])
+    wanted, whole, blocks = gradients.values()
+    assert 0 < (blocks - wanted).norm() < 1.5 * (whole - wanted).norm() < 0.05 * wanted.norm()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_blocks_work_in_does_not_grow():
+    for tokens in (1024, 4096, 65536):
+        values = torch.empty(1, tokens, 6, 64, device="meta")
+        assert attention_blocks._room(values, 3).numel() <= 3 * 2 * (attention_blocks.BLOCK + tokens)
+        blocks = attention_blocks._blocks(tokens)
+        assert [0, *(block.stop for block in blocks)] == [*(block.start for block in blocks), tokens]
 
 
 @pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])

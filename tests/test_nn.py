@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from asit_lab.errors import InputError
-from asit_lab.nn import DistillationHeads, ReconstructionHead, ViT, build_attention
+from asit_lab.nn import DistillationHeads, ReconstructionHead, ViT, attention_blocks, build_attention
 from asit_lab.nn import attention as attention_module
 from asit_lab.nn.heads import Projection, WeightNormLinear
 from asit_lab.nn.vit import PatchEmbed, drop_path, fit_positions, sincos_positions
@@ -42,7 +42,7 @@ def loud_weights(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("path", ["fused", "blocks"])
 def test_explicit_equals_the_other_paths_in_value_and_gradient(path, monkeypatch):
-    monkeypatch.setattr(attention_module, "BLOCK", 4 * 3 * 9)  # four queries at a time, and the ninth alone
+    monkeypatch.setattr(attention_blocks, "BLOCK", 5 * 16)  # five queries, then four
     explicit = loud_weights(build_attention("softmax", 24, 3, "explicit"))
     other = build_attention("softmax", 24, 3, path)
     other.load_state_dict(explicit.state_dict())
@@ -87,31 +87,35 @@ def test_maps_times_values_give_the_output(path):
     torch.testing.assert_close(module(x)[0], out, rtol=1e-4, atol=1e-5)
 
 
-def test_what_auto_means(monkeypatch):
+@pytest.mark.parametrize("kind", ["softmax", "asda"])
+def test_what_auto_means(kind, monkeypatch):
     called = []
-    for of, name in ((F, "scaled_dot_product_attention"), (attention_module, "checkpoint")):
+    for of, name in ((F, "scaled_dot_product_attention"), (attention_module, "in_blocks")):
         real = getattr(of, name)
         monkeypatch.setattr(of, name, lambda *a, _real=real, _name=name, **k: called.append(_name) or _real(*a, **k))
-    monkeypatch.setattr(attention_module, "WHOLE_MAP_BELOW_ON_CPU", 10)
-    kernel, blocks = {"scaled_dot_product_attention"}, {"checkpoint"}
+    monkeypatch.setattr(attention_module, "WHOLE_MAP_BELOW_FP32", 10)
+    monkeypatch.setattr(attention_module, "WHOLE_MAP_BELOW", 20)
+    kernel, blocks = {"scaled_dot_product_attention"}, {"in_blocks"}
     for path, tokens, dtype, wanted in [
         ("auto", 9, torch.float32, set()),
-        ("auto", 10, torch.float32, kernel),
-        ("auto", 9, torch.bfloat16, set()),
-        ("auto", 10, torch.bfloat16, blocks),
-        ("explicit", 10, torch.float32, set()),
+        ("auto", 10, torch.float32, kernel if kind == "softmax" else blocks),
+        ("auto", 19, torch.bfloat16, set()),
+        ("auto", 20, torch.bfloat16, blocks),
+        ("explicit", 20, torch.float32, set()),
         ("fused", 2, torch.bfloat16, kernel),
         ("blocks", 2, torch.float32, blocks),
     ]:
         called.clear()
-        module, x = build_attention("softmax", 24, 3, path), torch.randn(1, tokens, 24)
+        module, x = build_attention(kind, 24, 3, path), torch.randn(1, tokens, 24)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):  # what counts is what attention works in
             module(x)
         assert set(called) == wanted, (path, tokens, dtype)
         called.clear()
         module(x, maps=True)
         assert called == []
-    assert attention_module.choose_path("auto", torch.empty(1, 1, 2, 4, device="meta")) == "fused"
+    for softmaxes in (1, 2):  # on a GPU torch's kernel is always the fastest
+        there = torch.empty(1, 2, 3, 1, 4, device="meta")
+        assert attention_module.choose_path("auto", there, softmaxes) == "fused"
 
 
 def test_unknown_attention_lists_what_there_is():

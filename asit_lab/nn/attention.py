@@ -7,25 +7,18 @@ Shapes: B clips, N tokens (class token first), D width, H heads, d = D / H, e ch
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from .attention_blocks import in_blocks
 
-# Below this many tokens a CPU is fastest with the whole map (forward and backward, two cores: at 297 tokens 43 ms, 51
-# fused in fp32, and 24 to 61 in bf16; at 513 tokens 59 to 75 and 34 to 84). From it on memory may not grow with the
-# square of the tokens. In fp32 the fused kernel is then the faster one, too (2,049 tokens: 1,158 to 561 ms); in bf16
-# torch's kernel for CPUs takes up to twice the time of the whole map, and blocks come close to that. On GPUs the fused
-# kernel is always the fastest.
-WHOLE_MAP_BELOW_ON_CPU = 1000
-# Numbers in the map of one block of queries: with a third of it a pass takes 20 to 50 % longer, with twice it between
-# 4 % less and 15 % more (ASDA, bf16, 1,025 and 2,049 tokens, one core).
-BLOCK = 3_200_000
+# From so many tokens on a CPU never makes the whole map (in what attention works in; else WHOLE_MAP_BELOW). One softmax
+# in fp32 is then fastest in torch's kernel; everything else in blocks, the faster the more tokens.
+WHOLE_MAP_BELOW_FP32, WHOLE_MAP_BELOW = 500, 1000
 
 KINDS = ("softmax", "asda", "learned")
 PATHS = ("auto", "explicit", "fused", "blocks")
@@ -58,20 +51,18 @@ class SoftmaxAttention(nn.Module):
 
     def forward(self, x: Tensor, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
         """[B, N, D] -> [B, N, D] and, when `maps`, the attention [B, H, N, N]."""
-        q, k, v = split_heads(self.qkv(x), 3, self.heads)  # each [B, H, N, d]
-        seen, path = None, "explicit" if maps else choose_path(self.path, v)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, N, 3, H, d]
+        seen, path = None, "explicit" if maps else choose_path(self.path, qkv)
+        if path == "blocks":
+            return self.proj(in_blocks([qkv], self.scale).flatten(2)), None
+        q, k, v = heads_first(qkv)  # each [B, H, N, d]
         if path == "fused":
             mixed = fused(q, k, v, self.scale)
-        elif path == "blocks":
-            mixed = in_blocks(self._map, (q,), (k,), v)
         else:
-            attention = self._map(q, k)  # [B, H, N, N]
+            attention = softmax_map(q, k, self.scale)  # [B, H, N, N]
             mixed = attention.to(v.dtype) @ v
             seen = AttentionMaps(attention) if maps else None
         return self.proj(mixed.transpose(1, 2).flatten(2)), seen  # mixed [B, H, N, d]
-
-    def _map(self, q: Tensor, k: Tensor) -> Tensor:
-        return softmax_map(q, k, self.scale)
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, path={self.path}"
@@ -102,22 +93,21 @@ class DifferentialAttention(nn.Module):
 
     def forward(self, x: Tensor, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
         """[B, N, D] -> [B, N, D] and, when `maps`, both softmaxes, lam and their difference."""
-        q1, q2, k1, k2 = split_heads(self.qk(x), 4, self.heads)  # each [B, H, N, e]
-        (v,) = split_heads(self.v(x), 1, self.heads)  # [B, H, N, d]
-        lam, seen, path = self.lam(), None, "explicit" if maps else choose_path(self.path, v)
+        qk = self.qk(x).unflatten(-1, (4, self.heads, -1))  # [B, N, 4, H, e]
+        v = self.v(x).unflatten(-1, (1, self.heads, -1))  # [B, N, 1, H, d]
+        lam, seen, path = self.lam(), None, "explicit" if maps else choose_path(self.path, v, softmaxes=2)
+        if path == "blocks":
+            return self.proj(self.normalise(in_blocks([qk, v], self.scale, lam))), None
+        q1, q2, k1, k2, v = *heads_first(qk), *heads_first(v)  # each [B, H, N, e or d]
         if path == "fused":
             mixed = fused(q1, k1, v, self.scale) - lam * fused(q2, k2, v, self.scale)
-        elif path == "blocks":
-            mixed = in_blocks(lambda *qk: self._maps(*qk, lam).map, (q1, q2), (k1, k2), v)
         else:
-            seen = self._maps(q1, q2, k1, k2, lam)
-            mixed = seen.map.to(v.dtype) @ v
-            seen = seen if maps else None
+            first, second = softmax_map(q1, k1, self.scale), softmax_map(q2, k2, self.scale)  # [B, H, N, N]
+            attention = first - lam * second
+            mixed = attention.to(v.dtype) @ v
+            if maps:
+                seen = AttentionMaps(attention, first, second, torch.as_tensor(lam).to(first).view(1, 1, 1, 1))
         return self.proj(self.normalise(mixed.transpose(1, 2))), seen  # mixed [B, H, N, d]
-
-    def _maps(self, q1: Tensor, q2: Tensor, k1: Tensor, k2: Tensor, lam: float | Tensor) -> AttentionMaps:
-        first, second = softmax_map(q1, k1, self.scale), softmax_map(q2, k2, self.scale)
-        return AttentionMaps(first - lam * second, first, second, torch.as_tensor(lam).to(first).view(1, 1, 1, 1))
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, path={self.path}"
@@ -192,9 +182,9 @@ def build_attention(kind: str, dim: int, heads: int, path: str = "auto", layer: 
 # --- what the kinds share -------------------------------------------------------------------------------------------
 
 
-def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """[B, N, parts * H * e] -> parts of [B, H, N, e]."""
-    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+def heads_first(packed: Tensor) -> tuple[Tensor, ...]:
+    """[B, N, parts, H, e] -> parts of [B, H, N, e]."""
+    return tuple(part.transpose(1, 2) for part in packed.unbind(2))
 
 
 def softmax_map(q: Tensor, k: Tensor, scale: float) -> Tensor:
@@ -213,36 +203,13 @@ def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 
-def in_blocks(map_of: Callable[..., Tensor], queries: Sequence[Tensor], keys: Sequence[Tensor], v: Tensor) -> Tensor:
-    """Explicit attention over some queries of one clip at a time; the backward pass makes each map anew.
-
-    map_of: (*queries, *keys) -> map. queries, keys: each [B, H, N, e]; v: [B, H, N, d] -> [B, H, N, d].
-    """
-    heads, tokens = v.shape[1:3]
-    blocks = math.ceil(heads * tokens * tokens / BLOCK)
-    rows = math.ceil(tokens / blocks)  # about as many in each: keys are laid out for matmuls once a block
-
-    def block(v: Tensor, *qk: Tensor) -> Tensor:
-        return map_of(*qk).to(v.dtype) @ v
-
-    clips = []
-    for clip in range(len(v)):
-        k_and_v = [tensor[clip] for tensor in (v, *keys)]  # each [H, N, .]
-        parts = zip(*(q[clip].split(rows, dim=1) for q in queries), strict=True)
-        done = [
-            checkpoint(block, k_and_v[0], *part, *k_and_v[1:], use_reentrant=False, preserve_rng_state=False)
-            for part in parts
-        ]
-        clips.append(torch.cat(done, dim=1))
-    return torch.stack(clips)
-
-
-def choose_path(path: str, v: Tensor) -> str:
-    """The path that "auto" means for values v [B, H, N, d]; another one is what it says."""
+def choose_path(path: str, packed: Tensor, softmaxes: int = 1) -> str:
+    """The path that "auto" means for a projection [B, N, parts, H, d]; another one is what it says."""
     if path != "auto":
         return path
-    if v.device.type != "cpu":
+    if packed.device.type != "cpu":
         return "fused"
-    if v.shape[-2] < WHOLE_MAP_BELOW_ON_CPU:
+    fp32 = packed.dtype == torch.float32
+    if packed.shape[1] < (WHOLE_MAP_BELOW_FP32 if fp32 else WHOLE_MAP_BELOW):
         return "explicit"
-    return "fused" if v.dtype == torch.float32 else "blocks"
+    return "fused" if fp32 and softmaxes == 1 else "blocks"
