@@ -10,6 +10,7 @@ import soundfile
 from asit_lab.data import load_manifest
 from asit_lab.data import manifest as manifest_module
 from asit_lab.errors import InputError
+from asit_lab.evaluation.protocols import splits
 
 
 def write(path, seconds=0.5, rate=16000, channels=1):
@@ -39,6 +40,14 @@ def test_folder_takes_classes_from_sub_folders(classes):
     assert found.table["group"].tolist() == found.table["path"].tolist()
     assert len(found.bad) == 0 and found.table["fold"].isna().all() and found.table["split"].isna().all()
     assert found.read(1, 8000).shape == (4000,)
+
+
+def test_class_folders_behind_links(classes, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "kitten").symlink_to(classes / "cat")
+    (tmp_path / "links" / "puppy").symlink_to(classes / "dog")
+    (classes / "dog" / "round").symlink_to(tmp_path / "links")  # a circle
+    assert load_manifest(f"folder:{tmp_path / 'links'}").table["label"].tolist() == ["kitten", "kitten", "puppy"]
 
 
 def test_folder_without_classes(tmp_path):
@@ -92,7 +101,7 @@ def test_folder_without_audio(tmp_path):
         load_manifest(f"folder:{tmp_path}")
 
 
-@pytest.mark.parametrize("source", ["folder", "esc50", "speech_commands"])
+@pytest.mark.parametrize("source", ["folder", "esc50", "speech_commands", "speech_commands_v1"])
 def test_archive_instead_of_a_folder(tmp_path, source):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as packed:
         packed.writestr("cat/a.wav", b"x")
@@ -242,6 +251,18 @@ def test_esc50_with_a_column_missing(esc):
         load_manifest(f"esc50:{esc}")
 
 
+def test_esc50_with_a_fold_of_missing_clips(esc):
+    for file in (esc / "audio").glob("5-*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"none of the files of fold 5 can be used; .*5-104.*: no such file"):
+        load_manifest(f"esc50:{esc}")
+
+
+def test_esc50_with_clips_that_its_meta_file_does_not_name(esc):
+    write(esc / "audio" / "6-1-A-1.wav")
+    assert load_manifest(f"esc10:{esc}").notes[0].startswith("1 audio files in ")
+
+
 # --- Speech Commands --------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +311,8 @@ def test_twelve_classes(words):
         ends = {split: (rows["start"].min(), rows["start"].max() + 1) for split, rows in file.groupby("split")}
         spans = [ends[split] for split in ("train", "valid", "test") if split in ends]
         assert all(earlier[1] <= later[0] + 1e-9 for earlier, later in zip(spans, spans[1:], strict=False))
+    (split,) = splits(found.table)  # no recording is taken to be on both sides
+    assert len(split.test) == sum(count for (_, part), count in counts.items() if part == "test")
     row = int(silence.index[-1])
     assert found.read(row, 16000).shape == (16000,)
 

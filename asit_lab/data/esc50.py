@@ -49,6 +49,7 @@ def list_esc50(path: Path, source: str, only_esc10: bool = False) -> Listing:
     for column in COLUMNS:
         if column not in table.columns:
             raise InputError(f"{root / META}: column {column!r} is missing; present: {', '.join(table.columns)}")
+    listed_stems = {Path(name).stem for name in table["filename"]}
     if only_esc10:
         table = table[table["esc10"].str.lower() == "true"]
     if table.empty:
@@ -62,4 +63,6 @@ def list_esc50(path: Path, source: str, only_esc10: bool = False) -> Listing:
         listed = audio / row["filename"]
         file = listed if listed.is_file() else by_stem.get(listed.stem, listed)
         clips.append(Clip(str(file), row["category"], fold=int(row["fold"]), group=row["src_file"]))
-    return Listing(clips)
+    unlisted = len(set(by_stem) - listed_stems)
+    notes = [f"{unlisted} audio files in {audio} are not in {META} and are left out"] if unlisted else []
+    return Listing(clips, notes)

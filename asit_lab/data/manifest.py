@@ -15,8 +15,8 @@ import pandas as pd
 from .. import audio
 from ..config import resolve
 from ..errors import InputError
-from . import esc50, speech_commands, synth
-from .clips import Listing
+from . import audioset, esc50, labels, speech_commands, synth, voxceleb1
+from .clips import Clip, Listing
 from .download import Remote, download
 from .folder import list_folder
 from .scan import scan
@@ -28,6 +28,10 @@ SOURCES = {
     "esc10": "esc10[:PATH]",
     "speech_commands": "speech_commands[:PATH]",
     "speech_commands_v1": "speech_commands_v1[:PATH]",
+    "audioset": "audioset[:PATH]",
+    "audioset_20k": "audioset_20k[:PATH]",
+    "audioset_2m": "audioset_2m[:PATH]",
+    "voxceleb1": "voxceleb1[:PATH]",
 }
 
 
@@ -35,10 +39,12 @@ SOURCES = {
 class Manifest:
     """A data set as a table.
 
-    table columns: path (absolute; synth://SEED/INDEX for sounds made on the spot), label, fold (1, 2, ... or NA),
-    split (train, valid, test or NA), group (the source recording or speaker; the path where unknown), start and
-    seconds (the stretch of the file), sample_rate (Hz, of the file), channels.
+    table columns: path (absolute; synth://SEED/INDEX for sounds made on the spot), label (where `multi`, several
+    joined by ";", or none: ""), fold (1, 2, ... or NA), split (train, valid, test or NA), group (the source recording
+    or speaker; the path where unknown), start and seconds (the stretch of the file), sample_rate (Hz, of the file),
+    channels.
     bad: path and reason of the files that cannot be used, as found in their headers.
+    multi: a clip may have several labels. labels: the data set's own list of classes; None: those of the clips.
     """
 
     name: str
@@ -46,14 +52,41 @@ class Manifest:
     table: pd.DataFrame
     bad: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["path", "reason"]))
     notes: list[str] = field(default_factory=list)
+    multi: bool = False
+    labels: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
 
     @property
     def classes(self) -> list[str]:
-        """Labels in alphabetical order, without the empty one of unlabelled clips."""
-        return sorted(label for label in self.table["label"].unique() if label)
+        """The data set's own list of its classes, in its order, also of those without a clip; where it has none, the
+        labels of the clips in alphabetical order, without the empty one of unlabelled clips.
+        """
+        if self.labels is not None:
+            return list(self.labels)
+        found = (self._names(label) for label in self.table["label"].unique())
+        return sorted({name for names in found for name in names})
+
+    def targets(self, rows=None) -> np.ndarray:
+        """float32 [rows, classes]: 1 where a clip has the class, 0 elsewhere; an unlabelled clip has none.
+
+        rows: row numbers; None: all of them, which for AudioSet-2M are 4 GB.
+        Raises InputError for a label that is not among `classes`.
+        """
+        label = self.table["label"] if rows is None else self.table["label"].iloc[rows]
+        return labels.indicators(label, self.classes, self.multi)
+
+    def by_label(self) -> pd.DataFrame:
+        """The table with one row a clip and label: a clip of several appears once for each, one of none not at all.
+
+        Index: the row of the manifest.
+        """
+        each = self.table.assign(label=self.table["label"].map(self._names)).explode("label")
+        return each[each["label"].notna()]
+
+    def _names(self, label: str) -> list[str]:
+        return labels.split(label) if self.multi else [label] if label else []
 
     def subset(self, rows) -> "Manifest":
         """A manifest of some rows, renumbered from 0. rows: a boolean mask, or row numbers."""
@@ -99,12 +132,13 @@ def read_row(
 def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     """List a data source and read its headers.
 
-    spec: synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH].
+    spec: synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH],
+    audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH].
     Relative paths count from the project's root. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
-    is not there is downloaded to it.
+    is not there is downloaded to it where that is openly possible.
     segment_seconds: longer files become several rows of equal length, none longer than this.
     Raises InputError for an unknown source, a path that does not exist or holds no audio, a wrong list, or when no
-    file at all can be used.
+    file at all, or none of a fold or split, can be used.
     """
     kind, _, argument = spec.strip().partition(":")
     _check_kind(spec, kind)
@@ -117,11 +151,23 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     if table.empty:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in bad.head(3).itertuples(index=False))
         raise InputError(f"data source {spec!r}: none of its {len(bad)} files can be used: {reasons}")
+    _check_parts(spec, listing.clips, table, bad)
     notes = list(listing.notes)
     if len(bad):
         notes.append(f"{len(bad)} of {len(bad) + table['path'].nunique()} files cannot be used and are left out")
     name = Path(argument.rstrip("/")).name if kind == "folder" else kind
-    return Manifest(name, spec, table, bad, notes)
+    return Manifest(name, spec, table, bad, notes, listing.multi, listing.labels)
+
+
+def _check_parts(spec: str, clips: list[Clip], table: pd.DataFrame, bad: pd.DataFrame) -> None:
+    """Raise InputError for a fold or split whose files are all missing or unreadable: it would vanish unnoticed."""
+    for column in ("fold", "split"):
+        listed = {part: clip.path for clip in clips if (part := getattr(clip, column)) is not None}
+        for part in sorted(set(listed) - set(table[column].dropna().unique())):
+            reason = bad.set_index("path")["reason"][listed[part]]
+            raise InputError(
+                f"data source {spec!r}: none of the files of {column} {part} can be used; {listed[part]}: {reason}"
+            )
 
 
 def _check_kind(spec: str, kind: str) -> None:
@@ -148,21 +194,33 @@ def _list(kind: str, argument: str, spec: str) -> Listing:
     if kind == "folder":
         return list_folder(resolve(argument), spec)
     if kind in ("esc50", "esc10"):
-        path = resolve(argument) if argument else _found("esc50", esc50.REMOTE, also=kind)
+        path = resolve(argument) if argument else _found(kind, "esc50", remote=esc50.REMOTE)
         return esc50.list_esc50(path, spec, only_esc10=kind == "esc10")
+    if kind.startswith("audioset"):
+        kind = "audioset_20k" if kind == "audioset" else kind
+        path = resolve(argument) if argument else _found(kind, "audioset", how_to_get=audioset.HOW_TO_GET)
+        return audioset.list_audioset(path, spec, kind)
+    if kind == "voxceleb1":
+        path = resolve(argument) if argument else _found(kind, how_to_get=voxceleb1.HOW_TO_GET)
+        return voxceleb1.list_voxceleb1(path, spec)
     v1 = kind == "speech_commands_v1"
     remote = speech_commands.REMOTE_V1 if v1 else speech_commands.REMOTE_V2
-    path = resolve(argument) if argument else _found(kind, remote)
+    path = resolve(argument) if argument else _found(kind, remote=remote)
     return speech_commands.list_twelve(path, spec) if v1 else speech_commands.list_words(path, spec)
 
 
-def _found(name: str, remote: Remote, also: str | None = None) -> Path:
-    """The data set's folder below $ASIT_LAB_DATA, downloaded if it is not there. `also`: a name looked for first."""
+def _found(*names: str, remote: Remote | None = None, how_to_get: str = "") -> Path:
+    """The first folder of these names below $ASIT_LAB_DATA; else the last of them, downloaded.
+
+    Raises InputError where there is none and no `remote`: `how_to_get` says where the data set comes from.
+    """
     data = resolve(os.environ.get("ASIT_LAB_DATA") or "data")
-    for folder in (data / (also or name), data / name):
-        if folder.is_dir():
-            return folder
-    return download(remote, data / name)
+    for name in names:
+        if (data / name).is_dir():
+            return data / name
+    if remote is None:
+        raise InputError(f"{data / names[-1]} is not there. {how_to_get}; then give the folder: {names[0]}:PATH")
+    return download(remote, data / names[-1])
 
 
 def _hash(text: str) -> bytes:

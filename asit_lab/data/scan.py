@@ -1,14 +1,12 @@
 """From listed clips to the table of a manifest: headers are read, long files become several rows."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
-from ..audio import AudioInfo, info
-from ..errors import InputError
-from . import synth
+from ..audio import SHORTEST, AudioInfo
 from .clips import Clip
+from .headers import read_headers
 
 COLUMNS = ("path", "label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels")
 _TYPES = {
@@ -19,7 +17,7 @@ _TYPES = {
     "sample_rate": "int64",
     "channels": "int64",
 }
-_THREADS = 8  # headers are small reads: the time goes into waiting for the disk or the network
+_CUT_SLACK = 1.0  # s a file may be longer than its stretch and still hold nothing but that: cutting rounds up
 
 
 def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -27,13 +25,21 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
 
     Reads every header once, in threads.
     """
-    paths = list(dict.fromkeys(clip.path for clip in clips))
-    with ThreadPoolExecutor(_THREADS) as threads:
-        headers = dict(zip(paths, threads.map(_header, paths), strict=True))
-    usable = [clip for clip in clips if isinstance(headers[clip.path], AudioInfo)]
-    rows = [row for clip in usable for row in _rows(clip, headers[clip.path], segment_seconds)]
-    bad = [(path, header) for path, header in headers.items() if isinstance(header, str)]
-    return to_table(rows), pd.DataFrame(bad, columns=["path", "reason"])
+    headers = read_headers(list(dict.fromkeys(clip.path for clip in clips)))
+    bad = {path: header for path, header in headers.items() if isinstance(header, str)}
+    rows = []
+    for clip in clips:
+        if clip.path in bad:
+            continue
+        header = headers[clip.path]
+        first, total = _stretch(clip, header)
+        if total < SHORTEST:
+            bad[clip.path] = (
+                f"{header.seconds:g} s long, but {clip.start:g} to {clip.start + clip.seconds:g} s are listed"
+            )
+            continue
+        rows += _rows(clip, header, first, total, segment_seconds)
+    return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"])
 
 
 def to_table(rows: list[tuple]) -> pd.DataFrame:
@@ -41,21 +47,19 @@ def to_table(rows: list[tuple]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
 
 
-def _header(path: str) -> AudioInfo | str:
-    """The header, or why it cannot be used."""
-    try:
-        return synth.header(path) if path.startswith(synth.PREFIX) else info(path)
-    except InputError as error:
-        return str(error).removeprefix(f"{path}: ")
+def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:
+    """(start, length) in s of what the clip means of its file; the length is what the file has of it."""
+    if clip.start is None or (clip.maybe_cut and header.seconds <= clip.seconds + _CUT_SLACK):
+        return 0.0, header.seconds
+    left = header.seconds - clip.start
+    return clip.start, clip.seconds if clip.seconds <= left + 1e-6 else left
 
 
-def _rows(clip: Clip, header: AudioInfo, segment_seconds: float) -> list[tuple]:
+def _rows(clip: Clip, header: AudioInfo, first: float, total: float, segment_seconds: float) -> list[tuple]:
     """One row, or several of equal length, none longer than `segment_seconds`.
 
     Equal parts leave no short rest: 130 s at a limit of 60 s become three rows of 43.3 s.
     """
-    first = clip.start or 0.0
-    total = clip.seconds if clip.seconds is not None else header.seconds - first
     parts = max(1, math.ceil(total / segment_seconds - 1e-9))
     group = clip.group or clip.path
     return [

@@ -12,6 +12,7 @@ words, version 0.02 has 35. Two tasks:
 
 import hashlib
 import math
+from collections import Counter
 from pathlib import Path
 
 from ..audio import info
@@ -42,19 +43,31 @@ def list_words(path: Path, source: str) -> Listing:
     """
     root = find_root(path, "testing_list.txt", source)
     split_of = _official_splits(root, source)
-    clips = []
+    clips, listed = [], Counter()
     for folder in sorted(root.iterdir()):
         if not folder.is_dir() or folder.name == NOISE or folder.name.startswith("."):
             continue
         for file in audio_files(folder):
             speaker = file.name.split("_nohash_")[0]
             split = split_of.get(f"{folder.name}/{file.name}", "train")
+            listed[split] += 1
             clips.append(Clip(str(file), folder.name, split=split, group=speaker))
     if not clips:
         raise InputError(f"data source {source!r}: no folders of words with recordings in {root}")
     words = {clip.label for clip in clips}
     version, expected = ("v2", 35) if words & ONLY_V2 else ("v1", 30)
-    return Listing(clips, [f"Speech Commands {version}: {len(words)} of its {expected} words, {len(clips)} recordings"])
+    notes = [f"Speech Commands {version}: {len(words)} of its {expected} words, {len(clips)} recordings"]
+    for name, split in LISTS.items():
+        here, total = listed[split], sum(one == split for one in split_of.values())
+        if not here:
+            raise InputError(
+                f"data source {source!r}: none of the {total} recordings in {root / name} is there, so there is "
+                f"nothing to {'test on' if split == 'test' else 'validate on'}; the list and the recordings do not "
+                "belong together"
+            )
+        if here < total:
+            notes.append(f"{name}: {here:,} of {total:,} recordings are there")
+    return Listing(clips, notes)
 
 
 def list_twelve(path: Path, source: str) -> Listing:
@@ -66,8 +79,10 @@ def list_twelve(path: Path, source: str) -> Listing:
     if not wanted:
         raise InputError(f"data source {source!r}: none of the words {', '.join(TEN_WORDS)} in {root}")
     extras = {split: math.ceil(EXTRA_SHARE * sum(clip.split == split for clip in wanted)) for split in NOISE_SHARES}
-    clips = wanted + [clip for split, count in extras.items() for clip in _unknown(others, split, count)]
+    unknown = [clip for split, count in extras.items() for clip in _unknown(others, split, count)]
+    clips = wanted + unknown
     noise, notes = _noise_recordings(root), list(words.notes)
+    notes.append(f"class 'unknown': {len(unknown)} of the {len(others)} recordings of other words")
     for split, count in extras.items():
         clips += _silence(noise, split, count)
     if not noise:
@@ -81,7 +96,11 @@ def _official_splits(root: Path, source: str) -> dict[str, str]:
     for name, split in LISTS.items():
         if not (root / name).is_file():
             raise InputError(f"data source {source!r}: the official list {name} is missing in {root}")
-        splits.update((line.strip(), split) for line in (root / name).read_text().splitlines() if line.strip())
+        listed = {line.strip() for line in (root / name).read_text().splitlines() if line.strip()}
+        both = sorted(listed & splits.keys())
+        if both:
+            raise InputError(f"{root / name}: {both[0]} is in the other official list too")
+        splits.update(dict.fromkeys(listed, split))
     return splits
 
 
@@ -111,6 +130,6 @@ def _silence(noise: list[tuple[str, float]], split: str, count: int) -> list[Cli
     for place, (path, low, high) in enumerate(fitting):
         here = count // len(fitting) + (place < count % len(fitting))
         step = (high - low - 1.0) / max(1, here - 1)
-        group = f"{NOISE}/{Path(path).name}"
+        group = f"{NOISE}/{Path(path).name}/{split}"  # a split's stretch of it is no other's
         clips += [Clip(path, "silence", None, split, group, low + k * step, 1.0) for k in range(here)]
     return clips
