@@ -7,6 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-from-lock
 UV := $(BIN)/uv
 DEMO := runs/demo
+HEAR := .venv-hear
 LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra dev
 
 # A Python that the caller's shell points at must not leak into .venv.
@@ -21,7 +22,7 @@ export UV_SYSTEM_CERTS := true
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all lab lint format lock clean
+.PHONY: help env demo test test-all hear lab lint format lock clean
 
 help: ## Show this list
 	@echo "asit_lab: make TARGET"
@@ -53,6 +54,13 @@ test: env ## Run the default tests (under three minutes)
 
 test-all: env ## Run every test: the default ones, the slow ones, the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or notebook or not slow"
+
+hear: env ## Check the HEAR interface by its public validator (TensorFlow, in .venv-hear; about 7 GB)
+	@test -x $(HEAR)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(HEAR)
+	$(UV) pip install --quiet --python $(HEAR)/bin/python -r tests/hear-requirements.txt -e .
+	rm -rf $(HEAR)/run
+	ASIT_LAB_HOME="$(CURDIR)" $(HEAR)/bin/asit-lab pretrain --preset smoke --out $(HEAR)/run
+	TF_CPP_MIN_LOG_LEVEL=3 $(HEAR)/bin/hear-validator asit_lab.evaluation.hear --model "$(CURDIR)/$(HEAR)/run"
 
 lab: env ## Open JupyterLab in notebooks/
 	$(BIN)/asit-lab lab

@@ -20,6 +20,8 @@ _LAZY = {
     "Encoder": "encoder",
     "load_encoder": "encoder",
     "open_encoder": "encoder",
+    "evaluation": "evaluation",
+    "finetune": "evaluation.finetune",
     "probe": "evaluation.probe",
     "zoo": "zoo",
 }
@@ -31,7 +33,7 @@ def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module 'asit_lab' has no attribute {name!r}")
     module = import_module(f".{_LAZY[name]}", __name__)
-    return module if name == "zoo" else getattr(module, name)
+    return module if _LAZY[name] == name else getattr(module, name)
 
 
 def __dir__():

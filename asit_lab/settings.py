@@ -67,7 +67,7 @@ class Features(Section):
 
 class Data(Section):
     source: str = "synth"
-    """data set: synth[:CLIPS], folder:PATH, esc50:PATH, esc10:PATH, speech_commands:PATH"""
+    """data set: synth[:CLIPS], folder:PATH, esc50:PATH, esc10:PATH, speech_commands:PATH, audioset_20k:PATH, ..."""
     crop_seconds: Annotated[float, Field(gt=0)] = 6.0
     """length of a crop (a view), seconds"""
     max_gap_seconds: NonNegative = 10.0

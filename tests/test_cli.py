@@ -52,7 +52,7 @@ def test_version_and_help_from_a_shell():
 @pytest.mark.parametrize(
     "of",
     ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"]
-    + ["runs", "runs list", "runs compare"],
+    + ["runs", "runs list", "runs compare", "finetune", "evaluate", "starts", "embed"],
 )
 def test_every_command_has_help(command, of):
     status, out, err = command(*of.split(), "--help")
@@ -301,6 +301,47 @@ def test_only_a_finished_run_is_a_success(command, monkeypatch, tmp_path, state,
     status, out, _ = command("pretrain", "--preset", "smoke", "--out", tmp_path, "--json")
     assert status == expected
     assert json.loads(out) == {"dir": str(tmp_path), "status": state, "last": {"step": 10, "loss": None}}
+
+
+def test_evaluate_names_encoders(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    arguments = ["--data", "synth:40", "--protocol", "knn", "--out", tmp_path / "out"]
+    status, out, err = command("evaluate", "mine=smoke", "micro-asda", *arguments, "--json")
+    assert status == 0, err
+    table = json.loads(out)["table"]
+    assert [row["encoder"] for row in table] == ["mine", "micro-asda", "mean+std log-mel"]  # both are untrained
+    assert (tmp_path / "out/table.csv").is_file()
+    status, out, err = command("evaluate", "smoke", "smoke", *arguments)
+    assert (status, out) == (2, "") and "two of smoke, smoke have one name; give them as NAME=ENCODER" in err
+
+
+@pytest.mark.slow
+def test_finetune_and_starts(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    arguments = ["--data", "synth:40", "--recipe", "smoke", "--out", tmp_path / "out"]
+    status, out, err = command("finetune", "smoke", *arguments, "--fold", "2")
+    assert status == 0, err
+    assert "fold 2" in out and "fold 1" not in out and f"finished: {tmp_path / 'out'}" in out
+    arguments[-1] = tmp_path / "starts"
+    status, out, err = command("starts", "--preset", "smoke", "-s", "train.steps=2", *arguments, "--json")
+    assert status == 0, err
+    assert [row["encoder"] for row in json.loads(out)["table"]] == ["scratch", "pretrained"]
+
+
+def test_embed_writes_a_table_of_vectors(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).standard_normal(20000 + 999 * i) / 9, 16000)
+    (tmp_path / "torn.wav").write_bytes(b"RIFF")
+    files = ["0.wav", "1.wav", "torn.wav"]  # as a shell makes them of a pattern where it stands
+    status, out, err = command("embed", *files, "--encoder", "smoke", "--out", tmp_path / "x.parquet", "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["files"] == 2 and "torn.wav" in found["skipped"][0]["skipped"]
+    table = pd.read_parquet(tmp_path / "x.parquet")
+    assert list(table.columns[:3]) == ["path", "seconds", "d0"] and len(table) == 2
 
 
 def test_probe_of_what_is_no_model(command, tmp_path):

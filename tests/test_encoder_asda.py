@@ -7,6 +7,7 @@ import torch
 from asit_lab import Encoder, InputError, load_config, load_encoder
 from asit_lab.data.synth import render
 from asit_lab.encoder import open_encoder
+from asit_lab.encoder.prediction import covering_masks, window_errors
 from asit_lab.objectives import asda, build_objective
 from asit_lab.objectives.losses import frame_loss
 from asit_lab.training.checkpoint import save_snapshot
@@ -114,7 +115,7 @@ def test_masks_come_from_the_seed_alone(enc, waves):
 def test_one_mask_a_round_is_enough_rounds(waves):
     """With a single mask a clip, masks are drawn until each patch was hidden."""
     enc = made("asda.clones=1", "asda.visible=0.5")
-    visible, hidden = enc._covering_masks((6, 4), torch.tensor([1, 2]))
+    visible, hidden = covering_masks(enc.config, (6, 4), torch.tensor([1, 2]))
     rounds = len(hidden) // 2
     assert rounds > 1 and visible.shape == (2 * rounds, 12)
     by_clip = hidden.unflatten(0, (2, rounds))
@@ -129,7 +130,10 @@ def test_the_last_window_reaches_back(waves):
     everything = torch.ones(10, 4, dtype=torch.bool)  # all hidden: nothing is drawn
     error = enc.prediction_error(waves[:, : round(1.7 * RATE)], RATE, mask=everything)
     keys = torch.zeros(2, dtype=torch.int64)
-    first, last = (enc._window_errors(clean, slice(at, at + 6), everything[:6], keys)[0] for at in (0, 4))
+    parts = (enc.backbone, enc.student, enc.decoder, enc.config)
+    windows = (clean[:, 16 * at : 16 * at + 96] for at in (0, 4))
+    with torch.no_grad():
+        first, last = (window_errors(*parts, window, everything[:6], keys)[0] for window in windows)
     torch.testing.assert_close(error[:, :4], first[:, :4])
     torch.testing.assert_close(error[:, 4:6], (first[:, 4:] + last[:, :2]) / 2)
     torch.testing.assert_close(error[:, 6:], last[:, 2:])

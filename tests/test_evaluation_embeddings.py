@@ -1,4 +1,6 @@
-"""Embedding a data set: right rows, every clip decoded once, unreadable ones left out and listed."""
+"""Embedding a data set: right rows, every clip decoded once, unreadable ones left out, and what is kept on disk."""
+
+import os
 
 import numpy as np
 import pytest
@@ -9,17 +11,19 @@ from asit_lab import load_config
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
 from asit_lab.errors import InputError
-from asit_lab.evaluation.embeddings import (
-    embed_clips,
-    embed_manifest,
-    encoder_embedder,
-    log_mel_embedder,
-    log_mel_statistics,
-)
+from asit_lab.evaluation import cache
+from asit_lab.evaluation.embeddings import Embedder, embed_clips, encoder_embedder, log_mel_embedder
 from asit_lab.features import LogMel
 from asit_lab.settings import Features
 
 RATE = 16000
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """The project's root, where embeddings are kept."""
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -27,11 +31,20 @@ def manifest(tmp_path):
     """Six clips of two lengths in two classes."""
     generator = np.random.default_rng(0)
     for i in range(6):
-        folder = tmp_path / "ab"[i % 2]
-        folder.mkdir(exist_ok=True)
+        folder = tmp_path / "clips" / "ab"[i % 2]
+        folder.mkdir(exist_ok=True, parents=True)
         wave = 0.1 * generator.standard_normal(RATE if i % 3 else RATE // 2)
         soundfile.write(folder / f"{i}.wav", wave, RATE)
-    return load_manifest(f"folder:{tmp_path}")
+    return load_manifest(f"folder:{tmp_path / 'clips'}")
+
+
+@pytest.fixture
+def read(manifest, monkeypatch):
+    """(row, rate) of every clip that is decoded."""
+    read = []
+    inner = type(manifest).read
+    monkeypatch.setattr(type(manifest), "read", lambda self, i, rate: read.append((i, rate)) or inner(self, i, rate))
+    return read
 
 
 def damage(manifest, row: int) -> str:
@@ -42,38 +55,39 @@ def damage(manifest, row: int) -> str:
     return path
 
 
+def smoke(seed: int = 0, **changes) -> Encoder:
+    return Encoder.random(load_config("smoke", [f"{name}={value}" for name, value in changes.items()]), seed=seed)
+
+
 def test_log_mel_statistics_are_those_of_each_clip(manifest):
-    found, rows = log_mel_statistics(manifest, mel_bins=40)
-    assert rows.tolist() == list(range(6)) and found.dtype == np.float32 and found.shape == (6, 80)
+    embedder = log_mel_embedder(40, RATE)
+    found = embed_clips(manifest, [embedder])
+    vectors = found.features[embedder.name]
+    assert found.rows.tolist() == list(range(6)) and vectors.dtype == np.float32 and vectors.shape == (6, 80)
     front_end = LogMel.from_config(Features(sample_rate=RATE, mel_bins=40))
-    for row in rows:
+    for row in found.rows:
         raw = front_end(torch.from_numpy(manifest.read(row, RATE))[None])[0].numpy()
-        np.testing.assert_allclose(found[row], [*raw.mean(0), *raw.std(0)], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(vectors[row], [*raw.mean(0), *raw.std(0)], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_encoder_embeddings_do_not_depend_on_the_batch(manifest, batch_size):
-    enc = Encoder.random(load_config("smoke"), seed=3)
-    found, rows = embed_manifest(enc, manifest, pool="class", batch_size=batch_size)
-    expected = [enc.embed(manifest.read(row, RATE), RATE, pool="class")[0].numpy() for row in rows]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    enc = smoke(3)
+    found = embed_clips(manifest, [encoder_embedder(enc, "x")], batch_size=batch_size, keep=False).features["x"]
+    depth, width = enc.config.model.depth, enc.config.model.width
+    assert found.shape == (6, depth + 1, 3, width) and found.dtype == np.float32
+    for place, pool in ((0, "class"), (1, "mean")):
+        expected = [enc.embed(manifest.read(row, RATE), RATE, pool=pool)[0].numpy() for row in range(6)]
+        np.testing.assert_allclose(found[:, -1, place], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_clips_are_read_once_for_all_embedders_of_a_rate(manifest, monkeypatch):
-    read = []
-    inner = type(manifest).read
-    monkeypatch.setattr(type(manifest), "read", lambda self, i, rate: read.append((i, rate)) or inner(self, i, rate))
-    enc = Encoder.random(load_config("smoke"))
-    embedders = [encoder_embedder(enc, "mean", "a"), encoder_embedder(enc, "class", "b"), log_mel_embedder(20)]
+def test_clips_are_read_once_for_all_embedders_of_a_rate(manifest, read):
+    embedders = [encoder_embedder(smoke(), "a"), encoder_embedder(smoke(1), "b"), log_mel_embedder(20)]
     found = embed_clips(manifest, embedders)
     assert sorted(read) == [(i, RATE) for i in range(6)]
-    assert {name: x.shape for name, x in found.features.items()} == {
-        "a": (6, 48),
-        "b": (6, 48),
-        "mean+std log-mel": (6, 40),
-    }
+    assert list(found.features) == ["a", "b", "mean+std log-mel"]
     read.clear()
-    embed_clips(manifest, [log_mel_embedder(20), log_mel_embedder(20, sample_rate=8000)])
+    embed_clips(manifest, [log_mel_embedder(20), log_mel_embedder(20, sample_rate=8000)], keep=False)
     assert sorted(read) == sorted((i, rate) for i in range(6) for rate in (RATE, 8000))
 
 
@@ -85,7 +99,145 @@ def test_unreadable_clips_are_left_out_and_listed(manifest, caplog):
     assert "1 of 6 clips left out" in caplog.text and path in caplog.text
 
 
+def test_a_clip_an_embedder_refuses_costs_no_other_clip(manifest):
+    def embed(waves):
+        if any(len(wave) < RATE for wave in waves):
+            raise InputError("too short for me")
+        return torch.stack([wave[:3] for wave in waves])
+
+    found = embed_clips(manifest, [Embedder("picky", RATE, embed), log_mel_embedder(20)], batch_size=6)
+    short = [row for row in range(6) if manifest.table["seconds"].iloc[row] < 1]
+    assert len(short) == 2 and found.rows.tolist() == [row for row in range(6) if row not in short]
+    assert found.skipped == [(manifest.table["path"].iloc[row], "too short for me") for row in short]
+    assert [len(one) for one in found.features.values()] == [4, 4]
+
+
 def test_no_readable_clip_is_an_error(manifest):
     paths = [damage(manifest, row) for row in range(6)]
     with pytest.raises(InputError, match=f"none of its 6 clips can be embedded: {paths[0]}"):
-        log_mel_statistics(manifest)
+        embed_clips(manifest, [log_mel_embedder()])
+
+
+# --- Kept on disk ---------------------------------------------------------------------------------------------------
+
+
+def test_equal_encoder_data_and_config_are_found_again(manifest, read, home):
+    first = embed_clips(manifest, [encoder_embedder(smoke(), "a")])
+    assert len(read) == 6 and len(list((home / "data/embeddings").iterdir())) == 1
+    manifest.table["label"] = "other"  # labels are not what vectors follow from
+    again = embed_clips(manifest, [encoder_embedder(smoke(), "another name")])
+    assert len(read) == 6
+    np.testing.assert_array_equal(again.features["another name"], first.features["a"])
+    assert again.rows.tolist() == first.rows.tolist()
+
+
+def test_only_what_is_not_kept_is_made(manifest, read):
+    embed_clips(manifest, [encoder_embedder(smoke(), "a")])
+    calls = []
+    known = encoder_embedder(smoke(), "a")
+    known = Embedder("a", RATE, lambda waves: calls.append(waves), known.identity)
+    found = embed_clips(manifest, [known, log_mel_embedder(20)])
+    assert not calls and [len(one) for one in found.features.values()] == [6, 6]
+
+
+def _weights(enc, manifest):
+    enc.backbone.cls_token.data[0, 0, 0] += 1e-3
+
+
+def _size(enc, manifest):
+    path = manifest.table["path"].iloc[3]
+    before = os.stat(path)
+    wave, rate = soundfile.read(path)
+    soundfile.write(path, wave[:-1], rate)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _time(enc, manifest):
+    path = manifest.table["path"].iloc[3]
+    before = os.stat(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def _stretch(enc, manifest):
+    manifest.table.loc[3, "start"] = 0.1
+    manifest.table.loc[3, "seconds"] -= 0.1
+
+
+def _order(enc, manifest):
+    manifest.table = manifest.table.iloc[::-1].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("change", [_weights, _size, _time, _stretch, _order])
+def test_other_weights_or_data_are_not_found(manifest, read, change):
+    enc = smoke()
+    embed_clips(manifest, [encoder_embedder(enc, "a")])
+    change(enc, manifest)
+    read.clear()
+    found = embed_clips(manifest, [encoder_embedder(enc, "a")]).features["a"]
+    assert len(read) == 6
+    np.testing.assert_array_equal(found, embed_clips(manifest, [encoder_embedder(enc, "a")], keep=False).features["a"])
+
+
+@pytest.mark.parametrize(
+    "setting, found", [("features.mean=-3", False), ("data.crop_seconds=0.5", False), ("optim.rate=0.5", True)]
+)
+def test_only_configuration_that_shapes_the_vectors_counts(manifest, setting, found):
+    name, value = setting.split("=")
+    enc, other = smoke(), smoke(**{name: value})
+    if not found and name == "data.crop_seconds":
+        assert enc.config.input_frames != other.config.input_frames
+    else:
+        assert all(torch.equal(a, b) for a, b in zip(enc.parameters(), other.parameters(), strict=True))
+    files = [cache.file_of(cache.fingerprint(one), RATE, manifest) for one in (enc, other)]
+    assert (files[0] == files[1]) is found
+
+
+def test_another_version_of_the_package_is_not_found(manifest, monkeypatch):
+    before = cache.file_of("x", RATE, manifest)
+    assert cache.file_of("x", RATE, manifest) == before
+    assert cache.file_of("x", 8000, manifest) != before and cache.file_of("y", RATE, manifest) != before
+    monkeypatch.setattr(cache, "__version__", "0.0.0")
+    assert cache.file_of("x", RATE, manifest) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "_code", lambda: "changed in one's own copy")
+    assert cache.file_of("x", RATE, manifest) != before
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "other"])
+def test_a_damaged_file_is_made_again(manifest, read, home, caplog, how):
+    expected = embed_clips(manifest, [log_mel_embedder(20)]).features
+    (path,) = (home / "data/embeddings").iterdir()
+    whole = path.read_bytes()
+    flipped = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]
+    path.write_bytes({"cut": whole[:-100], "flipped": flipped, "empty": b"", "other": b"no safetensors" * 9}[how])
+    read.clear()
+    found = embed_clips(manifest, [log_mel_embedder(20)]).features
+    np.testing.assert_array_equal(found["mean+std log-mel"], expected["mean+std log-mel"])
+    assert len(read) == 6 and str(path) in caplog.text and "made again" in caplog.text
+    assert path.read_bytes() == whole
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(manifest, home, caplog):
+    home.mkdir()
+    (home / "data").write_text("a file where the folder should be")
+    found = embed_clips(manifest, [log_mel_embedder(20)])
+    assert len(found.rows) == 6 and "cannot be kept" in caplog.text
+
+
+def test_clips_that_could_not_be_read_are_tried_again(manifest, read, monkeypatch):
+    working = type(manifest).read
+
+    def failing(self, i, rate):
+        if i == 2:
+            raise InputError("the disk is away")
+        return working(self, i, rate)
+
+    monkeypatch.setattr(type(manifest), "read", failing)
+    assert embed_clips(manifest, [log_mel_embedder(20)]).rows.tolist() == [0, 1, 3, 4, 5]
+    monkeypatch.setattr(type(manifest), "read", working)
+    read.clear()
+    assert embed_clips(manifest, [log_mel_embedder(20)]).rows.tolist() == list(range(6))
+    assert read == [(2, RATE)]
+    read.clear()
+    embed_clips(manifest, [log_mel_embedder(20)])
+    assert not read

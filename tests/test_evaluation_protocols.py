@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from asit_lab.errors import InputError
-from asit_lab.evaluation.protocols import groups_of, inner_splits, splits
+from asit_lab.evaluation.protocols import gaps, groups_of, inner_splits, splits, strata_of
 
 
 def table(labels, fold=None, split=None, group=None) -> pd.DataFrame:
@@ -81,7 +81,11 @@ def test_a_recording_in_train_and_valid_is_named():
         (table(list("abab"), fold=[1, None, 2, 2]), "1 of 4 clips have no fold .first: clip1.wav"),
         (table(list("abab"), split=["train", "train", "valid", "valid"]), "no clip has split 'test'"),
         (table(list("abab"), split=["test", "test", "valid", "valid"]), "no clip has split 'train'"),
-        (table(list("aabb"), fold=[1, 2, 2, 2]), "fold 2: training has no clip of class 'b'"),
+        (table(list("aabb"), fold=[1, 2, 2, 2]), "fold 2: training has no clip of class 'b', which is in test .clip2"),
+        (table(list("abcab"), fold=[1, 1, 1, 2, 2]), "fold 1: training has no clip of class 'c'"),  # one clip a class
+        (table(list("ababc"), split=["train", "train", "test", "test", "test"]), "no clip of class 'c', .*clip4.wav"),
+        (table(list("ababc"), split=["train", "train", "test", "test", "valid"]), "'c', which is in valid .clip4.wav"),
+        (table(list("ababab"), fold=[1, 1, 2, 2, 4, 4]), "fold 3 has no clip, though there are folds 1 to 4"),
         (table(list("aab"), group=["x", "y", "z"]), "class 'b' comes from one source recording only"),
     ],
 )
@@ -98,3 +102,36 @@ def test_inner_splits_keep_recordings_together():
     assert sorted(np.concatenate([check for _, check in found])) == list(range(24))
     assert all(not set(groups[fit]) & set(groups[check]) for fit, check in found)
     assert inner_splits(labels, np.array(["one"] * 24, dtype=object)) == []
+
+
+# --- Several labels a clip ------------------------------------------------------------------------------------------
+
+
+def test_several_labels_or_none_are_no_fault_where_clips_may_have_them():
+    data = table(["a;b", "", "b", "a", "c", "a;c"], split=["train"] * 3 + ["test"] * 3)
+    (found,) = splits(data, multi=True)
+    assert found.train.tolist() == [0, 1, 2] and found.test.tolist() == [3, 4, 5]
+    assert gaps(data, [found], multi=True) == [
+        "no test clip of class 'b': the score says nothing of it",
+        "test: training has no clip of class 'c', which is tested",
+    ]
+    with pytest.raises(InputError, match="classes found: a; a probe needs at least two"):
+        splits(table(["a", "", "a", ""], fold=[1, 1, 2, 2]), multi=True)
+
+
+def test_folds_of_several_labels_are_balanced_by_the_rarest():
+    labels = ["a;rare" if i % 10 == 0 else "a;b" if i % 2 else "b" for i in range(50)]
+    assert strata_of(np.array(labels, dtype=object), True).tolist() == [
+        "rare" if i % 10 == 0 else "a" if i % 2 else "b" for i in range(50)
+    ]
+    assert strata_of(np.array(["", "a"], dtype=object), True).tolist() == ["", "a"]
+    found = splits(table(labels), multi=True)
+    assert len(found) == 5
+    assert all(sum("rare" in labels[row] for row in one.test) == 1 for one in found)
+
+
+def test_what_is_never_tested_is_told():
+    data = table(list("ababc"), split=["train", "train", "test", "test", "train"])
+    assert gaps(data, splits(data)) == ["no test clip of class 'c': the score says nothing of it"]
+    data = table(list("abab"), fold=[1, 1, 2, 2])
+    assert gaps(data, splits(data)) == []

@@ -16,7 +16,7 @@ LAYERS = (
     ("objectives",),
     ("training",),
     ("encoder", "zoo"),
-    ("evaluation",),
+    ("evaluation", "hub"),
     ("widgets", "batch", "report"),
     ("printing",),
     ("cli",),
@@ -106,7 +106,8 @@ def test_the_check_itself(file, source, found):
 WITHOUT = """
 import importlib, pkgutil, sys
 
-BLOCKED = ("matplotlib IPython ipywidgets ipykernel jupyter notebook nbformat nbclient nbconvert papermill traitlets "
+BLOCKED = ("huggingface_hub pyarrow "
+           "matplotlib IPython ipywidgets ipykernel jupyter notebook nbformat nbclient nbconvert papermill traitlets "
            "librosa sklearn scikit_learn scipy pooch dask distributed tensorboard numba").split()
 
 def blocked(name):

@@ -76,7 +76,12 @@ def printed(cell) -> str:
 
 
 def test_every_notebook_is_run_by_a_test():
-    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == ["compare_attention", "inspect_data", "pretrain"]
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == [
+        "compare_attention",
+        "evaluate",
+        "inspect_data",
+        "pretrain",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.rglob("*.ipynb")), ids=lambda path: path.stem)
@@ -92,7 +97,7 @@ def test_notebooks_in_git_are_bare(path):
     assert len(tagged) == 1 and tagged[0] is code[0]
     namespace: dict = {}
     exec(tagged[0].source, {"__builtins__": {}}, namespace)  # noqa: S102  no names, no calls: literals
-    assert {"data", "seed", "out"} <= set(namespace)
+    assert {"data", "out"} <= set(namespace) and {"seed", "seeds"} & set(namespace)
     assert all(isinstance(value, str | int | float | bool) for value in namespace.values())
 
 
@@ -264,6 +269,30 @@ def test_compare_attention_says_what_is_wrong(tmp_path):
     notebook = NOTEBOOKS / "compare_attention.ipynb"
     done = papermill(notebook, tmp_path, "run_a", "smoke", "run_b", "smokey", "data", "synth:10")
     assert done.returncode != 0 and "smokey: no such run, snapshot or preset" in done.stderr
+
+
+# --- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(pretrained, tmp_path):
+    """A run beside its untrained architecture, frozen and fine-tuned; class by class; a map."""
+    _, run, _ = pretrained
+    parameters = ["encoder", str(run.dir), "data", "synth:40", "protocols", "knn finetune", "recipe", "smoke"]
+    notebook = executed(NOTEBOOKS / "evaluate.ipynb", tmp_path / "here", *parameters, "out", str(tmp_path / "out"))
+    assert "40 clips of 10 classes; encoder: smoke, step 4" in printed(cell_with(notebook, "zoo.open_source("))
+    for text in ("figures.dataset(", "scores_figure(", "per_class_figure(", "confusion_figure(", "embedding_map("):
+        found = pictures(cell_with(notebook, text))
+        assert len(found) == 1 and is_picture(found[0]), text
+    kinds = cell_with(notebook, "result.findings").outputs[0].data["text/plain"]
+    assert "pretraining clip" in kinds  # without labels, so a note
+    rows = json.loads((tmp_path / "out/result.json").read_text())["results"]
+    knn = ["encoder", "encoder, untrained", "mean+std log-mel"]
+    assert [row["encoder"] for row in rows] == [*knn, "encoder", "encoder, untrained"]
+    assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["finetune smoke"] * 2
+    saved = sorted(path.name for path in (tmp_path / "out/figures").iterdir())
+    assert saved == sorted(
+        f"{name}.{kind}" for name in ("classes", "confusion", "map", "scores") for kind in ("pdf", "png")
+    )
 
 
 # --- own recordings -------------------------------------------------------------------------------------------------

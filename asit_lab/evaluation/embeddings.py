@@ -1,6 +1,6 @@
-"""Clip embeddings of a whole data set: every clip is decoded once and given to all embedders.
+"""Embeddings of a whole data set: every clip goes through an encoder once, for all its layers and ways of pooling.
 
-X is float32 [clips, dim]; `rows` are the manifest's row positions of those clips, because unreadable ones are left out.
+`rows` are the manifest's row positions of the clips that have vectors, because unreadable ones are left out.
 """
 
 import logging
@@ -15,107 +15,111 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from ..features import LogMel
 from ..settings import Features
+from . import cache
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """Something that turns a batch of waveforms into one vector a clip."""
+    """Something that turns clips into vectors."""
 
     name: str
     sample_rate: int
     """Hz of the waveforms it takes"""
-    embed: Callable[[Tensor], Tensor]
-    """float32 [batch, samples] -> [batch, dim]"""
+    embed: Callable[[list[Tensor]], Tensor]
+    """clips float32 [samples], of any lengths -> float32 [clips, dim] or [clips, layers, 3, D], see `Encoder.pooled`"""
+    identity: str = ""
+    """what its vectors follow from besides the audio, for keeping them; empty: they are not kept"""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of the clips that every embedder could take."""
+    """Vectors of the clips that every embedder could take."""
 
     features: dict[str, np.ndarray]
-    """name of the embedder -> float32 [clips, dim]"""
+    """name of the embedder -> float32 [clips, dim] or [clips, layers, 3, D]"""
     rows: np.ndarray
     """int64 [clips], row positions in the manifest"""
     skipped: list[tuple[str, str]]
     """(path, reason) of the clips left out"""
 
 
-def encoder_embedder(enc, pool: str = "mean+std", name: str | None = None) -> Embedder:
-    """An asit_lab.Encoder (its teacher) with a way of pooling its tokens: "mean", "class" or "mean+std"."""
+def encoder_embedder(enc, name: str | None = None) -> Embedder:
+    """An asit_lab.Encoder (its teacher): class token, mean and deviation of the patches in every layer."""
     rate = enc.config.features.sample_rate
-    return Embedder(name or enc.name, rate, lambda wave: enc.embed(wave, rate, pool=pool))
+    return Embedder(name or enc.name, rate, lambda waves: enc.pooled(waves, rate), cache.fingerprint(enc))
 
 
 def log_mel_embedder(mel_bins: int = 64, sample_rate: int = 16000) -> Embedder:
     """Mean and standard deviation over time of every log-mel band: what a learned embedding has to beat."""
-    front_end = LogMel.from_config(Features(sample_rate=sample_rate, mel_bins=mel_bins))
+    features = Features(sample_rate=sample_rate, mel_bins=mel_bins)
+    front_end = LogMel.from_config(features)
 
-    def embed(wave: Tensor) -> Tensor:
-        raw = front_end(wave)  # [B, T, M]
-        return torch.cat([raw.mean(1), raw.std(1, unbiased=False)], dim=1)  # [B, 2M]
+    def embed(waves: list[Tensor]) -> Tensor:
+        raw = [front_end(wave[None])[0] for wave in waves]  # each [T, M]
+        return torch.stack([torch.cat([one.mean(0), one.std(0, unbiased=False)]) for one in raw])  # [clips, 2M]
 
-    return Embedder("mean+std log-mel", sample_rate, embed)
+    return Embedder("mean+std log-mel", sample_rate, embed, f"mean+std log-mel {features.model_dump_json()}")
 
 
-def embed_clips(manifest, embedders: Sequence[Embedder], batch_size: int = 32, progress: bool = False) -> Embeddings:
+def embed_clips(
+    manifest, embedders: Sequence[Embedder], batch_size: int = 32, keep: bool = True, progress: bool = False
+) -> Embeddings:
     """Embed every clip of a manifest with each embedder; clips are read once for each sample rate they need.
 
-    Clips of equal length among `batch_size` neighbours go through together. A clip that cannot be read or is too short
-    for one of the embedders is left out for all of them, listed in `skipped` and logged.
+    A clip that cannot be read or is too short for one of the embedders is left out for all of them, listed in `skipped`
+    and logged. keep: vectors are kept on disk (see `cache`) and only those that are not there yet are made.
     Raises InputError when no clip is left, with the first reason.
     """
-    found: dict[int, list[np.ndarray]] = {}
-    skipped: list[tuple[str, str]] = []
-    starts = range(0, len(manifest), batch_size)
-    for start in tqdm(starts, desc="embedding", unit="batch", disable=not progress):
-        window = range(start, min(start + batch_size, len(manifest)))
-        waves = {}
-        for row in window:
-            try:
-                waves[row] = {rate: manifest.read(row, rate) for rate in {one.sample_rate for one in embedders}}
-            except InputError as error:
-                skipped.append((str(manifest.table["path"].iloc[row]), str(error)))
-        for rows in _equal_lengths(waves):
-            try:
-                found.update(
-                    zip(rows, zip(*_embed_batch(embedders, [waves[row] for row in rows]), strict=True), strict=True)
-                )
-            except InputError as error:
-                skipped += [(str(manifest.table["path"].iloc[row]), str(error)) for row in rows]
-    if not found:
-        raise InputError(f"{manifest.source}: none of its {len(manifest)} clips can be embedded: {skipped[0][1]}")
-    if skipped:
-        log.warning("%d of %d clips left out, the first: %s", len(skipped), len(manifest), skipped[0][1])
-    rows = sorted(found)
-    features = {one.name: np.stack([found[row][n] for row in rows]) for n, one in enumerate(embedders)}
-    return Embeddings(features, np.array(rows, dtype=np.int64), skipped)
+    files = {
+        one.name: cache.file_of(one.identity, one.sample_rate, manifest) for one in embedders if keep and one.identity
+    }
+    found = {one.name: cache.load(files[one.name]) if one.name in files else {} for one in embedders}
+    kept = {name: len(vectors) for name, vectors in found.items()}
+    lacking = {row: [one for one in embedders if row not in found[one.name]] for row in range(len(manifest))}
+    todo = [row for row, those in lacking.items() if those]
+    skipped: dict[int, str] = {}
+    for start in tqdm(range(0, len(todo), batch_size), desc="embedding", unit="batch", disable=not progress):
+        window = todo[start : start + batch_size]
+        waves = _read(manifest, {row: {one.sample_rate for one in lacking[row]} for row in window}, skipped)
+        for one in embedders:
+            theirs = {row: waves[row][one.sample_rate] for row in window if row in waves and one in lacking[row]}
+            found[one.name].update(_embed(one, theirs, skipped))
+    for name, path in files.items():
+        if len(found[name]) > kept[name]:
+            cache.save(path, found[name])
+    rows = [row for row in range(len(manifest)) if all(row in vectors for vectors in found.values())]
+    reasons = [(str(manifest.table["path"].iloc[row]), reason) for row, reason in sorted(skipped.items())]
+    if not rows:
+        raise InputError(f"{manifest.source}: none of its {len(manifest)} clips can be embedded: {reasons[0][1]}")
+    if reasons:
+        log.warning("%d of %d clips left out, the first: %s", len(reasons), len(manifest), reasons[0][1])
+    features = {name: np.stack([vectors[row] for row in rows]) for name, vectors in found.items()}
+    return Embeddings(features, np.array(rows, dtype=np.int64), reasons)
 
 
-def _equal_lengths(waves: dict[int, dict[int, np.ndarray]]) -> list[list[int]]:
-    """Rows whose waveforms have equal lengths at every rate, together."""
-    by_length: dict[tuple, list[int]] = {}
-    for row, rates in waves.items():
-        by_length.setdefault(tuple(len(rates[rate]) for rate in sorted(rates)), []).append(row)
-    return list(by_length.values())
+def _read(manifest, rates: dict[int, set[int]], skipped: dict[int, str]) -> dict[int, dict[int, Tensor]]:
+    """Row -> rate (Hz) -> waveform float32 [samples]; rows that cannot be read go to `skipped` instead."""
+    waves = {}
+    for row, wanted in rates.items():
+        try:
+            waves[row] = {rate: torch.from_numpy(manifest.read(row, rate)) for rate in sorted(wanted)}
+        except InputError as error:
+            skipped[row] = str(error)
+    return waves
 
 
-def _embed_batch(embedders: Sequence[Embedder], waves: list[dict[int, np.ndarray]]) -> list[np.ndarray]:
-    """One float32 [batch, dim] for each embedder."""
-    batch = {rate: torch.from_numpy(np.stack([wave[rate] for wave in waves])) for rate in waves[0]}
-    with torch.no_grad():
-        return [one.embed(batch[one.sample_rate]).float().cpu().numpy() for one in embedders]
-
-
-def embed_manifest(enc, manifest, pool: str = "mean+std", batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """X float32 [clips, dim] of one encoder and the rows int64 [clips] it belongs to; see `embed_clips`."""
-    embedded = embed_clips(manifest, [encoder_embedder(enc, pool, "encoder")], batch_size)
-    return embedded.features["encoder"], embedded.rows
-
-
-def log_mel_statistics(manifest, mel_bins: int = 64, sample_rate: int = 16000) -> tuple[np.ndarray, np.ndarray]:
-    """X float32 [clips, 2 * mel_bins], mean then standard deviation over time of the raw log-mel, and its rows."""
-    embedder = log_mel_embedder(mel_bins, sample_rate)
-    embedded = embed_clips(manifest, [embedder])
-    return embedded.features[embedder.name], embedded.rows
+def _embed(embedder: Embedder, waves: dict[int, Tensor], skipped: dict[int, str]) -> dict[int, np.ndarray]:
+    """Row -> vectors; a clip the embedder refuses goes to `skipped`, the others of its batch do not suffer for it."""
+    if not waves:
+        return {}
+    try:
+        with torch.no_grad():
+            vectors = embedder.embed(list(waves.values())).float().cpu().numpy()
+    except InputError as error:
+        if len(waves) > 1:
+            return {row: v for one in waves for row, v in _embed(embedder, {one: waves[one]}, skipped).items()}
+        skipped.update(dict.fromkeys(waves, str(error)))
+        return {}
+    return dict(zip(waves, vectors, strict=True))

@@ -8,12 +8,14 @@ A random split of ESC-50's clips would put pieces of one recording on both sides
 """
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from ..data.labels import split as split_label
 from ..errors import InputError
 from ..random import key, permutation
 
@@ -34,39 +36,64 @@ class Split:
     """where settings are chosen; empty: by cross-validation inside `train`"""
 
 
-def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS) -> list[Split]:
+def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS, multi: bool = False) -> list[Split]:
     """The divisions a data set is evaluated on, in order.
 
     table: a manifest's table (columns path, label, fold, split, group). seeds, folds: for data sets with neither
-    official folds nor splits; ignored otherwise.
+    official folds nor splits; ignored otherwise. multi: clips may have several labels, or none.
     Raises InputError for missing labels, a single class, a fold or split without clips, a class that training would
-    not see, and a source recording on both sides (naming it).
+    not see (for multi-label data `gaps` tells of it), and a source recording on both sides, naming it.
     """
-    labels, groups = check_labels(table), groups_of(table)
+    labels, groups = check_labels(table, multi), groups_of(table)
     fold, split = _column(table, "fold"), _column(table, "split")
     if fold is not None:
         found = _official_folds(fold)
     elif split is not None:
         found = _official_splits(split)
     else:
-        found = [one for seed in seeds for one in _grouped_folds(labels, groups, seed, folds)]
+        found = [one for seed in seeds for one in _grouped_folds(labels, groups, seed, folds, multi)]
     for one in found:
-        _check(one, labels, groups, table)
+        _check(one, labels, groups, table, multi)
     return found
 
 
-def check_labels(table: pd.DataFrame) -> np.ndarray:
-    """The class of every row; InputError when one is missing or there are fewer than two classes."""
+def check_labels(table: pd.DataFrame, multi: bool = False) -> np.ndarray:
+    """The class of every row, or its several joined; InputError when one is missing (several may be none at all) or
+    there are fewer than two classes."""
     missing = table["label"].isna() | (table["label"].astype(str).str.strip() == "")
-    if missing.any():
+    if missing.any() and not multi:
         raise InputError(
             f"{int(missing.sum())} of {len(table)} clips have no label (first: {table['path'][missing].iloc[0]}); "
             "a probe needs a class for every clip"
         )
-    labels = table["label"].astype(str).to_numpy(dtype=object)
-    if len(set(labels)) < 2:
-        raise InputError(f"classes found: {', '.join(set(labels)) or 'none'}; a probe needs at least two")
+    labels = table["label"].where(~missing, "").astype(str).to_numpy(dtype=object)
+    if len(found := classes_of(labels, multi)) < 2:
+        raise InputError(f"classes found: {', '.join(found) or 'none'}; a probe needs at least two")
     return labels
+
+
+def strata_of(labels: np.ndarray, multi: bool) -> np.ndarray:
+    """The class of every clip that folds are balanced by: where it has several, its rarest."""
+    if not multi:
+        return labels
+    count = Counter(name for label in labels for name in split_label(label))
+    names = [min(split_label(label), key=lambda name: (count[name], name), default="") for label in labels]
+    return np.array(names, dtype=object)
+
+
+def gaps(table: pd.DataFrame, found: Sequence[Split], multi: bool = False) -> list[str]:
+    """Sentences on classes that a score says nothing of (never tested), or little (tested, and not trained)."""
+    labels = check_labels(table, multi)
+    every, tested = classes_of(labels, multi), classes_of(np.concatenate([labels[one.test] for one in found]), multi)
+    told = (
+        [f"no test clip of class {_some(sorted(every - tested))}: the score says nothing of it"]
+        if every - tested
+        else []
+    )
+    for one in found:
+        unseen = sorted(classes_of(labels[one.test], multi) - classes_of(labels[one.train], multi))
+        told += [f"{one.name}: training has no clip of class {_some(unseen)}, which is tested"] if unseen else []
+    return told
 
 
 def groups_of(table: pd.DataFrame) -> np.ndarray:
@@ -76,11 +103,11 @@ def groups_of(table: pd.DataFrame) -> np.ndarray:
 
 
 def inner_splits(labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(fit, check) positions for choosing a setting inside training clips, no group on both sides.
+    """(fit, check) positions for choosing a setting inside training clips, no group on both sides. labels: the strata.
 
-    Empty when the clips come from too few recordings to be divided.
+    Empty when the clips come from too few recordings to be divided, or no class has two.
     """
-    count = min(INNER_FOLDS, len(np.unique(groups)))
+    count = min(INNER_FOLDS, len(np.unique(groups)), np.unique(labels, return_counts=True)[1].max())
     if count < 2:
         return []
     divided = _stratified_group_folds(labels, groups, count, seed, "inner")
@@ -104,6 +131,12 @@ def _official_folds(fold: pd.Series) -> list[Split]:
     values = sorted(fold.unique())
     if len(values) < 2:
         raise InputError(f"every clip is in fold {values[0]}; leaving one fold out needs at least two")
+    empty = sorted(set(range(int(values[0]), int(values[-1]) + 1)) - set(values))
+    if empty:
+        raise InputError(
+            f"fold {empty[0]} has no clip, though there are folds {values[0]} to {values[-1]}: its audio may be "
+            "missing; otherwise number the folds without gaps"
+        )
     return [Split(f"fold {value}", np.flatnonzero(fold != value), np.flatnonzero(fold == value)) for value in values]
 
 
@@ -115,15 +148,18 @@ def _official_splits(split: pd.Series) -> list[Split]:
     return [Split("test", **parts)]
 
 
-def _grouped_folds(labels: np.ndarray, groups: np.ndarray, seed: int, folds: int) -> list[Split]:
-    recordings = pd.Series(groups).groupby(labels).nunique()
+def _grouped_folds(labels: np.ndarray, groups: np.ndarray, seed: int, folds: int, multi: bool) -> list[Split]:
+    strata = strata_of(labels, multi)
+    recordings = pd.Series(groups).groupby(strata).nunique()
+    if multi:  # classes of one recording are tested or trained, not both: they are told of, not refused
+        recordings = recordings[recordings > 1] if (recordings > 1).any() else recordings
     if recordings.min() < 2:
         raise InputError(
             f"class {recordings.idxmin()!r} comes from one source recording only, so it cannot be in training and test "
             "both; add recordings of it or leave it out"
         )
     count = min(folds, int(recordings.min()))
-    divided = _stratified_group_folds(labels, groups, count, seed, "folds")
+    divided = _stratified_group_folds(strata, groups, count, seed, "folds")
     return [Split(f"seed {seed} fold {n}", train, test) for n, (train, test) in enumerate(divided, start=1)]
 
 
@@ -138,7 +174,12 @@ def _stratified_group_folds(labels, groups, count: int, seed: int, purpose: str)
         return list(StratifiedGroupKFold(count).split(labels, labels, order[codes]))
 
 
-def _check(split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataFrame) -> None:
+def classes_of(labels: Iterable[str], multi: bool) -> set[str]:
+    """The classes in some labels."""
+    return {name for label in set(labels) for name in (split_label(label) if multi else [label])}
+
+
+def _check(split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataFrame, multi: bool) -> None:
     for name in ("train", "test"):
         if not len(getattr(split, name)):
             raise InputError(f"{split.name}: no clips to {name} on")
@@ -152,6 +193,17 @@ def _check(split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataF
                 f"{split.name}: source recording {shared[0]!r} is on both sides, {a} ({pair[0]}) and {b} ({pair[1]})"
                 f"{f'; so are {len(shared) - 1} more' if len(shared) > 1 else ''}; keep each in one fold or split"
             )
-    unseen = sorted(set(labels[split.test]) - set(labels[split.train]))
-    if unseen:
-        raise InputError(f"{split.name}: training has no clip of class {', '.join(map(repr, unseen))}")
+    trained = classes_of(labels[split.train], multi)
+    for name in ("test", "valid"):
+        unseen = sorted(classes_of(labels[sides[name]], multi) - trained)
+        if unseen and not multi:  # else `gaps` tells of it: copies of AudioSet lack clips, and classes with them
+            where = f"{name} ({paths[sides[name][labels[sides[name]] == unseen[0]][0]]})"
+            raise InputError(
+                f"{split.name}: training has no clip of class {_some(unseen)}, which is in {where}; "
+                "every class needs clips of other recordings to train on"
+            )
+
+
+def _some(names: list[str]) -> str:
+    """The first few of them."""
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -7,6 +7,7 @@ shows itself as a notebook cell's result, and `save` writes it.
 from .attention import attention_by_layer, attention_comparison, class_attention
 from .axes import MelAxes
 from .data import dataset, silence, stats
+from .evaluation import confusion_figure, embedding_map, per_class_figure, scores_figure
 from .reconstructed import Reconstructed, reconstruction, reconstruction_baselines, reconstructions
 from .spectrograms import clip, masks, spectrogram, waveform
 from .style import save
@@ -21,14 +22,18 @@ __all__ = [
     "class_attention",
     "clip",
     "compared_curves",
+    "confusion_figure",
     "curves",
     "dataset",
+    "embedding_map",
     "masks",
+    "per_class_figure",
     "probe_table",
     "reconstruction",
     "reconstruction_baselines",
     "reconstructions",
     "save",
+    "scores_figure",
     "silence",
     "spectrogram",
     "stats",

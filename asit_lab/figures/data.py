@@ -13,16 +13,17 @@ _SILENT = 0.25  # a clip with more digital silence than this is worth a look
 
 
 @styled
-def dataset(table: pd.DataFrame) -> Figure:
+def dataset(table: pd.DataFrame, labels: pd.Series | None = None) -> Figure:
     """Lengths, sample rates with channels, clips per class (the 20 largest) and, if measured, digital silence.
 
     table: one row a clip, with the columns label, seconds, sample_rate (Hz), channels and, optionally, silence (share
-    of samples that are digital silence, 0 to 1). Raises InputError for a missing column or no rows.
+    of samples that are digital silence, 0 to 1). labels: one entry a clip and label, where clips may have several (see
+    `Manifest.by_label`); default: the table's. Raises InputError for a missing column or no rows.
     """
     missing = [name for name in ("label", "seconds", "sample_rate", "channels") if name not in table]
     if missing or not len(table):
         raise InputError(f"table: {'missing column ' + ', '.join(missing) if missing else 'expected at least one row'}")
-    labels = table["label"].dropna().astype(str)
+    labels = (table["label"] if labels is None else labels).dropna().astype(str)
     counts = labels[labels != ""].value_counts()
     shown = counts.head(_MOST_CLASSES)
     figure = new_figure(10.0, max(5.6 if "silence" in table else 4.4, 0.8 + 0.24 * len(shown)))

@@ -7,21 +7,38 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..encoder import Encoder
+from ..encoder import Encoder, open_encoder
 from ..errors import InputError
 from .asda import load_asda
 from .asit import load_asit
+from .imagenet import load_imagenet
 
-_LOADERS = {"asit": load_asit, "asda": load_asda}
+_LOADERS = {"asit": load_asit, "asda": load_asda, "imagenet": load_imagenet}
 
 
 def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encoder:
     """Load published weights.
 
-    kind: "asit" or "asda" (what their released code saves). source: a .pt or .safetensors file, or a state dict.
+    kind: "asit" or "asda" (what their released code saves), or "imagenet" (timm's vision transformers). source: a .pt
+    or .safetensors file, or a state dict.
     settings: what the weights do not say, such as heads=6 or mel_bins=128; see the loader of the kind.
     Raises InputError naming the file and what does not fit.
     """
     if kind not in _LOADERS:
         raise InputError(f"zoo: {kind!r} is not one of {', '.join(_LOADERS)}")
     return _LOADERS[kind](source, **settings)
+
+
+def open_source(source: str | Path, seed: int = 0) -> Encoder:
+    """An encoder by a text that says where from: what `open_encoder` takes, or asit:FILE, asda:FILE, imagenet:FILE or
+    imagenet:FILE@PRESET.
+
+    seed: of the start weights where the source is a preset. Raises InputError as the loaders do.
+    """
+    kind, _, file = str(source).partition(":")
+    if kind not in _LOADERS or not file:
+        return open_encoder(source, seed)
+    if kind == "imagenet" and "@" in file:
+        file, _, preset = file.rpartition("@")
+        return load_imagenet(file, preset)
+    return load(kind, file)

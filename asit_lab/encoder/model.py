@@ -1,14 +1,16 @@
 """What a pretrained model is to its user: waveforms in; embeddings, tokens, attention, a reconstruction (ASiT) or
 prediction errors (ASDA) out.
 
-Audio of any length works. All but `attention` cut what is longer than the crops of pretraining into windows of that
-length, so that every patch sees positions that were trained; `attention` looks at the clip as a whole, with learned
-positions interpolated. A rest shorter than a patch is left out, unless it is all there is.
+Audio of any length works. Where it is longer than the crops of pretraining, `embed`, `pooled` and `tokens` cover it
+by overlapping windows of that length (windows.py), so that every patch sees positions that were trained; `reconstruct`
+and `prediction_error` have windows of their own; `attention` looks at the clip as a whole, with learned positions
+interpolated. A rest shorter than a patch is left out, unless it is all there is.
 
 Shapes: B clips, S samples, T frames, M mel bands, grid of tokens (time, freq), D width, H heads.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +19,16 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from .config import RunConfig, load_config, preset_names, resolve
-from .errors import InputError
-from .features import LogMel
-from .masking import gmml, inverse_blocks
-from .nn import AttentionMaps, ConvDecoder, ReconstructionHead, ViT
-from .objectives import asda, build_network
-from .objectives.losses import squared_error
-from .random import fold, key
-from .training.checkpoint import read_snapshot, section
-from .training.run import load_run
+from ..config import RunConfig, resolve
+from ..errors import InputError
+from ..features import LogMel
+from ..masking import gmml
+from ..nn import AttentionMaps, ConvDecoder, ReconstructionHead, ViT
+from ..objectives import build_network
+from ..random import key
+from .prediction import window_errors
+from .waveforms import as_waveforms
+from .windows import cover
 
 POOLS = ("mean", "class", "mean+std")
 
@@ -85,16 +87,7 @@ class Encoder(nn.Module):
 
         Raises InputError for another shape, no audio, or samples that are not finite.
         """
-        wave = torch.as_tensor(np.asarray(wave) if not isinstance(wave, Tensor) else wave)
-        if not wave.is_floating_point():
-            raise InputError(f"wave: expected floating-point samples in [-1, 1], got {wave.dtype}; scale them first")
-        wave = wave.float().reshape(1, -1) if wave.ndim == 1 else wave.float()
-        if wave.ndim != 2 or 0 in wave.shape:
-            raise InputError(f"wave: expected [batch, samples] or [samples] with audio in it, got {tuple(wave.shape)}")
-        if not sample_rate > 0:
-            raise InputError(f"sample_rate: {sample_rate} is not a number of Hz above 0")
-        if not torch.isfinite(wave).all():
-            raise InputError("wave: has samples that are NaN or infinite")
+        wave = as_waveforms(wave, sample_rate)
         if sample_rate != self.front_end.sample_rate:
             clips = [soxr.resample(clip, sample_rate, self.front_end.sample_rate) for clip in wave.cpu().numpy()]
             wave = torch.from_numpy(np.stack(clips))
@@ -102,35 +95,86 @@ class Encoder(nn.Module):
         patch = self.config.model.patch[0]
         return self.front_end.normalise(self.front_end.fit(raw, max(patch, raw.shape[1] // patch * patch)))
 
+    def _log_mels(self, waves, sample_rate: int) -> list[Tensor]:
+        """Log-mel [T, M] of each clip of [B, S], [S] or a list of [S]; clips of equal length are computed together."""
+        if not isinstance(waves, list | tuple) or not waves or np.ndim(waves[0]) == 0:
+            return list(self.log_mel(waves, sample_rate))
+        clips = [as_waveforms(wave, sample_rate, f"waves[{i}]") for i, wave in enumerate(waves)]
+        by_length: dict[int, list[int]] = {}
+        for i, clip in enumerate(clips):
+            if len(clip) != 1:
+                raise InputError(f"waves[{i}]: expected one clip, [samples], got {tuple(clip.shape)}")
+            by_length.setdefault(clip.shape[1], []).append(i)
+        log_mels = {}
+        for alike in by_length.values():
+            try:
+                found = self.log_mel(torch.cat([clips[i] for i in alike]), sample_rate)
+            except InputError as error:  # too short, all of them
+                raise InputError(f"waves[{alike[0]}]: {str(error).removeprefix('wave: ')}") from None
+            log_mels.update(zip(alike, found, strict=True))
+        return [log_mels[i] for i in range(len(clips))]
+
     def _windows(self, log_mel: Tensor) -> tuple[Tensor, ...]:
         return log_mel.split(self.config.input_frames, dim=1)
 
     # --- output -----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def embed(self, wave, sample_rate: int, pool: str = "mean") -> Tensor:
-        """Clip embeddings: [B, S] -> [B, D], or [B, 2 D] for "mean+std".
+    def embed(
+        self, waves, sample_rate: int, pool: str = "mean", layer: int | None = None, overlap: float = 0.25
+    ) -> Tensor:
+        """Clip embeddings: [B, S], [S] or a list of B clips [S] of any lengths -> [B, D], or [B, 2 D] for "mean+std".
 
-        pool: "mean" or "mean+std" of the patch tokens over time and frequency, or "class", the class token (the mean
-        over windows where there are several).
+        pool: "mean" or "mean+std" (divided by N) of the patch tokens over time and frequency, or "class", the class
+        token (the mean over windows where there are several).
+        layer: None, the final output, or the block whose output is pooled; negative ones count from the last block.
+        overlap: share of its width, 0 to below 1, that a window shares with the next at least, where a clip is longer
+        than the crops of pretraining; tokens in several windows are averaged before they are pooled.
+        A clip gets what it gets alone, whatever else is in the list. Raises InputError for audio or a choice that
+        cannot be, as for the class token of a layer before it joins.
         """
         if pool not in POOLS:
             raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
-        windows = [self.backbone(window) for window in self._windows(self.log_mel(wave, sample_rate))]
-        if pool == "class":
-            return torch.stack([tokens[:, 0] for tokens in windows]).mean(0)
-        patches = torch.cat([tokens[:, 1:] for tokens in windows], dim=1)  # [B, N, D]
-        mean = patches.mean(1)
-        return mean if pool == "mean" else torch.cat([mean, patches.std(1, correction=0)], dim=1)
+        chosen = self._layers(None if layer is None else (layer,))[-1]
+        if pool == "class" and chosen < self.backbone.class_token_at:
+            joins = self.backbone.class_token_at
+            raise InputError(f"layer: {layer} has no class token, which joins at block {joins}; pool patches instead")
+        pooled = self.pooled(waves, sample_rate, (chosen,), overlap)[:, 0]  # [B, 3, D]
+        return pooled[:, 1:].flatten(1) if pool == "mean+std" else pooled[:, 0 if pool == "class" else 1]
 
     @torch.no_grad()
-    def tokens(self, wave, sample_rate: int) -> Tensor:
-        """Patch tokens in their place: [B, S] -> [B, time, freq, D]."""
-        parts = []
-        for window in self._windows(self.log_mel(wave, sample_rate)):
-            grid = (window.shape[1] // self.config.model.patch[0], self.config.grid[1])
-            parts.append(self.backbone(window)[:, 1:].unflatten(1, grid))
-        return torch.cat(parts, dim=1)
+    def pooled(self, waves, sample_rate: int, layers: Sequence[int] | None = None, overlap: float = 0.25) -> Tensor:
+        """Every layer pooled every way in one pass: waves as in `embed` -> float32 [B, layers, 3, D].
+
+        The three are class token, mean and standard deviation (divided by N) of the patches. layers: blocks, negative
+        ones counting from the last, with the number of blocks for the final (normalised) output; None: all of these in
+        order. Where no class token exists (model.class_token_at), its entries are NaN.
+        """
+        log_mels, chosen = self._log_mels(waves, sample_rate), self._layers(layers)
+        found = {}
+        for clip, patches, class_token in cover(self.backbone, log_mels, chosen, _share(overlap)):
+            patches = patches.flatten(1, 2)  # [layers, N, D]
+            found[clip] = torch.stack([class_token, patches.mean(1), patches.std(1, correction=0)], dim=1)
+        return torch.stack([found[clip] for clip in range(len(log_mels))])
+
+    @torch.no_grad()
+    def tokens(self, wave, sample_rate: int, layer: int | None = None, overlap: float = 0.25) -> Tensor:
+        """Patch tokens in their place: [B, S] or [S] -> [B, time, freq, D]. layer, overlap: as in `embed`."""
+        log_mel, chosen = self.log_mel(wave, sample_rate), self._layers(None if layer is None else (layer,))[-1]
+        covered = cover(self.backbone, list(log_mel), (chosen,), _share(overlap))
+        return torch.stack([patches[0] for _, patches, _ in covered])  # clips of one length come in their order
+
+    def _layers(self, layers: Sequence[int] | None) -> list[int]:
+        """Layers as `windows.cover` counts them: blocks from 0, then the final output; None: all."""
+        depth = len(self.backbone.blocks)
+        if layers is None:
+            return list(range(depth + 1))
+        wrong = [layer for layer in layers if not -depth <= layer <= depth]
+        if wrong or not len(layers):
+            raise InputError(
+                f"layers: {wrong or list(layers)} not among the model's {depth} blocks (0 to {depth - 1}, or -1 for "
+                f"the last and so on) or its final output ({depth})"
+            )
+        return [int(layer) + depth if layer < 0 else int(layer) for layer in layers]
 
     @torch.no_grad()
     def attention(self, wave, sample_rate: int, layers: tuple[int, ...] = (-1,)) -> AttentionMaps:
@@ -219,7 +263,8 @@ class Encoder(nn.Module):
                 "there is no prediction error" + ("; reconstruct shows what it predicts" if self.reconstructs else "")
             )
         clean = self.log_mel(wave, sample_rate)
-        grid = (clean.shape[1] // self.config.model.patch[0], self.config.grid[1])
+        patch = self.config.model.patch[0]
+        grid = (clean.shape[1] // patch, self.config.grid[1])
         if mask is not None:
             mask = torch.as_tensor(mask, device=clean.device).bool()
             if mask.shape != grid:
@@ -229,48 +274,52 @@ class Encoder(nn.Module):
         for start in dict.fromkeys(min(at, grid[0] - length) for at in range(0, grid[0], length)):
             window = slice(start, start + length)
             keys = key(seed, start, torch.arange(len(clean), device=clean.device), "prediction error")
-            summed, hidden = self._window_errors(clean, window, None if mask is None else mask[window], keys)
+            log_mel = clean[:, patch * start : patch * (start + length)]
+            shown = None if mask is None else mask[window]
+            networks = (self.backbone, self.student, self.decoder)
+            summed, hidden = window_errors(*networks, self.config, log_mel, shown, keys)
             error[:, window] += summed
             times[:, window] += hidden
         return error / times
 
-    def _window_errors(self, clean: Tensor, window: slice, mask: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the errors of each patch over the masks that hide it, and their number, both [B, time, freq].
+    # --- sharing ----------------------------------------------------------------------------------------------------
 
-        clean: [B, T, M]. window: patches along time. mask: bool [time, freq] of the window, or None. keys: int64 [B].
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder to publish: config.json, model.safetensors and a model card, README.md, where there is none.
+
+        Backbone, student and decoder are kept, so that what is loaded again can all that this encoder can.
         """
-        patch = self.config.model.patch[0]
-        log_mel = clean[:, window.start * patch : window.stop * patch]
-        grid = (window.stop - window.start, self.config.grid[1])
-        if mask is None:
-            visible, hidden = self._covering_masks(grid, keys)
-        else:
-            hidden = mask.flatten().expand(len(keys), -1)
-            visible = (~mask.flatten()).nonzero().T.expand(len(keys), -1)
-        clones = len(hidden) // len(keys)
-        rows = fold(keys[:, None], torch.arange(clones, device=keys.device)).flatten()  # those of a clip stand together
-        noise = asda.decoder_noise(rows, math.prod(grid), self.config.model.width, self.config.asda.noise)
-        target = asda.targets(self.backbone, log_mel, self.config.asda)[0].patches  # [B, N, D]
-        predicted = asda.predict(self.student, self.decoder, log_mel, visible, noise)[1]  # [R, N, D]
-        error = squared_error(predicted, target.repeat_interleave(clones, dim=0)) * hidden  # [R, N]
-        error, times = (rows.unflatten(0, (-1, clones)).sum(1).unflatten(1, grid) for rows in (error, hidden))
-        return error, times
+        from .loading import hub  # which needs this module
 
-    def _covering_masks(self, grid: tuple[int, int], keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks as in pretraining, `asda.clones` of each clip and as many again until every patch is hidden in one.
+        hub().save(self, resolve(folder))
 
-        keys: int64 [B]. Returns what is visible, int64 [R, K], and what is hidden, bool [R, N].
+    def push_to_hub(self, repo_id: str, **options) -> str:
+        """Publish on the Hugging Face Hub as "owner/name"; returns the address of the commit.
+
+        options: those of huggingface_hub's ModelHubMixin.push_to_hub, such as private, token, branch, commit_message.
+        Raises InputError with the hub's reason.
         """
-        share = max(self.config.asda.visible, 1 / math.prod(grid))  # on small grids at least one patch
-        visible: list[Tensor] = []  # each [B, clones, K]
-        hidden: list[Tensor] = []
-        while not hidden or not torch.cat(hidden, 1).any(1).all():
-            each = torch.arange(self.config.asda.clones, device=keys.device)
-            rows = fold(keys[:, None], "masks", len(hidden), each)
-            drawn = inverse_blocks(rows.flatten(), grid, share, self.config.asda.block)
-            visible.append(drawn[0].unflatten(0, rows.shape))
-            hidden.append(drawn[1].unflatten(0, rows.shape))
-        return torch.cat(visible, 1).flatten(0, 1), torch.cat(hidden, 1).flatten(0, 1)
+        from .loading import hub
+
+        return hub().push(self, repo_id, **options)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options) -> "Encoder":
+        """The encoder of a folder that `save_pretrained` wrote, or of "owner/name" on the Hugging Face Hub.
+
+        options: those of huggingface_hub's ModelHubMixin.from_pretrained, such as revision, token, cache_dir.
+        Raises InputError naming the file, keys and shapes that are missing or do not fit, or the hub's reason.
+        """
+        from .loading import from_folder, hub
+
+        folder = resolve(source)
+        return from_folder(folder) if folder.is_dir() else hub().fetch(str(source), **options)
+
+
+def _share(overlap: float) -> float:
+    if not 0 <= overlap < 1:
+        raise InputError(f"overlap: {overlap} is not a share of a window from 0 to below 1")
+    return overlap
 
 
 def _with_class_token(weights: Tensor) -> Tensor:
@@ -279,39 +328,3 @@ def _with_class_token(weights: Tensor) -> Tensor:
     padded = nn.functional.pad(weights, (1, 0, 1, 0))
     padded[..., 0, :] = math.nan
     return padded
-
-
-def open_encoder(source: str | Path, seed: int = 0) -> Encoder:
-    """The encoder of a run or snapshot; or of a preset, untrained as its name then says, with start weights of `seed`.
-
-    Raises InputError when there is none of these.
-    """
-    if str(source) in preset_names():
-        encoder = Encoder.random(load_config(source), seed)
-        encoder.name = f"{source}, untrained"
-        return encoder
-    if not resolve(source).exists():
-        raise InputError(f"{source}: no such run, snapshot or preset. Presets: {', '.join(preset_names())}")
-    return load_encoder(source)
-
-
-def load_encoder(source: str | Path) -> Encoder:
-    """The encoder of a run directory (its last snapshot) or of one snapshot (.safetensors).
-
-    Raises InputError naming the file and what is wrong with it.
-    """
-    path = resolve(source)
-    if path.is_dir():
-        snapshots = load_run(path).snapshots
-        if not snapshots:
-            raise InputError(f"{path}: the run has no snapshot yet")
-        path = snapshots[-1]
-    if not path.is_file():
-        raise InputError(f"{path}: no such run directory or snapshot")
-    tensors, cfg, step = read_snapshot(path)
-    teacher, student = ViT(cfg.model, cfg.grid), build_network(cfg)
-    teacher.load_state_dict(section(tensors, "teacher.backbone"))
-    student.backbone.load_state_dict(section(tensors, "student.backbone"))
-    if student.decoder is not None:
-        student.decoder.load_state_dict(section(tensors, "student.decoder"))
-    return Encoder(cfg, teacher, student.backbone, student.decoder, name=f"{cfg.name}, step {step}")

@@ -1,0 +1,75 @@
+"""The shell command `asit-lab`: every command is one call into the package.
+
+Results go to stdout, as a table or with --json as JSON; progress and errors go to stderr. Exit status: 0 only on
+success, 1 for a run that did not finish, 2 for bad input, 130 when interrupted, 143 when terminated. The package is
+imported inside the commands, so that --help is quick.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from ..errors import InputError
+from .config import config_app
+from .data import data_app
+from .evaluation import embed, evaluate, finetune, probe, starts
+from .options import FAILED, INTERRUPTED
+from .training import pretrain, runs_app
+
+app = typer.Typer(
+    name="asit-lab",
+    help="Pretrain, look into and evaluate self-supervised audio transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the help has square brackets that are no markup
+)
+app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
+app.command()(pretrain)
+app.add_typer(runs_app, name="runs")
+for command in (probe, finetune, evaluate, starts, embed):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        print(f"asit-lab {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def lab(
+    port: Annotated[int, typer.Option(help="Port on this machine (the next free one if taken).")] = 8888,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab, after --.")] = None,
+) -> None:
+    """Start JupyterLab in notebooks/; runs and reports are one folder up."""
+    from ..config import home
+
+    if not (home() / "notebooks").is_dir():
+        raise InputError(f"{home()}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={home()}"]
+    command += ["--LabApp.default_url=/lab/tree/notebooks", *(arguments or [])]
+    os.execv(sys.executable, command)  # in our place: Ctrl-C is JupyterLab's own matter
+
+
+def main() -> None:
+    """Entry point: bad input is one message and exit status 2, not a traceback."""
+    try:
+        app(prog_name="asit-lab")
+    except InputError as error:
+        print(f"asit-lab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:  # a loss that is no longer finite: the message says where
+        print(f"asit-lab: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`asit-lab data`: what is in a data set."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ..printing import as_json_text, print_facts, print_rows
+from .options import SPECS, Json, Overrides, Preset, group
+
+data_app = group("Data sets: what is in one, its mean and std.")
+
+
+@data_app.command("info")
+def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], as_json: Json = False) -> None:
+    """Say what a data set holds: clips, hours, rates, classes, folds, files that cannot be used."""
+    from ..data import load_manifest
+
+    manifest = load_manifest(spec)
+    facts = _facts(manifest)
+    classes = [{"class": label, **of_class} for label, of_class in facts.pop("classes").items()]
+    bad = manifest.bad.to_dict("records")
+    if as_json:
+        print(as_json_text({**facts, "classes": classes, "bad": bad, "notes": manifest.notes}))
+        return
+    print_facts(facts | {"classes": len(classes), "bad files": len(bad)})
+    print_rows(classes, before="\n")
+    print_rows(bad, before="\n")
+    for note in manifest.notes:
+        print(f"\nnote: {note}")
+
+
+def _facts(manifest) -> dict[str, Any]:
+    """Counts and ranges of a manifest; classes: {label: {clips, hours}}."""
+    table = manifest.table
+    by_class = manifest.by_label().groupby("label")["seconds"].agg(["size", "sum"])
+    counted = {
+        name: {str(key): int(count) for key, count in table[name].dropna().value_counts().sort_index().items()}
+        for name in ("sample_rate", "channels", "fold", "split")
+    }
+    return {
+        "source": manifest.source,
+        "clips": len(table),
+        "files": int(table["path"].nunique()),
+        "recordings": int(table["group"].nunique()),
+        "hours": round(float(table["seconds"].sum()) / 3600, 4),
+        "shortest_s": float(table["seconds"].min()),
+        "median_s": float(table["seconds"].median()),
+        "longest_s": float(table["seconds"].max()),
+        **counted,
+        "classes": {
+            label: {"clips": int(size), "hours": round(seconds / 3600, 4)}
+            for label, size, seconds in by_class.itertuples()
+        },
+    }
+
+
+@data_app.command("stats")
+def data_stats(
+    spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
+    preset: Preset,
+    overrides: Overrides = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Measure this many clips, evenly spread.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure mean and standard deviation of a data set's log-mel, to put into a configuration."""
+    from ..config import load_config
+    from ..data import load_manifest
+    from ..features import measure
+
+    cfg = load_config(preset, overrides)
+    manifest = load_manifest(spec, segment_seconds=cfg.data.segment_seconds)
+    mean, std, band_mean, band_std = measure(manifest, cfg.features, clips=clips)
+    measured = {"mean": mean, "std": std}
+    flags = [f"features.{name}={value:.6f}" for name, value in measured.items()]
+    if as_json:
+        print(as_json_text({**measured, "overrides": flags, "band_mean": band_mean, "band_std": band_std}))
+        return
+    print_facts({"source": manifest.source, "clips": min(clips or len(manifest), len(manifest)), **measured})
+    print("\nTo use them:")
+    print("\n".join(f"  -s {flag}" for flag in flags))

@@ -1,0 +1,23 @@
+"""Options and numbers that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+SPECS = (
+    "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], "
+    "audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH]"
+)
+FAILED, INTERRUPTED = 1, 130  # exit status; 130 as a shell reports a command that Ctrl-C ended
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="Preset, YAML file or run directory.")]
+Spec = Annotated[str, typer.Option("--data", "-d", help=f"Data set: {SPECS}.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+def group(help_text: str, cls: type | None = None) -> typer.Typer:
+    """Commands under one name."""
+    return typer.Typer(cls=cls, no_args_is_help=cls is None, rich_markup_mode=None, help=help_text)

@@ -1,0 +1,154 @@
+"""`asit-lab pretrain` and `asit-lab runs`."""
+
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..printing import as_json_text, cell, print_facts, print_rows
+from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, Preset, group
+
+
+class _ListByDefault(TyperGroup):
+    """Puts `list` before arguments that do not begin with a command."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        given = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if given else ["list", *args])
+
+
+runs_app = group("Runs: list a folder's, compare some.", cls=_ListByDefault)
+
+
+class Resume(StrEnum):
+    auto = "auto"
+    never = "never"
+    must = "must"
+
+
+def pretrain(
+    out: Annotated[str, typer.Option("--out", "-o", help="Run directory.")],
+    preset: Preset = "micro",
+    data: Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the preset's): {SPECS}.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[Resume, typer.Option(help="Go on from a state in --out: if there is one, never, or must.")] = (
+        Resume.auto
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few steps, say what the run would take, write nothing.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random (else the preset's).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pretrain a model on a data set."""
+    import asit_lab
+
+    chosen = {"data.source": data, "train.seed": seed}
+    flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+    cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
+    if dry_run:
+        _print_plan(cfg, out, resume.value, as_json)
+        return
+    with redirect_stdout(sys.stderr):  # notes on the way are no result
+        run = asit_lab.pretrain(cfg, out=out, resume=resume.value)
+    last = next(iter(run.metrics.tail(1).to_dict("records")), {})
+    if os.environ.get("RANK", "0") != "0":
+        pass  # under torchrun the first process speaks for all
+    elif as_json:
+        print(as_json_text({"dir": str(run.dir), "status": run.status, "last": last}))
+    else:
+        print_facts(last)
+        print(f"{run.status}: {run.dir}")
+    if run.status != "finished":
+        raise typer.Exit(INTERRUPTED if run.status == "interrupted" else FAILED)
+
+
+def _print_plan(cfg, out: str, resume: str, as_json: bool) -> None:
+    from ..training.plan import plan
+
+    with redirect_stdout(sys.stderr):
+        planned = plan(cfg, out, resume)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print(as_json_text(planned.to_dict()))
+        return
+    print_facts(planned.facts)
+    for note in planned.notes:
+        print(f"note: {note}")
+
+
+@runs_app.command("list")
+def runs_list(
+    folder: Annotated[str, typer.Argument(help="Folder that holds the runs, at any depth.")] = "runs",
+    status: Annotated[str | None, typer.Option(help="Only runs that are running, finished, failed, ...")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", metavar="KEY=VALUE", help="Only runs with this setting or result; repeatable."),
+    ] = None,
+    sort: Annotated[str, typer.Option(help="Column, setting or result; with a - before it the highest first.")] = (
+        "name"
+    ),
+    as_json: Json = False,
+) -> None:
+    """List the runs of a folder (`asit-lab runs FOLDER` for short)."""
+    from ..training.runs import list_runs
+
+    table = list_runs(folder, status, where or (), sort)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    for name, reason in table.attrs["skipped"]:
+        print(f"note: {name} is left out: {reason}", file=sys.stderr)
+    if as_json:
+        print(as_json_text(rows))
+    elif not rows:
+        print("no runs")
+    else:
+        print_rows([_short(row, rows) for row in rows], wrap="data")
+        for row in rows:
+            if row["health"]:
+                print(f"{row['name']}: {row['health']}")
+
+
+def _short(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the listing as narrow as can be read: without columns that are empty in all `rows`."""
+    shown = {}
+    for name, value in row.items():
+        if name == "step":
+            shown["step"] = f"{cell(value)}/{cell(row['steps'])}"
+        elif name == "updated":
+            shown[name] = str(value)[:16].replace("T", " ") if value else None
+        elif name not in ("steps", "health") and any(other[name] is not None for other in rows):
+            number = isinstance(value, float)
+            shown[name.removeprefix("loss_")] = float(f"{value:.4g}") if number else value
+    return shown
+
+
+@runs_app.command("compare")
+def runs_compare(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, two or more.")],
+    figure: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Draw the losses of all into this .png, .pdf or .svg.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the settings of runs differ in, and their results side by side."""
+    from ..training.runs import compare_runs, open_runs
+
+    differences, results = compare_runs(runs)
+    if as_json:
+        print(as_json_text({"differences": differences.T.to_dict(), "results": results.T.to_dict()}))
+    else:
+        print_rows([{"setting": key, **row} for key, row in differences.T.to_dict().items()])
+        print("" if len(differences) else "the runs agree in every setting\n")
+        print_rows([{"result": key, **row} for key, row in results.T.to_dict().items()])
+    if figure:
+        from .. import figures
+        from ..config import resolve
+
+        curves = figures.compared_curves({name: run.metrics for name, run in open_runs(runs).items()})
+        print(f"curves: {figures.save(curves, resolve(figure))}", file=sys.stderr)

@@ -1,0 +1,30 @@
+"""Waveforms as a user has them (tensors, arrays, lists) -> tensors, or one error that says what is wrong."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
+    """Waveforms [B, S] or [S] in any container -> float32 [B, S].
+
+    Raises InputError, beginning with `name`, for another shape, no audio, integers, or samples that are not finite.
+    """
+    try:
+        wave = wave if isinstance(wave, Tensor) else torch.as_tensor(np.asarray(wave))
+    except (TypeError, ValueError):  # clips of several lengths, texts
+        raise InputError(
+            f"{name}: not one array of samples (embed and pooled take clips of different lengths, as a list)"
+        ) from None
+    if not wave.is_floating_point():
+        raise InputError(f"{name}: expected floating-point samples in [-1, 1], got {wave.dtype}; scale them first")
+    wave = wave.float().reshape(1, -1) if wave.ndim == 1 else wave.float()
+    if wave.ndim != 2 or 0 in wave.shape:
+        raise InputError(f"{name}: expected [batch, samples] or [samples] with audio in it, got {tuple(wave.shape)}")
+    if not sample_rate > 0:
+        raise InputError(f"sample_rate: {sample_rate} is not a number of Hz above 0")
+    if not torch.isfinite(wave).all():
+        raise InputError(f"{name}: has samples that are NaN or infinite")
+    return wave

@@ -1,0 +1,147 @@
+"""What several encoders are worth on one data set, under several protocols: one folder, one table.
+
+Beside every encoder stands its architecture untrained, and beside those the statistics of the log-mel: what a score
+says shows only next to what costs nothing.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..config import resolve
+from ..data.manifest import Manifest, load_manifest
+from ..encoder import Encoder
+from ..errors import InputError
+from ..training.files import write_json, write_text
+from ..zoo import open_source
+from .classifiers import GRIDS
+from .finetune import FinetuneResult, finetune, load_recipe
+from .probe import compare_results
+from .probe_result import ProbeResult
+
+FINETUNE = "finetune"
+PROTOCOLS = (*GRIDS, FINETUNE)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results by (encoder, protocol), in the order of the table. Those of fine-tuning know their folder."""
+
+    dir: Path
+    results: dict[tuple[str, str], ProbeResult | FinetuneResult]
+    status: str = "finished"
+    """finished, or interrupted (the same call goes on)"""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a result, in the columns of `ProbeResult.table`: scores of 0 to 1, spread over folds (and seeds), low
+        and high ends of the 95 % interval over clips."""
+        rows = [one.table.assign(encoder=name) for (name, _), one in self.results.items()]
+        return pd.concat(rows, ignore_index=True)
+
+    @property
+    def per_class(self) -> pd.DataFrame:
+        """One row a result and class: encoder, protocol, and the columns of `metrics.per_class`."""
+        return self._joined({key: one.per_class for key, one in self.results.items()})
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row a result and tested clip: encoder, protocol, split, path, path_row, label, predicted."""
+        return self._joined({key: one.predictions for key, one in self.results.items()})
+
+    @staticmethod
+    def _joined(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+        joined = pd.concat(tables, names=["encoder", "protocol"])
+        return joined.droplevel(-1).reset_index()
+
+
+def evaluate(
+    encoders: Mapping[str, Encoder | str | Path],
+    data: Manifest | str,
+    protocols: Sequence[str] = ("linear", "knn"),
+    out: str | Path = "runs/evaluation",
+    recipe: str = "micro",
+    overrides: list[str] | str | None = None,
+    seeds: Sequence[int] = (0,),
+    untrained: bool = True,
+) -> Evaluation:
+    """Evaluate encoders on a labelled data set and write result.json, table.csv, per_class.csv and predictions.csv
+    into `out`.
+
+    encoders: {name: an Encoder, or what `zoo.open_source` takes}. protocols: linear, knn, weighted (see `probe`),
+    finetune (see `finetune`, which gets `recipe` and `overrides`). seeds: of folds that are drawn, of fine-tuning and
+    of the untrained. untrained: whether each architecture is evaluated untrained too.
+    The files are written anew after every protocol and every fine-tuned encoder, and fine-tuning goes on where it was
+    stopped, so the same call completes what an earlier one began.
+    Raises InputError for an unknown protocol, two encoders that would share a folder, and all that `probe` and
+    `finetune` refuse.
+    """
+    wrong = [one for one in protocols if one not in PROTOCOLS]
+    if wrong or not protocols:
+        raise InputError(f"protocols: {', '.join(wrong) or 'none'}; expected some of {', '.join(PROTOCOLS)}")
+    if not encoders:
+        raise InputError("encoders: there are none")
+    if FINETUNE in protocols:
+        load_recipe(recipe, overrides)  # a mistake in it shows before the probes
+    manifest = data if isinstance(data, Manifest) else load_manifest(str(data))
+    named = {name: one if isinstance(one, Encoder) else open_source(one) for name, one in encoders.items()}
+    if untrained:
+        named |= _untrained(named, seeds[0])
+    folder = resolve(out)
+    folders = {name: folder / FINETUNE / _file_name(name) for name in named}
+    if len(set(folders.values())) < len(folders):
+        raise InputError(f"encoders: {', '.join(named)}: names must differ in letters and digits")
+    results: dict[tuple[str, str], ProbeResult | FinetuneResult] = {}
+    for protocol in protocols:
+        if protocol != FINETUNE:
+            found = compare_results(named, manifest, protocol, seeds=seeds)
+            results |= {(one.name, protocol): one for one in found}
+            _write(Evaluation(folder, results), manifest)
+            continue
+        for name, encoder in named.items():
+            tuned = finetune(encoder, manifest, recipe, folders[name], overrides, seeds)
+            if tuned.points:
+                results[name, protocol] = tuned
+                _write(Evaluation(folder, results, tuned.status), manifest)
+            if tuned.status != "finished":
+                return Evaluation(folder, results, tuned.status)
+    return Evaluation(folder, results)
+
+
+def _untrained(named: dict[str, Encoder], seed: int) -> dict[str, Encoder]:
+    """The architecture of each encoder untrained, each architecture once; none of what is untrained already."""
+    added: dict[str, Encoder] = {}
+    seen = []
+    for name, encoder in named.items():
+        shape = (encoder.config.features, encoder.config.model, encoder.config.data.crop_seconds)
+        fresh = Encoder.random(encoder.config, seed)
+        if shape in seen or _same(encoder, fresh):
+            seen.append(shape)
+            continue
+        seen.append(shape)
+        added[f"{name}, untrained"] = fresh
+    return added
+
+
+def _same(one: Encoder, other: Encoder) -> bool:
+    theirs = other.backbone.state_dict()
+    return all(tensor.equal(theirs[name]) for name, tensor in one.backbone.state_dict().items())
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "encoder"
+
+
+def _write(found: Evaluation, manifest: Manifest) -> None:
+    result = {
+        "data": manifest.source,
+        "clips": len(manifest),
+        "status": found.status,
+        "results": [one.to_dict() | {"encoder": name} for (name, _), one in found.results.items()],
+    }
+    write_json(found.dir / "result.json", result)
+    for name in ("table", "per_class", "predictions"):
+        write_text(found.dir / f"{name}.csv", getattr(found, name).to_csv(index=False))

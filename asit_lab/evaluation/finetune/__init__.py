@@ -1,0 +1,7 @@
+"""Fine-tuning by AST's, ASDA's and SUPERB's recipes."""
+
+from .recipe import Recipe, load_recipe, recipe_names
+from .result import FinetuneResult, load_result
+from .run import finetune
+
+__all__ = ["FinetuneResult", "Recipe", "finetune", "load_recipe", "load_result", "recipe_names"]

@@ -1,0 +1,142 @@
+"""What a probe found, with everything scores, tables, confusions and intervals are made from."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.labels import indicators
+from . import metrics
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Scores of one encoder's embeddings under one protocol."""
+
+    name: str
+    """encoder"""
+    protocol: str
+    """linear, knn or weighted"""
+    scores: dict[str, float]
+    """accuracy (0 to 1), or mAP of multi-label data, on the test clips of each fold, split, or seed and fold"""
+    chosen: dict[str, dict[str, Any]]
+    """what each was made with, see `choice.fit`: layer, pool, C or k, the inner score they were chosen by"""
+    chance: float
+    """accuracy of the best constant answer, the share of the commonest class among the tested clips; for mAP that of
+    outputs without information, the mean share of the tested classes"""
+    predictions: pd.DataFrame
+    """one row a tested clip: split, path, path_row (in the table that was probed), label, predicted (the class with the
+    highest output)"""
+    outputs: np.ndarray
+    """float32 [tested clips, classes], probabilities, in the rows of `predictions`"""
+    classes: list[str]
+    multi: bool
+    """clips may have several labels"""
+    dim: int
+    """length of the longest vector that was tried"""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(path, reason) of clips left out"""
+    findings: Sequence[Any] = ()
+    """what asit_lab.evaluation.guard has to say of the data"""
+
+    @property
+    def metric(self) -> str:
+        """What the scores are: accuracy or mAP."""
+        return "mAP" if self.multi else "accuracy"
+
+    @property
+    def mean(self) -> float:
+        """Mean score over folds (and seeds)."""
+        return float(np.mean(list(self.scores.values())))
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation of the score over folds (and seeds); NaN for a single one."""
+        return float(np.std(list(self.scores.values()), ddof=1)) if len(self.scores) > 1 else float("nan")
+
+    @property
+    def targets(self) -> np.ndarray:
+        """0/1 [tested clips, classes], in the rows of `predictions`."""
+        return indicators(self.predictions["label"], self.classes, self.multi)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the score of all tested clips together, by bootstrap over clips.
+
+        A clip that several seeds test counts in a resample with all its answers, or with none.
+        """
+        clips = self.predictions["path_row"].to_numpy()
+        return metrics.interval(self.targets, self.outputs, self.multi, groups=clips)[self.metric]
+
+    @property
+    def per_class(self) -> pd.DataFrame:
+        """One row a class, over all tested clips; columns as of `metrics.per_class`."""
+        return metrics.per_class(self.targets, self.outputs, self.classes, self.multi)
+
+    @property
+    def confusion(self) -> pd.DataFrame:
+        """Tested clips by class (rows) and answer (columns); single-label only."""
+        return metrics.confusion(self.targets, self.outputs, self.classes)
+
+    @property
+    def layer(self) -> str:
+        """The layer each split read, commonest first: "last", or "last ×3, 4 ×2"."""
+        return _summary(one["layer"] for one in self.chosen.values())
+
+    @property
+    def pool(self) -> str:
+        """How each split pooled, commonest first; empty where that does not apply."""
+        return _summary(one["pool"] for one in self.chosen.values())
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row: encoder, protocol, layer, pool, mean, spread, low, high, folds, clips, chance."""
+        row = {
+            "encoder": self.name,
+            "protocol": self.protocol,
+            "layer": self.layer,
+            "pool": self.pool,
+            "mean": self.mean,
+            "spread": self.spread,
+            "low": self.interval[0],
+            "high": self.interval[1],
+            "folds": len(self.scores),
+            "clips": self.predictions["path_row"].nunique(),
+            "chance": self.chance,
+        }
+        return pd.DataFrame([row])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for result.json; what is not a number becomes None. Outputs and predictions are left out."""
+        row = self.table.iloc[0].to_dict()
+        row |= {
+            "metric": self.metric,
+            "dim": self.dim,
+            "scores": self.scores,
+            "chosen": self.chosen,
+            "per_class": self.per_class.to_dict("records"),
+            "findings": [
+                {name: getattr(one, name) for name in ("kind", "severity", "message")} for one in self.findings
+            ],
+            "skipped": self.skipped,
+        }
+        return _plain(row)
+
+
+def _summary(values) -> str:
+    counts = Counter(map(str, values)).most_common()
+    return counts[0][0] if len(counts) == 1 else ", ".join(f"{value} ×{count}" for value, count in counts)
+
+
+def _plain(value):
+    """The same for JSON: no NumPy numbers, no NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,135 @@
+"""Several encoders in one table: rows, files, what goes on after a stop, and what start weights are worth."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+
+from asit_lab import Encoder, load_config, pretrain, zoo
+from asit_lab.errors import InputError
+from asit_lab.evaluation import evaluate, initialisation_study
+
+DATA = "synth:40"
+COLUMNS = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A project's root of its own: caches and results go there."""
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    return tmp_path
+
+
+def trained(seed: int = 5) -> Encoder:
+    """Weights that are not those `Encoder.random` gives for seed 0."""
+    encoder = Encoder.random(load_config("smoke"), seed)
+    encoder.name = "a run"
+    return encoder
+
+
+def test_every_encoder_stands_beside_its_untrained_architecture_and_the_log_mel(home):
+    found = evaluate({"mine": trained()}, DATA, ("linear", "knn"), "out")
+    assert list(found.table.columns) == COLUMNS
+    names = ["mine", "mine, untrained", "mean+std log-mel"]
+    assert list(found.table["encoder"]) == names * 2
+    assert list(found.table["protocol"]) == ["linear"] * 3 + ["knn"] * 3
+    assert (found.table["low"] <= found.table["high"]).all() and (found.table["clips"] == 40).all()
+    written = json.loads((home / "out/result.json").read_text())
+    assert [row["encoder"] for row in written["results"]] == names * 2 and written["status"] == "finished"
+    table = pd.read_csv(home / "out/table.csv", keep_default_na=False)
+    np.testing.assert_allclose(table["mean"], found.table["mean"])
+    predictions = pd.read_csv(home / "out/predictions.csv")
+    assert len(predictions) == 6 * 40
+    linear = predictions[(predictions["encoder"] == "mine") & (predictions["protocol"] == "linear")]
+    by_fold = (linear["label"] == linear["predicted"]).groupby(linear["split"]).mean()
+    assert by_fold.mean() == pytest.approx(found.table["mean"][0])
+    assert set(pd.read_csv(home / "out/per_class.csv")["label"]) == set(linear["label"])
+
+
+def test_an_architecture_is_evaluated_untrained_once_and_not_twice(home):
+    encoders = {"a": trained(5), "b": trained(6), "start": Encoder.random(load_config("smoke"), 0)}
+    names = list(evaluate(encoders, DATA, ("knn",), "out").table["encoder"])
+    assert names == ["a", "b", "start", "a, untrained", "mean+std log-mel"] or names[:3] == ["a", "b", "start"]
+    assert sum(name.endswith("untrained") for name in names) == 1
+    plain = evaluate(encoders, DATA, ("knn",), "plain", untrained=False).table["encoder"]
+    assert list(plain) == ["a", "b", "start", "mean+std log-mel"]
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_a_row_and_is_not_done_twice(home):
+    def scores():
+        return evaluate({"mine": trained()}, DATA, ("finetune",), "out", recipe="smoke")
+
+    first = scores()
+    assert list(first.table["protocol"]) == ["finetune smoke"] * 2
+    assert list(first.table["encoder"]) == ["mine", "mine, untrained"]
+    files = sorted((home / "out/finetune").rglob("*.npz"))
+    times = [file.stat().st_mtime_ns for file in files]
+    pd.testing.assert_frame_equal(scores().table, first.table)
+    assert files and [file.stat().st_mtime_ns for file in files] == times
+
+
+def test_mistakes_show_before_anything_is_computed(home):
+    with pytest.raises(InputError, match="protocols: liner; expected some of linear, knn, weighted, finetune"):
+        evaluate({"a": trained()}, DATA, ("liner",))
+    with pytest.raises(InputError, match="encoders: there are none"):
+        evaluate({}, DATA)
+    with pytest.raises(InputError, match="recipe 'smok': no such recipe or file; did you mean smoke"):
+        evaluate({"a": trained()}, DATA, ("linear", "finetune"), recipe="smok")
+    with pytest.raises(InputError, match="encoders: A b, a-b: names must differ in letters and digits"):
+        evaluate({"A b": trained(), "a-b": trained()}, DATA, ("finetune",), recipe="smoke", untrained=False)
+    with pytest.raises(InputError, match="nowhere: no such run, snapshot or preset"):
+        evaluate({"a": "nowhere"}, DATA)
+    assert list(home.iterdir()) == []
+
+
+# --- Start weights --------------------------------------------------------------------------------------------------
+
+
+def timm_file(path, width: int = 48, depth: int = 2):
+    """An ImageNet transformer's file in timm's layout, with random weights, 32 x 32 images."""
+    cfg = load_config("smoke", [f"model.width={width}", f"model.depth={depth}", "data.crop_seconds=0.65"])
+    state = Encoder.random(cfg, 9).backbone.state_dict()
+    weight = state["patch_embed.proj.weight"]
+    state["patch_embed.proj.weight"] = weight.repeat(1, 3, 1, 1) / 3
+    state["pos_embed"] = state["pos_embed"][:, :5].clone()  # class token and 2 x 2 patches
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return path
+
+
+def test_an_imagenet_transformer_as_an_encoder(tmp_path):
+    file = timm_file(tmp_path / "vit.safetensors")
+    encoder = zoo.load("imagenet", file, config="smoke")
+    assert encoder.name == "ImageNet (vit.safetensors)" and not encoder.reconstructs
+    same = zoo.open_source(f"imagenet:{file}@smoke")
+    wave = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    assert encoder.embed(wave, 16000).equal(same.embed(wave, 16000))
+    assert not encoder.embed(wave, 16000).equal(Encoder.random(load_config("smoke")).embed(wave, 16000))
+    with pytest.raises(InputError, match="weights of another architecture"):
+        zoo.load("imagenet", file, config="micro")
+    with pytest.raises(InputError, match=r"expected a \.safetensors file"):
+        zoo.load("imagenet", tmp_path / "nothing.safetensors")
+
+
+def test_sources_that_are_no_kind_are_opened_as_always(home):
+    assert zoo.open_source("smoke").name == "smoke, untrained"
+    with pytest.raises(InputError, match="no such run, snapshot or preset"):
+        zoo.open_source("asit:")
+    with pytest.raises(InputError):
+        zoo.open_source("asit:nothing.pth")
+
+
+@pytest.mark.slow
+def test_what_start_weights_are_worth(home):
+    file = timm_file(home / "vit.safetensors")
+    cfg = load_config("smoke", [f"data.source={DATA}", "train.steps=3"])
+    published = pretrain(cfg, home / "published").dir
+    found = initialisation_study(cfg, DATA, "study", str(published), str(file), recipe="smoke")
+    rows = ["scratch", "pretrained", "published", "ImageNet", "ImageNet, pretrained"]
+    assert list(found.table["encoder"]) == rows and set(found.table["protocol"]) == {"finetune smoke"}
+    assert {"pretrained", "imagenet-pretrained"} <= {path.name for path in (home / "study").iterdir()}
+    without = initialisation_study(cfg, DATA, "study", recipe="smoke")
+    assert list(without.table["encoder"]) == rows[:2]
+    pd.testing.assert_series_equal(without.table["mean"], found.table["mean"][:2])

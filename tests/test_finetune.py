@@ -1,0 +1,295 @@
+"""Fine-tuning from end to end on a few clips: what it leaves, what it goes on from, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from children import assert_same
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from asit_lab import Encoder, InputError, load_config
+from asit_lab.data import load_manifest
+from asit_lab.evaluation import metrics
+from asit_lab.evaluation.finetune import finetune, load_recipe, load_result, loop, run
+from asit_lab.evaluation.finetune.batches import Reader
+from asit_lab.evaluation.finetune.model import build_classifier
+from asit_lab.features import measure
+
+SHORT = ["steps=2", "average_from=null"]  # of the recipe smoke, for what needs no training
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder.random(load_config("smoke"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return load_manifest("synth:20")  # two folds, one clip a class in each
+
+
+@pytest.fixture(scope="module")
+def done(encoder, manifest, tmp_path_factory):
+    return finetune(encoder, manifest, "smoke", tmp_path_factory.mktemp("ft") / "run")
+
+
+def with_splits(manifest):
+    """The same clips in official splits: every class in each."""
+    table = manifest.table.assign(fold=pd.NA)
+    table["split"] = ["train" if i < 20 else "valid" if i < 30 else "test" for i in range(len(table))]
+    return replace(manifest, table=table)
+
+
+# --- What it leaves -------------------------------------------------------------------------------------------------
+
+
+def test_result(done):
+    assert done.status == "finished" and list(done.scores) == ["fold 1", "fold 2"]
+    folds = done.folds
+    assert list(folds["headline"]) == ["averaged"] * 2 and list(folds["chosen_on"]) == ["test, optimistic"] * 2
+    for row, point in zip(folds.to_dict("records"), done.points, strict=True):
+        for which in ("best", "last", "averaged"):
+            found = done.outputs(point, which)
+            right = (found.outputs.argmax(1) == found.targets.argmax(1)).mean()
+            assert row[f"{which}_accuracy"] == pytest.approx(right)
+        assert row["best_accuracy"] >= row["last_accuracy"]
+        assert done.scores[row["split"]] == row["averaged_accuracy"]
+        rows = pd.read_csv(done.dir / f"seed-0-{row['split'].replace(' ', '-')}" / "metrics.csv")
+        assert list(rows["epoch"]) == [1, 2] and rows["test_accuracy"].iloc[-1] == pytest.approx(row["last_accuracy"])
+        assert row["best_accuracy"] == pytest.approx(rows["test_accuracy"].max())
+    assert done.mean == pytest.approx(np.mean(list(done.scores.values())))
+    columns = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
+    assert list(done.table.columns) == columns
+    low, high = done.interval
+    assert low <= done.mean <= high
+    table = done.table.iloc[0]
+    assert (table["protocol"], table["clips"], table["chance"]) == ("finetune smoke", 20, pytest.approx(0.1))
+
+
+def test_predictions_and_tables_agree(done, manifest):
+    predictions = done.predictions
+    assert sorted(predictions["path_row"]) == list(range(20))
+    assert list(predictions["label"]) == list(manifest.table["label"][predictions["path_row"]])
+    right = (predictions["label"] == predictions["predicted"]).mean()
+    assert right == pytest.approx(done.mean)  # folds of equal size
+    assert done.per_class["clips"].sum() == 20 == done.confusion.to_numpy().sum()
+    assert np.trace(done.confusion.to_numpy()) == right * 20
+
+
+def test_files_hold_it_all(done):
+    again = load_result(done.dir)
+    assert again.to_dict() == done.to_dict() and again.folds.equals(done.folds)
+    stored = json.loads((done.dir / "result.json").read_text())
+    assert stored["scores"] == done.scores and stored["recipe"]["name"] == "smoke" and stored["findings"] == []
+    assert stored["normalisation"]["fold 1"] == {"source": "those of pretraining", "mean": -7.0, "std": 4.5}
+    assert not list(done.dir.rglob("state.pt"))
+    with pytest.raises(InputError, match="not a folder of fine-tuning"):
+        load_result(done.dir / "seed-0-fold-1")
+
+
+def test_everything_is_trained_and_nothing_else_touched(done, encoder):
+    fresh = Encoder.random(load_config("smoke"), seed=0)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name])
+    assert not any(p.requires_grad for p in encoder.parameters())
+    start = build_classifier(encoder, done.recipe, 10, seed=0).trained()
+    last = load_file(done.dir / "seed-0-fold-1" / "last.safetensors")
+    assert last.keys() == start.keys()
+    assert all(not torch.equal(last[name], start[name]) for name in start)
+
+
+def test_averaged_weights_are_the_mean_over_epochs(encoder, manifest, tmp_path):
+    flags = ["schedule=constant", "checkpoint_every=1"]
+    weights = {}
+    for epochs in (1, 2):
+        result = finetune(encoder, manifest, "smoke", tmp_path / str(epochs), [*flags, f"epochs={epochs}"], folds=[2])
+        weights[epochs] = load_file(result.dir / "seed-0-fold-2" / "last.safetensors")
+    averaged = load_file(result.dir / "seed-0-fold-2" / "averaged.safetensors")
+    for name, tensor in averaged.items():
+        torch.testing.assert_close(tensor, (weights[1][name] + weights[2][name]) / 2)
+
+
+def test_best_epoch_is_chosen_on_valid(encoder, tmp_path):
+    manifest = with_splits(load_manifest("synth:40"))
+    result = finetune(encoder, manifest, "smoke", tmp_path / "ft", ["average_from=null", "epochs=4", "rate=3e-3"])
+    rows = pd.read_csv(result.dir / "seed-0-test" / "metrics.csv")
+    best = rows["valid_accuracy"].idxmax()  # the first of equals
+    row = result.folds.iloc[0]
+    assert (row["headline"], row["chosen_on"], row["best_epoch"]) == ("best", "valid", best + 1)
+    assert row["best_accuracy"] == pytest.approx(rows["test_accuracy"][best]) == result.mean
+    assert row["last_accuracy"] == pytest.approx(rows["test_accuracy"].iloc[-1])
+    worse = rows["valid_accuracy"] <= rows["valid_accuracy"].cummax().shift(fill_value=-1)
+    assert list(rows["test_accuracy"].isna()) == [bool(w) and i < 3 for i, w in enumerate(worse)]
+
+
+def test_several_labels(encoder, tmp_path):
+    manifest = with_splits(load_manifest("synth:40"))
+    labels = [f"{'even' if i % 2 else 'odd'};{'low' if i % 10 < 5 else 'high'}" for i in range(40)]
+    several = replace(manifest, table=manifest.table.assign(label=labels), multi=True, labels=None)
+    flags = ["task=multi", "loss=bce", "smoothing=0", *SHORT]
+    result = finetune(encoder, several, "smoke", tmp_path / "ft", flags)
+    found = result.pooled
+    assert result.metric == "mAP" and result.classes == ["even", "high", "low", "odd"]
+    assert result.mean == pytest.approx(metrics.scores(found.targets, found.outputs, True)["mAP"])
+    assert (found.targets.sum(1) == 2).all() and result.chance == pytest.approx(0.5)
+    assert set(result.per_class["label"]) == set(result.classes)
+    with pytest.raises(InputError, match="no confusion matrix"):
+        _ = result.confusion
+    with pytest.raises(InputError, match="may have several labels, but recipe smoke is for one class a clip"):
+        finetune(encoder, several, "smoke", tmp_path / "other")
+    with pytest.raises(InputError, match="one label each, but recipe ast-audioset-20k is for several"):
+        finetune(encoder, manifest, "ast-audioset-20k", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_mean_and_std_of_the_training_clips(encoder, manifest, tmp_path):
+    result = finetune(encoder, manifest, "smoke", tmp_path / "ft", ["statistics=measured", *SHORT], folds=["fold 1"])
+    mean, std, *_ = measure(manifest.subset(manifest.table["fold"] == 2), encoder.config.features)
+    used = result.to_dict()["normalisation"]["fold 1"]
+    assert used == {"source": "measured on 10 of 10 training clips", "mean": mean, "std": std}
+
+
+# --- The network ----------------------------------------------------------------------------------------------------
+
+
+def test_superb_trains_the_head_alone(encoder, manifest, tmp_path):
+    flags = ["steps=2", "batch_size=8", "frames=96"]
+    result = finetune(encoder, manifest, "superb-voxceleb1", tmp_path / "ft", flags, folds=[1])
+    trained = load_file(result.dir / "seed-0-fold-1" / "last.safetensors")
+    assert set(trained) == {"layers", "projector.weight", "projector.bias", "linear.weight", "linear.bias"}
+    assert result.table.iloc[0]["protocol"] == "finetune superb-voxceleb1"
+
+
+def test_weighted_sum_of_layers(encoder):
+    network = build_classifier(encoder, load_recipe("superb-voxceleb1", ["frames=96"]), 5, seed=1)
+    with torch.no_grad():
+        network.layers.copy_(torch.tensor([0.3, -0.2, 0.9]))
+        x = torch.randn(3, 96, 64)
+        seen = network.backbone.inspect(x, hidden=[0])
+        states = torch.stack([network.backbone.embed(x), seen.hidden[0], seen.tokens])[:, :, 1:]  # [L, B, N, D]
+        weighted = (network.layers.softmax(0)[:, None, None, None] * states).sum(0)
+        wanted = F.linear(network.projector(weighted).mean(1), network.linear.weight, network.linear.bias)
+        torch.testing.assert_close(network(x), wanted)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "micro-asda"])
+@pytest.mark.parametrize("frames", [32, 320])
+def test_other_lengths(preset, frames):
+    """Shorter inputs see the first positions of pretraining, longer ones stretched positions."""
+    encoder = Encoder.random(load_config(preset, ["model.depth=2"]))
+    network = build_classifier(encoder, load_recipe("micro", [f"frames={frames}"]), 3, seed=0)
+    grid = (frames // encoder.config.model.patch[0], encoder.config.grid[1])
+    torch.testing.assert_close(network.backbone.pos_embed, encoder.backbone.positions(grid))
+    x = torch.randn(2, network.frames, encoder.config.features.mel_bins)
+    with torch.no_grad():
+        torch.testing.assert_close(network.backbone(x), encoder.backbone(x), rtol=1e-4, atol=1e-5)
+        assert network(x).shape == (2, 3)
+
+
+def test_start_weights(encoder):
+    student = Encoder.random(load_config("smoke"), seed=5).backbone
+    both = Encoder(encoder.config, encoder.backbone, student)
+    for which, module in {"teacher": encoder.backbone, "student": student}.items():
+        network = build_classifier(both, load_recipe("smoke", [f"backbone={which}"]), 3, seed=0)
+        for name, tensor in network.backbone.named_parameters():
+            if name != "pos_embed":
+                assert torch.equal(tensor, module.state_dict()[name])
+    with pytest.raises(InputError, match="has no student, which backbone=student asks for"):
+        build_classifier(Encoder(encoder.config, encoder.backbone), load_recipe("asda-esc50"), 3, seed=0)
+    other = Encoder(load_config("smoke", ["model.depth=3"]), encoder.backbone, name="mine")
+    with pytest.raises(InputError, match=r"mine: weights of another architecture.*missing.*blocks\.2"):
+        build_classifier(other, load_recipe("smoke"), 3, seed=0)
+
+
+# --- Going on, and what is refused ----------------------------------------------------------------------------------
+
+
+def test_an_interrupt_changes_nothing(done, encoder, manifest, tmp_path, monkeypatch):
+    step, seen = loop._Trainer.step, []
+
+    def interrupted(self, batch):
+        seen.append(batch.step)
+        if len(seen) in (2, 4):
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(loop._Trainer, "step", interrupted)
+    arguments = (encoder, manifest, "smoke", tmp_path / "ft", ["checkpoint_every=1"])
+    first = finetune(*arguments)
+    assert first.status == "interrupted" and not first.points and np.isnan(first.mean)
+    second = finetune(*arguments)
+    assert second.status == "interrupted"
+    result = finetune(*arguments)
+    assert result.status == "finished" and result.scores == done.scores
+    assert seen == [0, 1, 1, 2, 2, 3, 0, 1, 2, 3]
+    for fold in ("seed-0-fold-1", "seed-0-fold-2"):
+        assert_same(tmp_path / "ft" / fold, done.dir / fold)
+
+
+def test_finished_splits_stay(done, encoder, manifest, monkeypatch):
+    def fit(job, _):
+        raise AssertionError(f"{job.folder} was fine-tuned again")
+
+    monkeypatch.setattr(run, "fit", fit)
+    same = finetune(encoder, manifest, "smoke", done.dir, ["workers=1", "cache_mb=1"], resume="must")
+    assert same.scores == done.scores
+    assert list(finetune(encoder, manifest, "smoke", done.dir, folds=[2]).scores) == ["fold 2"]
+    with pytest.raises(AssertionError, match="seed-1-fold-1 was fine-tuned again"):
+        finetune(encoder, manifest, "smoke", done.dir, seeds=(0, 1))
+    assert finetune(encoder, manifest, "smoke", done.dir).to_dict() == done.to_dict()
+
+
+def test_refusals(done, encoder, manifest, tmp_path):
+    def refused(match, enc=encoder, data=manifest, recipe="smoke", out=done.dir, **more):
+        with pytest.raises(InputError, match=match):
+            finetune(enc, data, recipe, out, **more)
+
+    refused(r"another set-up.*\n  recipe.rate: 0.0005 there, 0.001 asked for", overrides=["rate=1e-3"])
+    refused(r"another set-up.*\n  encoder.weights: ", enc=Encoder.random(load_config("smoke"), seed=1))
+    refused(r"another set-up.*\n  data.clips: 20 there, 30 asked for", data="synth:30")
+    refused("already holds a fine-tuning", resume="never")
+    refused("there is no fine-tuning to resume", out=tmp_path / "none", resume="must")
+    refused("resume: 'yes' is not one of", resume="yes")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    refused("holds a pretraining run", out=tmp_path / "run")
+    refused("folds: fold 7: .* has fold 1, fold 2", folds=[7])
+    refused("seeds: there are none", seeds=())
+    refused("no such recipe or file; did you mean smoke", recipe="smok")
+    refused("no such run, snapshot or preset", enc="runs/none")
+    one = replace(manifest, table=manifest.table.assign(fold=1))
+    refused("every clip is in fold 1", data=one, out=tmp_path / "none")
+    refused("frames: 8 are fewer than one patch of 16", overrides=["frames=8"], out=tmp_path / "short")
+    (tmp_path / "file").touch()
+    refused("a file is in the way", out=tmp_path / "file")
+
+
+def test_unreadable_clips(encoder, manifest, tmp_path, monkeypatch):
+    whole, broken = Reader.whole, set()
+
+    def read(self, row):
+        if row in broken:
+            raise InputError(f"{self.rows[row][0]}: broken")
+        return whole(self, row)
+
+    monkeypatch.setattr(Reader, "whole", read)
+    more = load_manifest("synth:40")
+    table = more.table.assign(fold=[1] * 20 + [2] * 20)  # two clips a class in each
+    broken |= {3, 25}
+    result = finetune(encoder, replace(more, table=table), "smoke", tmp_path / "a", ["epochs=1"], folds=[1])
+    path = more.table["path"]
+    assert result.skipped == sorted([(path[3], "broken"), (path[25], "broken")])
+    assert 3 not in set(result.predictions["path_row"]) and len(result.predictions) == 19
+    broken |= {13}
+    with pytest.raises(InputError, match="fold 1: no clip of class .* can be read; synth://0/3: broken"):
+        finetune(encoder, replace(more, table=table), "smoke", tmp_path / "b", ["epochs=1"], folds=[1])
+
+
+def test_not_finite(encoder, manifest, tmp_path):
+    flags = ["rate=1e30", "schedule=constant", "clip=0"]
+    with pytest.raises(FloatingPointError, match=r"is not finite at step \d; try a lower rate"):
+        finetune(encoder, manifest, "smoke", tmp_path / "ft", flags, folds=[1])
