@@ -52,7 +52,8 @@ def test_version_and_help_from_a_shell():
 @pytest.mark.parametrize(
     "of",
     ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"]
-    + ["runs", "runs list", "runs compare", "finetune", "evaluate", "starts", "embed"],
+    + ["runs", "runs list", "runs compare", "finetune", "evaluate", "starts", "embed", "batch"]
+    + [f"batch {name}" for name in ("run", "retry", "status", "collect", "stop")],
 )
 def test_every_command_has_help(command, of):
     status, out, err = command(*of.split(), "--help")

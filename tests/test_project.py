@@ -89,6 +89,15 @@ def test_readme_shows_the_numbers_of_the_gallery():
     assert [row for row in rows(numbers) if row not in readme] == []
 
 
+def test_readme_shows_the_table_of_the_seeds():
+    """Likewise of reports/gallery/seeds.py."""
+    import runpy
+
+    table = runpy.run_path(str(ROOT / "reports/gallery/seeds.py"))["table_of"]
+    numbers = json.loads((ROOT / "reports/gallery/seeds.json").read_text(encoding="utf-8"))
+    assert "\n".join(table(numbers)) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_links_in_the_texts_lead_somewhere():
     broken = []
     for text in [*ROOT.glob("*.md"), *(ROOT / "data").glob("*.md")]:

@@ -13,6 +13,7 @@ import typer
 
 from .._version import __version__
 from ..errors import InputError
+from .batch import batch_app
 from .config import config_app
 from .data import data_app
 from .evaluation import embed, evaluate, finetune, probe, starts
@@ -33,6 +34,7 @@ app.command()(pretrain)
 app.add_typer(runs_app, name="runs")
 for command in (probe, finetune, evaluate, starts, embed):
     app.command()(command)
+app.add_typer(batch_app, name="batch")
 
 
 @app.callback(invoke_without_command=True)

@@ -8,7 +8,7 @@ SPECS = (
     "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], "
     "audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH]"
 )
-FAILED, INTERRUPTED = 1, 130  # exit status; 130 as a shell reports a command that Ctrl-C ended
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # exit status; as a shell reports a command that a signal ended
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated.")

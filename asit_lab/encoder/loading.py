@@ -63,7 +63,7 @@ def load_encoder(source: str | Path) -> Encoder:
     for role, module in parts.items():
         if module is not None:
             load_weights(module, section(tensors, role), f"{path}, {role}")
-    return Encoder(cfg, teacher, student.backbone, student.decoder, name=f"{cfg.name}, step {step}")
+    return Encoder(cfg, teacher, student.backbone, student.decoder, f"{cfg.name}, step {step}", True)
 
 
 def from_folder(folder: Path) -> Encoder:
@@ -72,7 +72,7 @@ def from_folder(folder: Path) -> Encoder:
     backbone, network = ViT(cfg.model, cfg.grid), build_network(cfg)
     has_student, has_decoder = bool(section(tensors, "student")), bool(section(tensors, "decoder"))
     student = network.backbone if has_student else backbone if has_decoder else None
-    encoder = Encoder(cfg, backbone, student, network.decoder if has_decoder else None, name)
+    encoder = Encoder(cfg, backbone, student, network.decoder if has_decoder else None, name, True)
     if student is backbone:  # written once
         tensors |= {f"student.{key}": tensor for key, tensor in section(tensors, "backbone").items()}
     load_weights(encoder, tensors, folder / WEIGHTS)

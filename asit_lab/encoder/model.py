@@ -47,7 +47,7 @@ class Encoder(nn.Module):
     """A backbone (the teacher's, unless said otherwise) with its front end.
 
     student, decoder: what `reconstruct` (ASiT's decoder) or `prediction_error` (ASDA's) needs; None where the weights
-    have none.
+    have none. heard: whether the weights were pretrained on config.data; not so of untrained and published ones.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class Encoder(nn.Module):
         student: ViT | None = None,
         decoder: ReconstructionHead | ConvDecoder | None = None,
         name: str = "encoder",
+        heard: bool = False,
     ):
         super().__init__()
-        self.config, self.name = config, name
+        self.config, self.name, self.heard = config, name, heard
         self.front_end = LogMel.from_config(config.features)
         self.backbone, self.student, self.decoder = backbone, student, decoder
         self.eval().requires_grad_(False)

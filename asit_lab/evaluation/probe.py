@@ -207,7 +207,7 @@ def _findings(manifest, found: Sequence[Split], encoders: Sequence) -> list[list
     known: dict[tuple | None, list[guard.Finding]] = {}
     each = []
     for enc in encoders:
-        config = None if enc is None or isinstance(enc, Embedder) or _untrained(enc) else enc.config
+        config = None if enc is None or isinstance(enc, Embedder) or not enc.heard else enc.config
         seen = None if config is None else (config.data.source, config.data.holdout, config.data.segment_seconds)
         if seen not in known:
             known[seen] = guard.findings(manifest, found, config)
@@ -215,11 +215,6 @@ def _findings(manifest, found: Sequence[Split], encoders: Sequence) -> list[list
     for one in dict.fromkeys(one for several in known.values() for one in several):
         log.log(logging.INFO if one.severity == "note" else logging.WARNING, "%s: %s", one.kind, one.message)
     return each
-
-
-def _untrained(enc) -> bool:
-    """Weights as `Encoder.random` and `open_encoder` name them: they have not seen what their configuration names."""
-    return enc.name.startswith("random init") or enc.name.endswith(", untrained")
 
 
 def _manifest(data):

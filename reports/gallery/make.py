@@ -20,7 +20,6 @@ def main() -> None:
         shutil.copyfile(run.dir / "figures" / f"{name}.png", HERE / f"{name}.png")
     kept = ("name", "training_clips", "steps", "epochs", "seed", "backbone_parameters", "reconstruction")
     numbers = {name: run.result[name] for name in kept}
-    numbers["minutes"] = run.progress["seconds"] / 60
     numbers["probe"] = [{name: row[name] for name in ("encoder", "mean", "spread")} for row in run.result["probe"]]
     (HERE / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print("\n".join(rows(numbers)))
@@ -33,7 +32,7 @@ def rows(numbers: dict) -> list[str]:
     random = [score for name, score in scores.items() if name.startswith("random init")]
     (log_mel,) = (score for name, score in scores.items() if "log-mel" in name)
     parameters = f"{numbers['backbone_parameters'] / 1e6:.1f} M"
-    length = f"{numbers['epochs']:.0f} epochs, {numbers['minutes']:.0f} minutes on two cores"
+    length = f"{numbers['epochs']:.0f} epochs, minutes on two cores"
     return [
         f"| model, length | ViT-B, 85 M parameters, 40 epochs | `{numbers['name']}`, {parameters}, {length} |",
         "| error of the reconstruction (natural log, held-out recordings) | not given | "

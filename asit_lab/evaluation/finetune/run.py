@@ -20,7 +20,6 @@ from ...training.files import FULL, clear_leftovers, write_json, write_text
 from ...training.interrupt import Signals, Terminated
 from ...training.lock import only_writer
 from .. import guard
-from ..probe import _untrained
 from ..protocols import Split, gaps, splits
 from .batches import targets_of
 from .loop import Job, fit
@@ -75,8 +74,8 @@ def finetune(
     folder = _open(resolve(out), _setup(encoder, recipe, manifest), resume)
     names = {point.folder: point.name for point in points}
     found = [point.split for point in points]
-    seen = None if _untrained(encoder) else encoder.config
-    findings = [vars(one) for one in guard.findings(manifest, found, seen)]
+    heard = encoder.config if encoder.heard else None
+    findings = [vars(one) for one in guard.findings(manifest, found, heard)]
     notes = [*manifest.notes, *gaps(manifest.table, found, manifest.multi)]
     for text in [*(f"{one['severity']}: {one['message']}" for one in findings), *(f"note: {note}" for note in notes)]:
         tqdm.write(text, file=sys.stderr)

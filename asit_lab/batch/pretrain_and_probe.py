@@ -1,0 +1,78 @@
+"""What one point does: pretrain, measure, leave the numbers in result.json. notebooks/ablations/point.ipynb and
+`--no-notebook` both call it, so they leave the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from ..config import load_config
+from ..data import load_manifest
+from ..encoder import Encoder, load_encoder
+from ..errors import InputError
+from ..evaluation import reconstruction_errors
+from ..evaluation.probe import ProbeResult, compare_results
+from ..training.files import whole
+from ..training.pretrain import pretrain
+from ..training.run import Run
+
+PARAMETERS = ("preset", "data", "evaluate", "overrides", "seed", "out")
+PREDICTIONS = "predictions.csv"
+
+
+def experiment(
+    preset: str,
+    data: str,
+    overrides: list[str] | str,
+    seed: int,
+    out: str | Path,
+    evaluate: str = "",
+    on_log: Callable[[Run, dict], None] | None = None,
+) -> Run:
+    """Pretrain into the run directory `out`, then probe and measure reconstructions; a run that is there goes on.
+
+    evaluate: labelled data set to probe on; empty: the one it was pretrained on (not probed if that has no labels).
+    result.json gets `reconstruction` (errors on recordings held out, and baselines) and `probe` (linear: the teacher,
+    the same architecture untrained, statistics of the log-mel); predictions.csv the teacher's answer to each clip.
+    Raises what `pretrain` raises; KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and
+    was stopped for it.
+    """
+    cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
+    run = pretrain(cfg, out, on_log=on_log)
+    if run.status == "interrupted":
+        raise KeyboardInterrupt
+    if run.status != "finished":
+        raise RuntimeError(f"{run.dir}: {run.progress.get('reason', run.status)}")
+    if "probe" not in run.result:
+        _measure(run, cfg, evaluate)
+    return run
+
+
+def _measure(run: Run, cfg, evaluate: str) -> None:
+    """Add reconstruction errors and probe scores to result.json, both in one go."""
+    encoder = load_encoder(run.dir)
+    manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
+    train, held = manifest.holdout(cfg.data.holdout)
+    errors = None
+    if encoder.reconstructs and len(held):
+        errors = reconstruction_errors(encoder, train, held, seed=cfg.train.seed).to_dict("records")
+    labelled = load_manifest(evaluate) if evaluate else manifest
+    probes = None
+    if evaluate or len(labelled.classes) > 1:
+        untrained = Encoder.random(cfg, cfg.train.seed)
+        results = compare_results({"teacher": encoder, "random init": untrained}, labelled)
+        _keep_predictions(run, results[0], labelled.table)
+        probes = [one.to_dict() for one in results]
+    run.record(reconstruction=errors, probe=probes, evaluated_on=evaluate or cfg.data.source)
+
+
+def _keep_predictions(run: Run, result: ProbeResult, table: pd.DataFrame) -> None:
+    """predictions.csv: split, path, group, label, predicted of every clip that was tested."""
+    if not {"split", "path", "label", "predicted"} <= set(result.predictions):
+        raise InputError(f"{result.name}: its predictions have the columns {', '.join(result.predictions)}")
+    groups = table.drop_duplicates("path").set_index("path")["group"]
+    kept = result.predictions[["split", "path", "label", "predicted"]].copy()
+    kept.insert(2, "group", kept["path"].map(groups))
+    with whole(run.dir / PREDICTIONS) as temporary:
+        kept.to_csv(temporary, index=False)

@@ -1,0 +1,224 @@
+"""A study: which settings are compared, at which scales, and what is drawn. Read from notebooks/ablations/STUDY.yaml.
+
+A key with a dot in it (mask.ratio) is a setting of the configuration and reaches the notebook through its parameter
+`overrides`; one without (preset) is a parameter of the notebook itself.
+"""
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ..config import home, resolve
+from ..errors import InputError
+from ..settings import Section
+
+STUDIES = Path("notebooks/ablations")
+
+
+class Row(Section):
+    """One line of the study's table."""
+
+    name: str
+    """what it is called in tables and figures"""
+    settings: dict[str, Any] = {}
+    """what it has different from the study's other settings"""
+    published: float | None = None
+    """the paper's value, in the unit of published.metric; with a grid it is that of the grid's first values"""
+    only: list[str] | None = None
+    """scales it belongs to (none: all)"""
+
+
+class Scale(Section):
+    """How large the study is done."""
+
+    preset: str | None = None
+    """preset all points start from"""
+    data: str = "synth"
+    """data set to pretrain on"""
+    seeds: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] = 1
+    """how many seeds (0, 1, ...), or which"""
+    settings: dict[str, Any] = {}
+    """settings all points have at this scale"""
+    grid: dict[str, list[Any]] = {}
+    """values that take the place of the study's own in its grid"""
+    hours: Annotated[float, Field(gt=0)] = 24.0
+    """a point that takes longer than this is ended, hours"""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """a point that takes more memory than this is ended, GB (none: no limit)"""
+
+
+class Plot(Section):
+    """What the figure and the table show."""
+
+    metric: str = "probe.teacher.mean"
+    """number of the collected results"""
+    label: str = "linear probe, accuracy (%)"
+    """what that is, with its unit"""
+    factor: float = 100.0
+    """what the number is multiplied by to have that unit"""
+    x: str | None = None
+    """setting along the horizontal axis (none: one line a setting, drawn as dots)"""
+    x_label: str | None = None
+    """what that is, with its unit"""
+    lines: str | None = None
+    """setting that has a line for each of its values"""
+    reference: str | None = None
+    """setting the others are compared with (none: the last)"""
+
+
+class Published(Section):
+    """Where the published values come from, and what is different there."""
+
+    source: str
+    """paper and table"""
+    metric: str
+    """what is measured there, with its unit"""
+    differs: str
+    """what is different there, in words"""
+    best: tuple[float, float] | None = None
+    """range of plot.x that the paper finds best, where it prints no more"""
+
+
+class Study(Section):
+    """A study as its file has it; `name` is the file's."""
+
+    name: str
+    """name of its file"""
+    title: str
+    """what is compared, in a few words"""
+    about: str = ""
+    """what to look for"""
+    notebook: str = "notebooks/ablations/point.ipynb"
+    """notebook that does one point"""
+    settings: dict[str, Any] = {}
+    """settings all points have"""
+    rows: list[Row] = []
+    """what is compared, one by one"""
+    grid: dict[str, list[Any]] = {}
+    """what is compared, all combinations of these values (with each of the rows, where there are both)"""
+    scales: dict[str, Scale]
+    """smoke, micro, full"""
+    plot: Plot = Plot()
+    """what is drawn"""
+    published: Published | None = None
+    """what is known already"""
+
+    @model_validator(mode="after")
+    def _something_to_compare(self):
+        if not self.rows and not self.grid:
+            raise ValueError("rows, grid: there is nothing to compare; give at least one of the two")
+        for where, grid in {"grid": self.grid, **{f"scales.{n}.grid": s.grid for n, s in self.scales.items()}}.items():
+            empty = [name for name, values in grid.items() if not values]
+            if empty:
+                raise ValueError(f"{where}.{empty[0]}: no values, so there would be no point")
+        if not self.scales:
+            raise ValueError("scales: expected at least one, such as smoke")
+        for name, scale in self.scales.items():
+            foreign = [axis for axis in scale.grid if axis not in self.grid]
+            if foreign:
+                raise ValueError(f"scales.{name}.grid.{foreign[0]}: not in grid: {nearest(foreign[0], self.grid)}")
+        names = [row.name for row in self.rows]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"rows: two are called {twice!r}")
+        for number, row in enumerate(self.rows):
+            unknown = [name for name in row.only or () if name not in self.scales]
+            if unknown:
+                raise ValueError(f"rows.{number}.only: {unknown[0]!r}: {nearest(unknown[0], self.scales)}")
+        return self
+
+    def scale(self, name: str) -> Scale:
+        """The scale of that name. Raises InputError with the nearest one."""
+        if name not in self.scales:
+            raise InputError(f"study {self.name}: scale {name!r}: {nearest(name, self.scales)}")
+        return self.scales[name]
+
+    def compared(self, scale: str) -> list["Compared"]:
+        """What is compared at a scale, in the order of the file."""
+        grid = {**self.grid, **self.scale(scale).grid}
+        rows = [row for row in self.rows if row.only is None or scale in row.only]
+        if self.rows and not rows:
+            raise InputError(
+                f"study {self.name}: none of its rows belongs to the scale {scale!r}, so nothing is compared"
+            )
+        found = []
+        for row in rows or [Row(name="")]:
+            for number, values in enumerate(itertools.product(*grid.values())):
+                chosen = dict(zip(grid, values, strict=True))
+                parts = [row.name] * bool(row.name) + [f"{key}={_short(value)}" for key, value in chosen.items()]
+                found.append(Compared(", ".join(parts), {**row.settings, **chosen}, None if number else row.published))
+        return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One setting of a study."""
+
+    name: str
+    settings: dict[str, Any]
+    published: float | None
+
+
+def read_study(study: "str | Path | Study") -> Study:
+    """Read and check a study: a name such as "loss_combinations" (notebooks/ablations/NAME.yaml) or a YAML file.
+
+    Raises InputError naming the file and the key, with the nearest valid name.
+    """
+    if isinstance(study, Study):
+        return study
+    path = resolve(study)
+    if not path.is_file() and Path(study).suffix not in (".yaml", ".yml"):
+        path = resolve(STUDIES / f"{study}.yaml")
+    if not path.is_file():
+        raise InputError(f"study {str(study)!r}: no such study or file; {nearest(str(study), study_names())}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected keys such as 'rows:', found {type(content).__name__}")
+    try:
+        return Study.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        raise InputError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def study_names() -> list[str]:
+    """Names of the studies in notebooks/ablations."""
+    return sorted(path.stem for path in (home() / STUDIES).glob("*.yaml"))
+
+
+_PARTS = {"rows": Row, "scales": Scale, "plot": Plot, "published": Published}
+
+
+def _explain(problem: dict) -> str:
+    """A problem that pydantic found, with the key it is at."""
+    place = [str(part) for part in problem["loc"] if part not in ("int", "list[constrained-int]")]
+    dotted = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        part = _PARTS.get(place[0], Study) if len(place) > 1 else Study
+        return f"{dotted}: unknown key: {nearest(place[-1], part.model_fields)}"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return f"{dotted}: missing"
+    return f"{dotted}: {problem['input']!r} is not valid: {problem['msg']}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint at what was meant, or all that is valid."""
+    valid = list(valid)
+    near = difflib.get_close_matches(name, valid, 1)
+    return f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid) or 'none'}"
+
+
+def _short(value: Any) -> str:
+    """A value as in a setting's name: texts without quotes."""
+    return value if isinstance(value, str) else json.dumps(value)

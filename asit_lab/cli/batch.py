@@ -1,0 +1,159 @@
+"""`asit-lab batch`: studies, run over night, looked at, collected."""
+
+import sys
+from contextlib import redirect_stdout
+from typing import Annotated
+
+import typer
+
+from ..printing import as_json_text, print_facts, print_rows
+from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, Json, group
+
+batch_app = group("Studies: run one over night, see how it is, collect it.")
+
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name in notebooks/ablations, or a YAML file.")]
+Scale = Annotated[str, typer.Option("--scale", help="How large: smoke, micro, full, or what else the study has.")]
+StudyData = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the scale's): {SPECS}.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="How many seeds (else the scale's).")]
+Workers = Annotated[int, typer.Option(min=1, help="Points at once on this machine.")]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the points, tcp://HOST:8786.")
+]
+NoNotebook = Annotated[bool, typer.Option("--no-notebook", help="By package calls alone, where there is no kernel.")]
+Hours = Annotated[float | None, typer.Option(min=0.001, help="Limit on the time of a point (else the scale's).")]
+MemoryGB = Annotated[float | None, typer.Option(min=0.1, help="Limit on the memory of a point (else the scale's).")]
+
+
+@batch_app.command("run")
+def batch_run(
+    study: Study,
+    scale: Scale = "smoke",
+    data: StudyData = None,
+    seeds: Seeds = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    no_notebook: NoNotebook = False,
+    hours: Hours = None,
+    memory_gb: MemoryGB = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few steps, say what the study would take, write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Do the points of a study that are not finished; the same command again goes on."""
+    if dry_run:
+        _print_forecast(study, scale, data, seeds, workers, as_json)
+    else:
+        _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, False, as_json)
+
+
+@batch_app.command("retry")
+def batch_retry(
+    study: Study,
+    scale: Scale = "smoke",
+    data: StudyData = None,
+    seeds: Seeds = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    no_notebook: NoNotebook = False,
+    hours: Hours = None,
+    memory_gb: MemoryGB = None,
+    as_json: Json = False,
+) -> None:
+    """As run, and the failed points again; what they left is kept beside the new try."""
+    _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, True, as_json)
+
+
+def _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, again, as_json) -> None:
+    from .. import batch
+
+    with redirect_stdout(sys.stderr):
+        table = batch.run(
+            study,
+            scale,
+            data,
+            seeds,
+            workers,
+            scheduler,
+            not no_notebook,
+            again=again,
+            hours=hours,
+            memory_gb=memory_gb,
+        )
+    _print_points(table, as_json)
+    stopped = table.attrs["stopped"]
+    if stopped or set(table["state"]) != {"finished"}:
+        raise typer.Exit({"interrupted": INTERRUPTED, "terminated": TERMINATED}.get(stopped, FAILED))
+
+
+@batch_app.command("status")
+def batch_status(
+    study: Study, scale: Scale = "smoke", data: StudyData = None, seeds: Seeds = None, as_json: Json = False
+) -> None:
+    """Say where each point of a study stands, from files alone."""
+    from .. import batch
+
+    _print_points(batch.status(study, scale, data, seeds), as_json)
+
+
+@batch_app.command("collect")
+def batch_collect(
+    study: Study,
+    scale: Scale = "smoke",
+    data: StudyData = None,
+    seeds: Seeds = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (else reports/STUDY/SCALE).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a study's results as CSV, Parquet and figure, and print its table."""
+    from .. import batch
+
+    results = batch.collect(study, scale, data, seeds)
+    rows = results.summary.astype(object).where(results.summary.notna(), None).to_dict("records")
+    if as_json:
+        print(as_json_text(rows))
+    else:
+        print_rows(rows, wrap="setting")
+        print(f"\n{results.words}")
+    for path in results.save(out):
+        print(path, file=sys.stderr)
+
+
+@batch_app.command("stop")
+def batch_stop(study: Study, scale: Scale = "smoke", as_json: Json = False) -> None:
+    """Let every runner of a study finish and save the steps under way, wherever it runs; run goes on from there."""
+    from .. import batch
+
+    told = batch.stop(study, scale)
+    if as_json:
+        print(as_json_text(told))
+    else:
+        print("\n".join(f"stopped: {name}" for name in told) or "no runner is at work on it")
+
+
+def _print_points(table, as_json: bool) -> None:
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    if as_json:
+        print(as_json_text(rows))
+        return
+    shown = []
+    for row in rows:
+        about = row["reason"] or row["held_by"] or row["folder"]
+        done = {"done": f"{100 * row['share']:.0f} %", "minutes": round(row["seconds"] / 60, 1)}
+        shown.append({name: row[name] for name in ("setting", "seed", "state")} | done | {"about": about})
+    print_rows(shown, wrap="about")
+
+
+def _print_forecast(study, scale, data, seeds, workers, as_json: bool) -> None:
+    from .. import batch
+
+    found = batch.forecast(study, scale, data, seeds, workers)
+    rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+    if as_json:
+        print(as_json_text({"settings": rows, "hours": found.hours, "notes": list(found.notes)}))
+        return
+    print_rows(rows, wrap="setting")
+    print()
+    print_facts(found.facts)
+    for note in found.notes:
+        print(f"note: {note}")

@@ -1,0 +1,284 @@
+"""Where a point stands and what a study found, from files that were written by hand: no kernel runs here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from batch_case import is_gone, write_study
+
+from asit_lab import InputError
+from asit_lab.batch import collect, points, status, stop
+from asit_lab.batch import state as states
+from asit_lab.batch.pool import threads_each, visible_gpus
+from asit_lab.batch.processes import end, family, memory, sessions
+from asit_lab.batch.progress import duration
+from asit_lab.batch.record import at_work, at_work_now, remember, remembered
+from asit_lab.batch.results import flat
+from asit_lab.batch.state import Held, beating, hold, state_of, write_state
+from asit_lab.batch.study import read_study
+
+SMALL = """rows: [{name: a, settings: {steps: 1}, published: 10}, {name: b, settings: {steps: 2}}]
+scales: {smoke: {seeds: 2}}"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    return read_study(write_study(tmp_path, SMALL))
+
+
+def finish(point, score: float, right=(), **result) -> None:
+    """Leave what a finished point leaves; right: answers to clips 0, 1, ..."""
+    write_state(point.folder, "finished", seconds=3.0, host="here")
+    (point.folder / "run").mkdir()
+    (point.folder / states.RESULT).write_text(json.dumps({"score": score, **result}))
+    if len(right):
+        rows = [
+            {"split": "1", "path": str(i), "group": str(i // 2), "label": "x", "predicted": "x" if yes else "y"}
+            for i, yes in enumerate(right)
+        ]
+        pd.DataFrame(rows).to_csv(point.folder / "run/predictions.csv", index=False)
+
+
+# --- One point ------------------------------------------------------------------------------------------------------
+
+
+def test_states_follow_from_files(tmp_path):
+    assert state_of(tmp_path).state == "waiting"
+    write_state(tmp_path, "running", began=time.time(), seconds=7.0)
+    left = state_of(tmp_path)
+    assert left.state == "interrupted" and "without a word" in left.reason and left.seconds == 7.0
+    with hold(tmp_path), beating(tmp_path):
+        assert state_of(tmp_path).state == "running"
+    write_state(tmp_path, "failed", "no good")
+    assert (state_of(tmp_path).state, state_of(tmp_path).reason) == ("failed", "no good")
+
+
+@pytest.mark.parametrize("text", [None, "", '{"score": 0.', "[1]"])
+def test_a_result_that_is_cut_off_is_no_result(tmp_path, text):
+    write_state(tmp_path, "finished")
+    (tmp_path / "run").mkdir()
+    if text is not None:
+        (tmp_path / states.RESULT).write_text(text)
+    now = state_of(tmp_path)
+    assert now.state == "interrupted" and "result.json is missing or cut off" in now.reason
+    (tmp_path / states.RESULT).write_text('{"score": 0.5}')
+    assert state_of(tmp_path).state == "finished"
+
+
+def test_a_status_that_is_cut_off_is_a_point_that_waits(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "fin')
+    assert state_of(tmp_path).state == "waiting"
+
+
+def test_only_one_holds_a_point(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from asit_lab.batch.state import hold\n"
+        f"with hold(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    assert state_of(tmp_path).state == "running"
+    with pytest.raises(Held, match=f"process {other.pid} "), hold(tmp_path):
+        pass
+    other.kill()
+    other.wait()
+    with hold(tmp_path):
+        pass
+
+
+def test_a_heartbeat_from_another_machine_counts_while_it_is_fresh(tmp_path):
+    (tmp_path / states.HEARTBEAT).write_text(json.dumps({"pid": 1, "host": "elsewhere", "sessions": []}))
+    now = state_of(tmp_path)
+    assert now.state == "running" and now.held_by == "process 1 on elsewhere"
+    with pytest.raises(Held, match="process 1 on elsewhere"), hold(tmp_path):
+        pass
+    old = time.time() - 2 * states.STALE_SECONDS
+    os.utime(tmp_path / states.HEARTBEAT, (old, old))
+    assert state_of(tmp_path).state == "waiting"
+    with hold(tmp_path):
+        pass
+
+
+def test_how_far_a_training_is(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/status.json").write_text(json.dumps({"status": "running", "total_steps": 40}))
+    (tmp_path / "run/timings.csv").write_text("step,seconds\n0,1\n9,2\n1")
+    assert state_of(tmp_path).share == 0.25
+
+
+# --- Processes ------------------------------------------------------------------------------------------------------
+
+# A process in a session of its own, with a child in another: as a point's process and its kernel.
+TREE = (
+    "import subprocess, sys, time; kept = bytearray(b'x') * 50_000_000; "
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
+    "print(child.pid, flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def tree():
+    parent = subprocess.Popen([sys.executable, "-c", TREE], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = int(parent.stdout.readline())
+    yield parent, child
+    for pid in (parent.pid, child):
+        if not is_gone(pid):
+            os.kill(pid, 9)
+    parent.wait()
+
+
+def test_a_whole_family_is_found_measured_and_ended(tree):
+    parent, child = tree
+    members = family(parent.pid)
+    assert {process.pid for process in members} == {parent.pid, child}
+    assert sessions(members) == {parent.pid, child}
+    assert 50e6 < memory(members) < 200e6
+    assert end(sessions(members)) == sorted([parent.pid, child])
+    assert is_gone(parent.pid) and is_gone(child) and end([parent.pid, child]) == []
+
+
+def test_a_session_is_ended_after_its_parent_has_gone(tree):
+    parent, child = tree
+    parent.kill()
+    parent.wait()
+    assert end([parent.pid, child], before=time.time()) == [child]
+    assert is_gone(child)
+
+
+def test_a_number_that_was_given_anew_is_left_alone(tree):
+    parent, child = tree
+    assert end([parent.pid, child], before=time.time() - 3600) == []
+    assert not is_gone(child)
+
+
+def test_our_own_session_is_never_ended():
+    assert end([os.getsid(0)]) == []
+
+
+# --- Runners --------------------------------------------------------------------------------------------------------
+
+
+def test_runners_are_found_and_told_to_stop(study):
+    assert at_work_now(study, "smoke") == [] and stop(study) == []
+    with at_work(study, "smoke") as runner:
+        assert not runner.stop.exists()
+        assert stop(study, wait=0.1) == [runner.name]
+        assert runner.stop.exists()
+    assert at_work_now(study, "smoke") == []
+
+
+def test_points_are_remembered(study):
+    with pytest.raises(InputError, match="study small: never run at the scale 'smoke'"):
+        status(study)
+    found = points(study, "smoke")
+    remember(study, "smoke", found)
+    assert remembered(study, "smoke") == found
+    assert status(study)["state"].tolist() == ["waiting"] * 4
+    (found[0].folder.parent / ".studies/small/smoke/points.json").write_text("{")
+    with pytest.raises(InputError, match="points.json: cut off"):
+        status(study)
+
+
+def test_threads_are_divided(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [threads_each(workers) for workers in (1, 2, 3, 20)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert [threads_each(workers) for workers in (1, 4)] == [3, 2]
+
+
+def test_gpus_are_those_one_may_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert visible_gpus(tmp_path / "none") == []
+    assert visible_gpus(tmp_path) == ["2", "5"]
+
+
+def test_durations_in_words():
+    assert [duration(seconds) for seconds in (4.4, 89, 600, 12000)] == ["4 s", "89 s", "10 min", "3 h 20 min"]
+
+
+# --- Results --------------------------------------------------------------------------------------------------------
+
+
+def test_results_become_flat():
+    probe = [
+        {"encoder": "teacher", "protocol": "linear", "mean": 0.7, "scores": {"1": 0.6}},
+        {"encoder": "teacher", "protocol": "knn", "mean": 0.5},
+    ]
+    result = {"steps": 4, "last": {"loss": 1.5}, "probe": probe, "notes": ["a"], "reconstruction": None}
+    assert flat(result) == {
+        "steps": 4,
+        "last.loss": 1.5,
+        "probe.teacher.mean": 0.7,
+        "probe.teacher knn.mean": 0.5,
+        "reconstruction": None,
+    }
+
+
+def test_collect(study, tmp_path):
+    a0, a1, b0, b1 = points(study, "smoke")
+    remember(study, "smoke", [a0, a1, b0, b1])
+    with pytest.raises(InputError, match="none of its 4 points is finished"):
+        collect(study)
+    # 40 clips of 20 recordings: b is right on all, a wrong on a quarter.
+    wrong = np.arange(40) % 4 > 0
+    finish(a0, 0.5, wrong)
+    finish(a1, 0.7, wrong)
+    finish(b0, 0.9, np.ones(40))
+    write_state(b1.folder, "failed", "no good")
+    found = collect(study)
+    assert found.points["state"].tolist() == ["finished"] * 3 + ["failed"] and found.reference == "b"
+    assert found.points["score"].tolist()[:3] == [0.5, 0.7, 0.9] and np.isnan(found.points["score"][3])
+    a, b = found.summary.to_dict("records")
+    assert (a["seeds"], b["seeds"], a["steps"], b["steps"]) == (2, 1, 1, 2)
+    assert a["mean"] == pytest.approx(0.6) and a["spread"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert a["published"] == 10 and np.isnan(b["published"]) and np.isnan(b["spread"])
+    assert a["difference"] == pytest.approx(-0.25) and a["low"] < -0.25 < a["high"] < 0
+    assert np.isnan(b["difference"]) and a["inside_spread"] is None
+    assert found.words == "There are no published values to compare with."
+
+
+def test_a_difference_inside_the_spread_is_said_to_be(study):
+    for point, score in zip(points(study, "smoke"), [0.5, 0.7, 0.6, 0.8], strict=True):
+        finish(point, score)
+    a = collect(study, seeds=2).summary.iloc[0]
+    assert a["difference"] == pytest.approx(-0.1) and a["inside_spread"] is True
+    for point, score in zip(points(study, "smoke"), [0.50, 0.51, 0.8, 0.81], strict=True):
+        shutil.rmtree(point.folder)
+        finish(point, score)
+    assert collect(study, seeds=2).summary.iloc[0]["inside_spread"] is False
+
+
+def test_a_measure_that_no_result_has(study):
+    remember(study, "smoke", points(study, "smoke"))
+    for point in points(study, "smoke"):
+        write_state(point.folder, "finished")
+        (point.folder / "run").mkdir()
+        (point.folder / states.RESULT).write_text('{"accuracy": 1}')
+    with pytest.raises(InputError, match="plot.metric: no result has 'score'; there are .*accuracy"):
+        collect(study)
+
+
+def test_tables_and_figure_are_written(study, tmp_path):
+    for point, score in zip(points(study, "smoke"), [0.5, 0.7, 0.6, 0.8], strict=True):
+        finish(point, score)
+    written = collect(study, seeds=2).save(tmp_path / "report")
+    assert [path.name for path in written] == [
+        "points.csv",
+        "summary.csv",
+        "small.pdf",
+        "small.png",
+        "small.svg",
+        "points.parquet",
+        "summary.parquet",
+    ]
+    read = pd.read_parquet(tmp_path / "report/points.parquet")
+    assert read["score"].tolist() == [0.5, 0.7, 0.6, 0.8] and read["setting"].tolist() == ["a", "a", "b", "b"]
+    assert pd.read_csv(tmp_path / "report/summary.csv")["mean"].tolist() == pytest.approx([0.6, 0.7])
