@@ -8,7 +8,7 @@ import torchaudio
 from asit_lab import random
 from asit_lab.evaluation.finetune import load_recipe
 from asit_lab.evaluation.finetune.augment import augmented, beta, masked, mixed, rolled, shifted
-from asit_lab.evaluation.finetune.batches import TestedClips, TrainingClips, class_odds, windows
+from asit_lab.evaluation.finetune.batches import ClipsToTest, TrainingClips, class_odds, windows
 from asit_lab.features import LogMel
 
 FRONT_END = LogMel(16000, 64, mean=-7.0, std=4.5)
@@ -183,5 +183,5 @@ def test_windows_cover_a_clip():
     assert windows(wave[:20], 10)[0].shape == (2, 10)
     short, length = windows(wave[:7], 10)
     assert length == 7 and short.tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 0, 0]]
-    tests = TestedClips(Counted(), np.arange(7), load_recipe("micro", ["batch_size=4", "crop=start"]), 10)
+    tests = ClipsToTest(Counted(), np.arange(7), load_recipe("micro", ["batch_size=4", "crop=start"]), 10)
     assert tests.batches == 2 and [row for row, *_ in tests[1]] == [4, 5, 6]

@@ -139,7 +139,7 @@ def class_odds(targets: Tensor) -> np.ndarray:
     return torch.cat([part.double() @ rarity for part in targets.split(_AT_ONCE)]).numpy()
 
 
-class TestedClips(Dataset):
+class ClipsToTest(Dataset):
     """Number of a batch -> the windows of its clips, in the order of `rows`.
 
     An item is a list of (row, windows [n, samples], samples of audio in each), or (row, reason) for an unreadable one.

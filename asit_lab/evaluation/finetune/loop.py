@@ -32,7 +32,7 @@ from ...training.run import StepLog, environment
 from .. import metrics
 from ..protocols import Split
 from .augment import augmented
-from .batches import ClipBatch, Reader, TestedClips, TrainingClips, load
+from .batches import ClipBatch, Reader, ClipsToTest, TrainingClips, load
 from .model import build_classifier
 from .outputs import SCORES, Outputs, save_outputs
 from .recipe import Recipe
@@ -207,7 +207,7 @@ class _Trainer:
         Raises InputError when none can, or a class that has clips loses all of them.
         """
         kept, found = [], []
-        clips = TestedClips(self.reader, rows, self.job.recipe, self.samples)
+        clips = ClipsToTest(self.reader, rows, self.job.recipe, self.samples)
         loader = load(clips, 0, clips.batches, self.job.recipe.workers)
         try:
             for batch in loader:
