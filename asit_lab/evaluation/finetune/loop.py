@@ -32,7 +32,7 @@ from ...training.run import StepLog, environment
 from .. import metrics
 from ..protocols import Split
 from .augment import augmented
-from .batches import ClipBatch, Reader, ClipsToTest, TrainingClips, load
+from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips, load
 from .model import build_classifier
 from .outputs import SCORES, Outputs, save_outputs
 from .recipe import Recipe
