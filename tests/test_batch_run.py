@@ -73,8 +73,8 @@ def test_a_point_that_fails_ends_alone_and_is_kept(home, capsys):
 def test_a_point_that_hangs_is_ended_at_its_limit(home):
     study = write_study(home, "rows: [{name: stuck, settings: {what: hang}}]\nscales: {smoke: {}}")
     (point,) = batch.points(study, "smoke")
-    table = batch.run(study, hours=25 / 3600)
-    assert table["state"].tolist() == ["failed"] and "longer than its limit of 0.00694" in table["reason"][0]
+    table = batch.run(study, hours=40 / 3600)
+    assert table["state"].tolist() == ["failed"] and "longer than its limit of 0.0111" in table["reason"][0]
     assert is_gone(kernel_of(point.folder))
 
 
