@@ -93,26 +93,36 @@ def test_what_auto_means(kind, monkeypatch):
     for of, name in ((F, "scaled_dot_product_attention"), (attention_module, "in_blocks")):
         real = getattr(of, name)
         monkeypatch.setattr(of, name, lambda *a, _real=real, _name=name, **k: called.append(_name) or _real(*a, **k))
-    monkeypatch.setattr(attention_module, "WHOLE_MAP_BELOW_FP32", 10)
-    monkeypatch.setattr(attention_module, "WHOLE_MAP_BELOW", 20)
+    monkeypatch.setattr(attention_module, "WHOLE_MAPS_FP32", 3 * 9**2 * 4)  # three heads, nine tokens
+    monkeypatch.setattr(attention_module, "WHOLE_MAPS", 3 * 19**2 * 2)
+    monkeypatch.setattr(attention_module, "LINEAR_FROM", 30)
     kernel, blocks = {"scaled_dot_product_attention"}, {"in_blocks"}
-    for path, tokens, dtype, wanted in [
-        ("auto", 9, torch.float32, set()),
-        ("auto", 10, torch.float32, kernel if kind == "softmax" else blocks),
-        ("auto", 19, torch.bfloat16, set()),
-        ("auto", 20, torch.bfloat16, blocks),
-        ("explicit", 20, torch.float32, set()),
-        ("fused", 2, torch.bfloat16, kernel),
-        ("blocks", 2, torch.float32, blocks),
+    without_map = kernel if kind == "softmax" else blocks
+    for path, clips, tokens, dtype, wanted in [
+        ("auto", 1, 9, torch.float32, set()),
+        ("auto", 1, 10, torch.float32, without_map),
+        ("auto", 2, 9, torch.float32, without_map),  # as many bytes
+        ("auto", 1, 19, torch.bfloat16, set()),
+        ("auto", 1, 20, torch.bfloat16, blocks),
+        ("explicit", 1, 40, torch.float32, set()),
+        ("fused", 1, 2, torch.bfloat16, kernel),
+        ("blocks", 1, 2, torch.float32, blocks),
     ]:
         called.clear()
-        module, x = build_attention(kind, 24, 3, path), torch.randn(1, tokens, 24)
+        module, x = build_attention(kind, 24, 3, path), torch.randn(clips, tokens, 24)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):  # what counts is what attention works in
             module(x)
-        assert set(called) == wanted, (path, tokens, dtype)
+        assert set(called) == wanted, (path, clips, tokens, dtype)
         called.clear()
         module(x, maps=True)
         assert called == []
+    with monkeypatch.context() as many:
+        for name in ("WHOLE_MAPS_FP32", "WHOLE_MAPS"):
+            many.setattr(attention_module, name, 1e9)
+        for dtype in (torch.float32, torch.bfloat16):
+            for tokens, wanted in ((29, "explicit"), (30, "blocks")):
+                there = torch.empty(1, tokens, 3, 3, 8, dtype=dtype)
+                assert attention_module.choose_path("auto", there, softmaxes=2) == wanted
     for softmaxes in (1, 2):  # on a GPU torch's kernel is always the fastest
         there = torch.empty(1, 2, 3, 1, 4, device="meta")
         assert attention_module.choose_path("auto", there, softmaxes) == "fused"

@@ -16,9 +16,11 @@ from torch.nn import functional as F
 from ..errors import InputError
 from .attention_blocks import in_blocks
 
-# From so many tokens on a CPU never makes the whole map (in what attention works in; else WHOLE_MAP_BELOW). One softmax
-# in fp32 is then fastest in torch's kernel; everything else in blocks, the faster the more tokens.
-WHOLE_MAP_BELOW_FP32, WHOLE_MAP_BELOW = 500, 1000
+# On a CPU the whole map is fastest while the maps of all clips and heads take no more than so many bytes, about what a
+# cache holds (for attention in fp32 and in bf16). Beyond, one softmax in fp32 is fastest in torch's kernel, all else in
+# blocks. From LINEAR_FROM tokens on no map is whole, however few the clips: memory then grows linearly.
+WHOLE_MAPS_FP32, WHOLE_MAPS = 10e6, 30e6
+LINEAR_FROM = 1000
 
 KINDS = ("softmax", "asda", "learned")
 PATHS = ("auto", "explicit", "fused", "blocks")
@@ -209,7 +211,9 @@ def choose_path(path: str, packed: Tensor, softmaxes: int = 1) -> str:
         return path
     if packed.device.type != "cpu":
         return "fused"
+    clips, tokens, _, heads, _ = packed.shape
     fp32 = packed.dtype == torch.float32
-    if packed.shape[1] < (WHOLE_MAP_BELOW_FP32 if fp32 else WHOLE_MAP_BELOW):
+    maps = clips * heads * tokens**2 * packed.itemsize
+    if tokens < LINEAR_FROM and maps <= (WHOLE_MAPS_FP32 if fp32 else WHOLE_MAPS):
         return "explicit"
     return "fused" if fp32 and softmaxes == 1 else "blocks"

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-# Numbers in a head's part of a block: with 100,000 a pass takes some 10 % longer, with twice as many as here no less
+# Bytes of a head's part of a block: with a fifth of it a pass takes some 10 % longer, with twice as much no less
 # (ASDA, fp32, 2,049 tokens, one core).
-BLOCK = 500_000
+BLOCK = 2_200_000
 # Keys come in multiples of so many: rows that begin at any address make the products 10 to 20 % slower (2,049 tokens).
 LINE = 16
 
@@ -38,52 +37,52 @@ class _Blocks(torch.autograd.Function):
         ctx.save_for_backward(lam, *packed)
         ctx.scale = scale
         queries, keys, values = _parts(packed)
-        out = torch.empty_like(values, memory_format=torch.contiguous_format)
+        tokens = values.shape[1]
         with torch.autocast(values.device.type, enabled=False):
-            room = _room(values, len(queries))
-            for at in _groups(values):
-                q = [_heads_first(each, at) * scale for each in queries]
-                k = [_padded(_heads_first(each, at)) for each in keys]
-                v = _padded(_heads_first(values, at))
-                for block in _blocks(values.shape[1]):
-                    maps = _softmaxes([each[:, block] for each in q], k, values.shape[1], room)
+            q, k, v = _copies(queries, keys, values, scale)
+            out = v.new_empty(len(v), tokens, v.shape[-1])
+            room = _room(v, tokens, len(q))
+            for group in _groups(v):
+                for block in _blocks(tokens, v.dtype):
+                    maps = _softmaxes([each[group, block] for each in q], [each[group] for each in k], tokens, room)
                     if lam is not None:
                         maps[0].sub_(maps[1], alpha=lam.item())
-                    _heads_of(out, at)[:, block] = torch.bmm(maps[0], v)
-        return out
+                    torch.bmm(maps[0], v[group], out=out[group, block])
+        return out.unflatten(0, values.shape[::2]).transpose(1, 2).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out: Tensor) -> tuple[Tensor | None, ...]:
         lam, *packed = ctx.saved_tensors
-        gradients = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in packed]
         queries, keys, values = _parts(packed)
-        d_queries, d_keys, d_values = _parts(gradients)
+        tokens = values.shape[1]
         factors = [1.0] if lam is None else [1.0, -lam.item()]
         d_lam = torch.zeros_like(lam) if ctx.needs_input_grad[0] else None
         with torch.autocast(values.device.type, enabled=False):
-            room = _room(values, len(queries) + 1)
-            for at in _groups(values):
-                q = [_heads_first(each, at) * ctx.scale for each in queries]
-                k = [_padded(_heads_first(each, at)) for each in keys]
-                v, d_o = _padded(_heads_first(values, at)), _heads_first(d_out, at)
-                sum_k, sum_v = [_sums(each) for each in k], _sums(v)
-                for block in _blocks(values.shape[1]):
-                    maps = _softmaxes([each[:, block] for each in q], k, values.shape[1], room)
+            q, k, v = _copies(queries, keys, values, ctx.scale)
+            d_o = _heads_first(d_out, tokens)
+            d_q, d_k, d_v = [torch.empty_like(each) for each in q], [_sums(each) for each in k], _sums(v)
+            room = _room(v, tokens, len(q) + 1)
+            for group in _groups(v):
+                for block in _blocks(tokens, v.dtype):
+                    maps = _softmaxes([each[group, block] for each in q], [each[group] for each in k], tokens, room)
                     d_map = _view(room[-1], maps[0].shape)  # until its own product: the difference of the softmaxes
                     mixed = maps[0] if lam is None else torch.sub(*maps, alpha=lam.item(), out=d_map)
-                    _add_product(sum_v, mixed.transpose(1, 2), d_o[:, block])
-                    torch.bmm(d_o[:, block], v.transpose(1, 2), out=d_map)
+                    _add_product(d_v[group], mixed.transpose(1, 2), d_o[group, block])
+                    torch.bmm(d_o[group, block], v[group].transpose(1, 2), out=d_map)
                     if d_lam is not None:
                         d_lam -= (maps[1] * d_map).sum(dtype=d_lam.dtype)
-                    for i, factor in enumerate(factors):
+                    for i in range(len(maps)):
                         # what autograd calls for softmax; in place
                         torch._softmax_backward_data(d_map, maps[i], -1, maps[i].dtype, grad_input=maps[i])
-                        _heads_of(d_queries[i], at)[:, block] = torch.bmm(maps[i], k[i]).mul_(factor * ctx.scale)
-                        _add_product(sum_k[i], maps[i].transpose(1, 2), q[i][:, block])
-                _heads_of(d_values, at).copy_(sum_v[:, : values.shape[1]])
-                for d_key, sums, factor in zip(d_keys, sum_k, factors, strict=True):
-                    _heads_of(d_key, at).copy_(sums[:, : values.shape[1]].mul_(factor))
+                        torch.bmm(maps[i], k[i][group], out=d_q[i][group, block])
+                        _add_product(d_k[i][group], maps[i].transpose(1, 2), q[i][group, block])
+            gradients = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in packed]
+            d_queries, d_keys, d_values = _parts(gradients)
+            for i, factor in enumerate(factors):
+                _write(d_queries[i], d_q[i].mul_(factor * ctx.scale))
+                _write(d_keys[i], d_k[i].mul_(factor))  # the queries have the scale already
+            _write(d_values, d_v)
         return d_lam, None, *gradients
 
 
@@ -96,53 +95,58 @@ def _parts(packed: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor
     return parts[: len(parts) // 2], parts[len(parts) // 2 :], values
 
 
-def _groups(values: Tensor) -> list[tuple[int, slice]]:
-    """Clip and heads; as many heads at a time as there are threads, so that each has a map in its own cache."""
-    clips, _, heads = values.shape[:3]
-    together = _together(heads)
-    return [(clip, slice(first, first + together)) for clip in range(clips) for first in range(0, heads, together)]
+def _copies(
+    queries: list[Tensor], keys: list[Tensor], values: Tensor, scale: float
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Scaled queries of each softmax [B H, N, e]; keys [B H, K, e] and values [B H, K, d], zeros after the last."""
+    tokens = values.shape[1]
+    q = [_heads_first(each, tokens).mul_(scale) for each in queries]
+    return q, [_heads_first(each, _keys(tokens)) for each in keys], _heads_first(values, _keys(tokens))
 
 
-def _together(heads: int) -> int:
-    return math.ceil(heads / math.ceil(heads / torch.get_num_threads()))
+def _heads_first(x: Tensor, length: int) -> Tensor:
+    """A copy, [B, N, H, e] -> [B H, length, e], with zeros for tokens that are none."""
+    copy = x.new_empty(x.shape[0], x.shape[2], length, x.shape[3])
+    copy[:, :, : x.shape[1]] = x.transpose(1, 2)
+    copy[:, :, x.shape[1] :] = 0
+    return copy.flatten(0, 1)
 
 
-def _blocks(tokens: int) -> list[slice]:
+def _write(to: Tensor, heads_first: Tensor) -> None:
+    """[B H, N or K, e] -> [B, N, H, e]"""
+    clips, tokens, heads, _ = to.shape
+    to.copy_(heads_first[:, :tokens].unflatten(0, (clips, heads)).transpose(1, 2))
+
+
+def _groups(v: Tensor) -> list[slice]:
+    """As many heads at a time as there are threads, so that each has a map in its own cache."""
+    return [slice(first, first + _together(v)) for first in range(0, len(v), _together(v))]
+
+
+def _together(v: Tensor) -> int:
+    return math.ceil(len(v) / math.ceil(len(v) / torch.get_num_threads()))
+
+
+def _blocks(tokens: int, dtype: torch.dtype) -> list[slice]:
     """Queries of each block, about as many in each."""
-    rows = _rows(tokens)
+    rows = _rows(tokens, dtype)
     return [slice(first, min(first + rows, tokens)) for first in range(0, tokens, rows)]
 
 
-def _rows(tokens: int) -> int:
-    return math.ceil(tokens / math.ceil(tokens * _keys(tokens) / BLOCK))
+def _rows(tokens: int, dtype: torch.dtype) -> int:
+    return math.ceil(tokens / math.ceil(tokens * _keys(tokens) * dtype.itemsize / BLOCK))
 
 
 def _keys(tokens: int) -> int:
     return LINE * math.ceil(tokens / LINE)
 
 
-def _heads_of(x: Tensor, at: tuple[int, slice]) -> Tensor:
-    """A view of some heads of a clip, [B, N, H, e] -> [h, N, e]."""
-    clip, heads = at
-    return x[clip, :, heads].transpose(0, 1)
-
-
-def _heads_first(x: Tensor, at: tuple[int, slice]) -> Tensor:
-    return _heads_of(x, at).contiguous()
-
-
-def _padded(x: Tensor) -> Tensor:
-    """Zeros for tokens that are none, [h, N, e] -> [h, K, e]."""
-    return F.pad(x, (0, 0, 0, _keys(x.shape[1]) - x.shape[1]))
-
-
 # --- blocks of maps -------------------------------------------------------------------------------------------------
 
 
-def _room(values: Tensor, maps: int) -> Tensor:
+def _room(v: Tensor, tokens: int, maps: int) -> Tensor:
     """Memory for so many blocks of maps, which all blocks use: fresh memory costs more than what is done with it."""
-    tokens, heads = values.shape[1:3]
-    return values.new_empty(maps, _together(heads) * _rows(tokens) * _keys(tokens))
+    return v.new_empty(maps, _together(v) * _rows(tokens, v.dtype) * _keys(tokens))
 
 
 def _view(room: Tensor, shape: torch.Size) -> Tensor:
