@@ -13,7 +13,7 @@ import pytest
 from batch_case import is_gone, write_study
 
 from asit_lab import InputError
-from asit_lab.batch import collect, points, status, stop
+from asit_lab.batch import collect, points, results, status, stop
 from asit_lab.batch import state as states
 from asit_lab.batch.pool import threads_each, visible_gpus
 from asit_lab.batch.processes import end, family, memory, sessions
@@ -222,7 +222,8 @@ def test_results_become_flat():
     }
 
 
-def test_collect(study, tmp_path):
+def test_collect(study, monkeypatch):
+    monkeypatch.setattr(results, "ANSWERED", "score")
     a0, a1, b0, b1 = points(study, "smoke")
     remember(study, "smoke", [a0, a1, b0, b1])
     with pytest.raises(InputError, match="none of its 4 points is finished"):
@@ -243,6 +244,9 @@ def test_collect(study, tmp_path):
     assert a["difference"] == pytest.approx(-0.25) and a["low"] < -0.25 < a["high"] < 0
     assert np.isnan(b["difference"]) and a["inside_spread"] is None
     assert found.words == "There are no published values to compare with."
+    monkeypatch.setattr(results, "ANSWERED", "another")  # answers say nothing of this measure then
+    a = collect(study).summary.iloc[0]
+    assert a["difference"] == pytest.approx(-0.3) and np.isnan(a["low"]) and np.isnan(a["high"])
 
 
 def test_a_difference_inside_the_spread_is_said_to_be(study):

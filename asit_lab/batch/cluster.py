@@ -1,7 +1,8 @@
 """Workers of a Dask cluster: the same points as tasks, on machines that share the project's folder.
 
 One task is one point, supervised on the worker that takes it. Where workers offer a resource named GPU
-(`dask worker ADDRESS --nthreads 1 --resources "GPU=1"`), a task takes one of them.
+(`dask worker ADDRESS --nthreads 1 --resources "GPU=1"`), a task takes one of them. Dask gives its workers
+OMP_NUM_THREADS=1 unless they are started with another number, and a point takes no more threads than that.
 """
 
 import os
@@ -52,26 +53,33 @@ class Cluster:
         name = f"point-{os.path.basename(job.folder)}-{uuid4().hex[:8]}"
         return self.client.submit(_on_a_worker, job, key=name, pure=False, retries=0, resources=self.resources)
 
+    def gave_up(self, error: Exception) -> bool:
+        """Whether a task failed for nothing but that several workers were lost under it, one after the other."""
+        from distributed.scheduler import KilledWorker
+
+        return isinstance(error, KilledWorker)
+
     def check(self) -> None:
-        """Raises InputError when the scheduler, or its last worker, has gone away."""
+        """Raises InputError when the scheduler, or its last worker that can do points, has gone away."""
         if self.client.status not in ("running", "newly-created"):
             raise InputError(self._gone())
-        try:
-            if self._workers():
-                return
-        except Exception as error:  # whatever the broken connection raises
-            raise InputError(self._gone()) from error
-        raise InputError(
-            f"scheduler {self.address}: its last worker has gone away; what was done is kept, and the same command "
-            "goes on once there are workers"
-        )
+        if not self.slots:
+            raise InputError(
+                f"scheduler {self.address}: its last worker has gone away; what was done is kept, and the same command "
+                "goes on once there are workers"
+            )
 
     def close(self) -> None:
         """Let go of the cluster; tasks that have not begun are dropped."""
         self.client.close(timeout=2)
 
     def _workers(self) -> list[dict]:
-        return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+        """What the scheduler knows of each worker. Not from the client's `scheduler_info`: it hands out what it keeps,
+        which its own calls every two seconds replace by one without any workers. Raises InputError as `check`."""
+        try:
+            return list(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"].values())
+        except Exception as error:  # whatever the broken connection raises
+            raise InputError(self._gone()) from error
 
     def _resources(self) -> dict[str, int] | None:
         return {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in self._workers()) else None

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from ..errors import InputError
+from .notebook import read_notebook
 from .point import Point
 from .state import NOTEBOOK, RUN
 from .stopping import Stopping
@@ -30,8 +31,14 @@ def execute_notebook(folder: Path, point: Point, stopping: Stopping) -> None:
     """Run the point's notebook into folder/notebook.ipynb, which is saved as its cells are done, also of a failed one.
 
     The kernel's files go to $JUPYTER_RUNTIME_DIR, which is this point's own.
-    Raises Failed for an error in a cell and a kernel that ends by itself, Killed for one that was killed.
+    Raises Failed for an error in a cell and a kernel that ends by itself, Killed for one that was killed, InputError
+    for a notebook whose code is not the point's any more.
     """
+    if read_notebook(Path(point.notebook)).code != point.code:
+        raise InputError(
+            f"{point.notebook}: its code was changed after the study had begun; the same command again does the points "
+            "of what it is now"
+        )
     import papermill
     from jupyter_client.manager import AsyncKernelManager
     from papermill.exceptions import PapermillExecutionError
@@ -79,9 +86,10 @@ def without_notebook(folder: Path, point: Point) -> None:
 
 
 def check_without_notebook(point: Point) -> None:
-    """Raises InputError for a point that only its notebook can do."""
-    from .pretrain_and_probe import PARAMETERS
+    """Raises InputError for a point that only its notebook can do, and where a package is missing."""
+    from .pretrain_and_probe import PARAMETERS, check_packages
 
+    check_packages()
     other = [name for name in point.parameters if name not in PARAMETERS]
     missing = [name for name in ("preset", "data", "overrides") if name not in point.parameters]
     if other or missing:

@@ -37,6 +37,10 @@ class Pool:
         finally:
             self._gpus.put(gpu)
 
+    def gave_up(self, error: Exception) -> bool:
+        """Workers that are threads of this process are not lost."""
+        return False
+
     def check(self) -> None:
         """Workers that are threads of this process do not go away."""
 

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -38,6 +39,7 @@ def experiment(
     Raises what `pretrain` raises; KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and
     was stopped for it.
     """
+    check_packages()
     cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
     run = pretrain(cfg, out, on_log=on_log)
     if run.status == "interrupted":
@@ -47,6 +49,12 @@ def experiment(
     if "probe" not in run.result:
         _measure(run, cfg, evaluate)
     return run
+
+
+def check_packages() -> None:
+    """Raises InputError where the probe could not be done, before the hours of training that come first."""
+    if find_spec("sklearn") is None:
+        raise InputError("scikit-learn is not installed, and every point ends with a probe: pip install scikit-learn")
 
 
 def _measure(run: Run, cfg, evaluate: str) -> None:

@@ -18,6 +18,7 @@ from .state import RUN, read_status, result_of, state_of
 from .study import Study, read_study
 
 RESAMPLES = 1000
+ANSWERED = "probe.teacher.mean"  # the metric that is the share of right answers in PREDICTIONS
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Collected:
     """a row a point: setting, seed, its settings, state, every number of its result, seconds, hardware, versions"""
     summary: pd.DataFrame
     """a row a setting: setting, its settings, seeds, mean, spread (standard deviation over seeds), published, and
-    against the reference: difference, low, high (95 %, paired over clips), inside_spread; in the plot's unit"""
+    against the reference: difference, low, high (95 %, paired over clips; for accuracies), inside_spread;
+    in the plot's unit"""
     reference: str
     """setting the others are compared with"""
 
@@ -175,7 +177,7 @@ def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, referen
             "spread": values.std(ddof=1),
         }
         rows.append({**row, "published": about["published"]})
-        if points and setting != reference:
+        if points and setting != reference and study.plot.metric == ANSWERED:
             rows[-1] |= _difference(points, [p for p in finished if p.setting == reference], answers, factor)
     summary = pd.DataFrame(rows)
     for name in ("difference", "low", "high"):

@@ -120,7 +120,7 @@ def _work(found: list[Point], crew, how: How, runner: Runner, signals: Signals, 
         stopping = runner.stop.exists()
         for future in [future for future in under_way if future.done()]:
             point = under_way.pop(future)
-            outcome = _outcome(future, crew)
+            outcome = _outcome(future, crew, point)
             if outcome == "held":
                 todo.append(point)
             else:
@@ -137,12 +137,13 @@ def _work(found: list[Point], crew, how: How, runner: Runner, signals: Signals, 
 
 def _give_out(todo: list[Point], under_way: dict, crew, how: How, runner: Runner, progress: Progress) -> None:
     """Submit points that can be done now; finished ones, and failed ones that are not wanted again, are over."""
+    slots = crew.slots  # of a cluster: asked over the network
     for point in list(todo):
         stands = state_of(point.folder).state
         if stands == "finished" or stands == "failed" and not how.again:
             todo.remove(point)
             progress.skipped(point, stands)
-        elif stands != "running" and len(under_way) < crew.slots:
+        elif stands != "running" and len(under_way) < slots:
             todo.remove(point)
             under_way[crew.submit(_job(point, how, runner))] = point
             progress.began(point)
@@ -161,14 +162,17 @@ def _job(point: Point, how: How, runner: Runner) -> Job:
     )
 
 
-def _outcome(future, crew) -> str:
-    """What `supervise` returned; where the worker was lost on the way, the reason why nothing came back."""
+def _outcome(future, crew, point: Point) -> str:
+    """What `supervise` returned. Where workers were lost under one point until it was given up, the state it was left
+    in; InputError where nothing could come back for another reason."""
     try:
         return future.result()
     except InputError:
         raise
     except Exception as error:
         crew.check()
+        if crew.gave_up(error):
+            return state_of(point.folder).state
         raise InputError(f"a worker failed: {type(error).__name__}: {error}") from error
 
 

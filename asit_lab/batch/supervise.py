@@ -120,7 +120,15 @@ def _write_down(folder: Path, code: int, reason: str | None, asked: bool, earlie
                 write_text(folder / ERROR, f"The point {reason} and was ended.\n")
                 write_state(folder, "failed", reason, seconds=seconds)
             elif status.get("state") == "running":
-                why = "stopped" if asked or code >= 0 else f"its process was killed (signal {-code})"
-                write_state(folder, "interrupted", why, seconds=seconds)
+                write_state(folder, "interrupted", _why(folder, code, asked), seconds=seconds)
     except Held:
         pass  # another runner has taken it over already
+
+
+def _why(folder: Path, code: int, asked: bool) -> str:
+    """Why a point's process ended before it had written down how its work did."""
+    if asked or code in (0, 128 + signal.SIGTERM):
+        return "stopped"
+    if code < 0:
+        return f"its process was killed (signal {-code})"
+    return f"its process ended with status {code}; {folder / LOG} has its words"
