@@ -17,7 +17,9 @@ from .batch import batch_app
 from .config import config_app
 from .data import data_app
 from .evaluation import embed, evaluate, finetune, probe, starts
+from .export import export
 from .options import FAILED, INTERRUPTED
+from .report import report
 from .training import pretrain, runs_app
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ app.add_typer(runs_app, name="runs")
 for command in (probe, finetune, evaluate, starts, embed):
     app.command()(command)
 app.add_typer(batch_app, name="batch")
+for command in (report, export):
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -49,13 +53,13 @@ def lab(
     port: Annotated[int, typer.Option(help="Port on this machine (the next free one if taken).")] = 8888,
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab, after --.")] = None,
 ) -> None:
-    """Start JupyterLab in notebooks/; runs and reports are one folder up."""
+    """Start JupyterLab with notebooks/start.ipynb; runs and reports are one folder up."""
     from ..config import home
 
     if not (home() / "notebooks").is_dir():
         raise InputError(f"{home()}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={home()}"]
-    command += ["--LabApp.default_url=/lab/tree/notebooks", *(arguments or [])]
+    command += ["--LabApp.default_url=/lab/tree/notebooks/start.ipynb", *(arguments or [])]
     os.execv(sys.executable, command)  # in our place: Ctrl-C is JupyterLab's own matter
 
 

@@ -16,7 +16,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="ENCODER",
-        help="Run, snapshot, saved folder, hf://OWNER/NAME, preset (untrained), asit:FILE, asda:FILE or imagenet:FILE.",
+        help="Run, snapshot, saved folder, hf://OWNER/NAME, shipped, preset (untrained), "
+        "asit:FILE, asda:FILE or imagenet:FILE.",
     ),
 ]
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="Recipe of fine-tuning, or a YAML file.")]

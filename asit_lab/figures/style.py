@@ -7,6 +7,7 @@ pile up in a long run and no display is needed.
 import functools
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,9 @@ _STYLE = {
     "svg.fonttype": "none",
 }
 
+# The style is set for the whole process, and JupyterLab calls widgets in another thread than cells.
+_ONE_AT_A_TIME = threading.RLock()
+
 
 class Picture(Figure):
     """A Figure that shows itself as the result of a notebook cell, whether or not pyplot was ever imported."""
@@ -61,7 +65,7 @@ def styled(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        with matplotlib.rc_context(_STYLE):
+        with _ONE_AT_A_TIME, matplotlib.rc_context(_STYLE):
             return function(*args, **kwargs)
 
     return wrapper
@@ -120,7 +124,7 @@ def save(fig: Figure, path: str | Path) -> Path:
     dateless = {"png": None, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "asit_lab"}):
+        with _ONE_AT_A_TIME, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "asit_lab"}):
             FigureCanvasAgg(fig)
             fig.savefig(part, format=kind, dpi=SAVE_DPI, metadata=dateless)
         os.replace(part, path)

@@ -1,6 +1,6 @@
-"""Curves of a run, losses above, schedules and health below; and the losses of several runs in the same panels."""
+"""Curves of a run, losses above, schedules and health below; and those of several runs in the same panels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -38,9 +38,10 @@ _FAMILIES = {
     "rank_": "effective rank of embeddings",
     "log_variance_": "log variance of a loss",
 }
-_COLUMNS = 5
+_COLUMNS, _WIDE_COLUMNS = 5, 3
 _STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 _SMOOTH_FROM = 20  # rows; with fewer, smoothing says nothing
+SMOOTHING = 0.05  # share of the rows that a running mean goes over
 
 
 @styled
@@ -57,7 +58,7 @@ def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | 
     """
     _check_steps(metrics, "metrics")
     losses = _losses_in([metrics])
-    upper = [([name], _loss_title(name)) for name in losses]
+    upper = [([name], curve_title(name)) for name in losses]
     lower = [([name], title) for name, title in _OTHERS.items() if name in metrics]
     for prefix, title in _FAMILIES.items():
         family = [name for name in metrics if str(name).startswith(prefix)]
@@ -71,26 +72,35 @@ def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | 
     figure, grid = _grid(rows, columns)
     places = [*range(len(upper)), *range(upper_rows * columns, upper_rows * columns + len(lower))]
     steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
+    smooth = len(metrics) >= _SMOOTH_FROM
     for place, (names, title) in zip(places, upper + lower, strict=True):
         ax = figure.add_subplot(grid[place])
-        smooth = names[0] in losses and len(metrics) >= _SMOOTH_FROM
-        _draw_panel(ax, steps, metrics, names, smooth)
+        _draw_panel(ax, steps, metrics, names, SMOOTHING if smooth and names[0] in losses else 0.0)
         for name in names:
             if references and name in references:
                 _draw_reference(ax, name, references[name])
         ax.set_title(title)
         ax.set_xlabel("" if place + columns in places else "step")
-    if losses and len(metrics) >= _SMOOTH_FROM:
+    if losses and smooth:
         _say_smoothed(figure)
     return figure
 
 
 @styled
-def compared_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
-    """The losses of several runs over the optimiser step: a panel for each loss, a line for each run.
+def compared_curves(
+    runs: Mapping[str, pd.DataFrame],
+    names: Sequence[str] | None = None,
+    log: bool | None = None,
+    smoothing: float = SMOOTHING,
+    width: float | None = None,
+) -> Figure:
+    """Curves of several runs over the optimiser step: a panel for each curve, a line for each run.
 
-    runs: name -> metrics as `curves` takes them, of which the columns step, loss and loss_* are drawn; a loss that some
-    run does not have is drawn for the others. Lines are as logged (faint) and smoothed, as in `curves`.
+    runs: name -> metrics as `curves` takes them; what some run does not have is drawn for the others. names: columns to
+    draw; None: the losses, loss and loss_*. log: whether values have a logarithmic axis; None: where they span more
+    than a factor of 50. smoothing: share of a run's rows that the running mean goes over, 0 for none; lines are as
+    logged (faint) and smoothed, as in `curves`. width: of the whole, in inches, up to three panels beside each other;
+    None: small panels of one size, up to five.
     Raises InputError for no runs and for metrics without a column `step`.
     """
     if not runs:
@@ -98,29 +108,47 @@ def compared_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
     for name, metrics in runs.items():
         _check_steps(metrics, f"metrics of {name}")
     runs = {name: metrics for name, metrics in runs.items() if len(metrics)}
-    losses = _losses_in(list(runs.values()))
-    if not losses:
+    there = {column for metrics in runs.values() for column in metrics}
+    names = _losses_in(list(runs.values())) if names is None else [name for name in names if name in there]
+    if not names:
         return blank(7.0, 2.0, "nothing logged yet")
-    smooth = any(len(metrics) >= _SMOOTH_FROM for metrics in runs.values())
+    smooth = smoothing > 0 and any(len(metrics) >= _SMOOTH_FROM for metrics in runs.values())
 
-    columns = min(_COLUMNS, len(losses))
-    figure, grid = _grid(-(-len(losses) // columns), columns, below=0.14 * len(runs) + 0.15)
-    for place, loss in enumerate(losses):
+    columns = min(_COLUMNS, len(names))
+    if width is not None:  # four panels in two rows of two
+        columns = -(-len(names) // -(-len(names) // _WIDE_COLUMNS))
+    figure, grid = _grid(-(-len(names) // columns), columns, below=0.14 * len(runs) + 0.15, width=width)
+    for place, name in enumerate(names):
         ax = figure.add_subplot(grid[place])
         drawn = []
         for number, metrics in enumerate(runs.values()):
-            if loss in metrics:
+            if name in metrics:
                 steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
-                values = _draw_line(ax, steps, metrics[loss], number, len(metrics) >= _SMOOTH_FROM, "")
-                drawn.append((steps, values))
-        _scale_axes(ax, *(np.concatenate(each) for each in zip(*drawn, strict=True)), smooth)
-        ax.set_title(_loss_title(loss))
-        ax.set_xlabel("" if place + columns < len(losses) else "step")
+                share = smoothing if len(metrics) >= _SMOOTH_FROM else 0.0
+                drawn.append((steps, _draw_line(ax, steps, metrics[name], number, share, "")))
+        _scale_axes(ax, *(np.concatenate(each) for each in zip(*drawn, strict=True)), smooth, log)
+        ax.set_title(curve_title(name))
+        ax.set_xlabel("" if place + columns < len(names) else "step")
     lines = [Line2D([], [], linewidth=1.5, **_line_style(number)) for number in range(len(runs))]
     figure.legend(lines, list(runs), loc="lower left", handlelength=2.5, labelspacing=0.2)
     if smooth:
-        _say_smoothed(figure)
+        _say_smoothed(figure, "")
     return figure
+
+
+def curve_names(tables: Sequence[pd.DataFrame]) -> list[str]:
+    """Columns of metrics that can be drawn, in order: losses, schedules and speed, entropies and their like."""
+    there = dict.fromkeys(name for table in tables for name in table)
+    families = [name for prefix in _FAMILIES for name in there if name.startswith(prefix)]
+    return [*_losses_in(list(tables)), *(name for name in _OTHERS if name in there), *families]
+
+
+def curve_title(name: str) -> str:
+    """What a column of metrics is, with its unit: "loss_local" -> "local: cross-entropy (nat)"."""
+    family = next((prefix for prefix in _FAMILIES if name.startswith(prefix)), None)
+    if family:
+        return f"{_FAMILIES[family]}: {name.removeprefix(family).replace('_', ' ')}"
+    return {**_LOSSES, **_OTHERS}.get(name, name.replace("_", " "))
 
 
 def _check_steps(metrics: pd.DataFrame, name: str) -> None:
@@ -135,22 +163,20 @@ def _losses_in(tables: list[pd.DataFrame]) -> list[str]:
     return known + [name for name in there if str(name).startswith("loss_") and name not in known]
 
 
-def _loss_title(name: str) -> str:
-    return _LOSSES.get(name, name.replace("_", " "))
-
-
-def _say_smoothed(figure: Figure) -> None:
+def _say_smoothed(figure: Figure, of: str = "losses: ") -> None:
     """The line at the top right that says what faint and strong lines are."""
     top = 1 - 0.06 / figure.get_figheight()
-    figure.text(0.99, top, "losses: faint as logged, strong smoothed", ha="right", va="top", fontsize=8)
+    figure.text(0.99, top, f"{of}faint as logged, strong smoothed", ha="right", va="top", fontsize=8)
 
 
-def _grid(rows: int, columns: int, below: float = 0.0):
+def _grid(rows: int, columns: int, below: float = 0.0, width: float | None = None):
     """A figure and its grid, laid out in inches: constrained layout would take longer than the drawing itself.
 
-    below: room under the panels, for a legend.
+    below: room under the panels, for a legend. width: of the whole; None: panels are as wide as they usually are.
     """
-    width, height, gap, top, bottom = 2.05, 1.45, (0.65, 0.55), 0.5, 0.45 + below
+    gap, top, bottom = (0.65, 0.55), 0.5, 0.45 + below
+    width = 2.05 if width is None else (width - 0.15) / columns - gap[0]
+    height = min(1.45 / 2.05 * width, 2.8)
     figure = new_figure(columns * (width + gap[0]) + 0.15, rows * height + (rows - 1) * gap[1] + top + bottom)
     figure.set_layout_engine("none")
     right, over = 1 - 0.15 / figure.get_figwidth(), 1 - top / figure.get_figheight()
@@ -163,14 +189,14 @@ def _grid(rows: int, columns: int, below: float = 0.0):
     return figure, figure.add_gridspec(rows, columns, **edges, wspace=gap[0] / width, hspace=gap[1] / height)
 
 
-def _draw_panel(ax, steps: np.ndarray, metrics: pd.DataFrame, names: list[str], smooth: bool) -> None:
+def _draw_panel(ax, steps: np.ndarray, metrics: pd.DataFrame, names: list[str], smoothing: float) -> None:
     """One line a column."""
     drawn = []
     for number, name in enumerate(names):
         label = name.removeprefix(next((prefix for prefix in _FAMILIES if name.startswith(prefix)), ""))
-        drawn.append(_draw_line(ax, steps, metrics[name], number, smooth, label.replace("_", " ")))
+        drawn.append(_draw_line(ax, steps, metrics[name], number, smoothing, label.replace("_", " ")))
     finite = np.concatenate(drawn)
-    _scale_axes(ax, steps, finite, smooth)
+    _scale_axes(ax, steps, finite, smoothing > 0)
     if names[0].startswith(tuple(_FAMILIES)) and finite.size:
         ax.legend(handlelength=2.5, labelspacing=0.2)
 
@@ -180,8 +206,8 @@ def _line_style(number: int) -> dict:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
 
 
-def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smooth: bool, label: str) -> np.ndarray:
-    """One line; with `smooth`, as logged (faint) and a centred running mean over a twentieth of the rows.
+def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smoothing: float, label: str) -> np.ndarray:
+    """One line; with `smoothing`, as logged (faint) and a centred running mean over this share of the rows.
 
     Returns the finite values of it.
     """
@@ -190,9 +216,9 @@ def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smooth: bo
     style = _line_style(number)
     # NaN stay in, so that the line breaks there; few values need markers, or one between two gaps is not seen.
     marker = "o" if shown.sum() < _SMOOTH_FROM else ""
-    if smooth:
+    if smoothing:
         ax.plot(steps, values, linewidth=0.7, alpha=0.4, marker=marker, markersize=3, color=style["color"])
-        window = max(3, len(values) // 20)
+        window = max(3, int(len(values) * smoothing))
         average = values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
         ax.plot(steps, average, linewidth=1.5, label=label, **style)
     else:
@@ -200,13 +226,15 @@ def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smooth: bo
     return values.to_numpy(dtype=float)[shown]
 
 
-def _scale_axes(ax, steps: np.ndarray, values: np.ndarray, smooth: bool) -> None:
-    """Ticks and scale of a panel for finite values drawn at these steps."""
+def _scale_axes(ax, steps: np.ndarray, values: np.ndarray, smooth: bool, log: bool | None = None) -> None:
+    """Ticks and scale of a panel for finite values drawn at these steps. log: None where a long range asks for it; not
+    where a value is 0 or less."""
     if not values.size:
         ax.text(0.5, 0.5, "no finite value yet", transform=ax.transAxes, ha="center", va="center", fontsize=8)
         ax.set(xticks=[], yticks=[])
         return
-    if values.min() > 0 and values.max() > 50 * values.min() and smooth:
+    wide = smooth and values.max() > 50 * values.min()
+    if values.min() > 0 and (wide if log is None else log):
         ax.set_yscale("log")
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))

@@ -1,0 +1,216 @@
+"""What runs of a study learned, in pictures with the data behind them: curves, masks, reconstructions, attention.
+
+All runs hear the same held-out clips, where they are of one data set. What cannot be drawn is said in words instead:
+a run without a decoder reconstructs nothing, a data set may have been moved since.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .. import figures
+from ..data import load_manifest
+from ..encoder import Encoder, load_encoder
+from ..errors import InputError
+from ..evaluation import compare_attention, example_crops, reconstruct_clips
+from ..figures.printed import WIDTHS, mask_strip, reconstruction_strip
+from ..masking import gmml, inverse_blocks
+from ..random import key
+from ..settings import MASK_KINDS
+from ..training.run import load_run
+from .chosen import Chosen
+
+CLIPS, MASKS, SEED = 2, 3, 0
+_DRAWS = 32  # masks to choose from, so that each kind is among them
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, what it shows as a table, and words for it."""
+
+    name: str
+    figure: object
+    table: pd.DataFrame
+    alt: str
+    caption: str
+
+
+@dataclass
+class Look:
+    """What there is to see of one run."""
+
+    chosen: Chosen
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """what could not be drawn, and why"""
+
+
+# --- Curves ---------------------------------------------------------------------------------------------------------
+
+
+def curves(chosen: list[Chosen]) -> Picture | None:
+    """The losses of these runs, in the same panels; None where nothing was logged."""
+    metrics = {one.setting: load_run(one.run).metrics for one in chosen if (one.run / "config.yaml").is_file()}
+    losses = list(dict.fromkeys(name for table in metrics.values() for name in table if name.startswith("loss")))
+    if not losses:
+        return None
+    if len(losses) > 2:  # the total is their weighted sum, with weights that settings may change
+        losses = [name for name in losses if name != "loss"]
+    tables = {name: table[["step", *(loss for loss in losses if loss in table)]] for name, table in metrics.items()}
+    words = ", ".join(loss.removeprefix("loss_").replace("_", " ") for loss in losses)
+    ends = "; ".join(f"{name} ends at {_last(table)}" for name, table in tables.items() if len(table))
+    return Picture(
+        "curves",
+        figures.compared_curves(tables, losses, width=WIDTHS["double"]),
+        pd.concat([table.assign(setting=name) for name, table in tables.items()], ignore_index=True),
+        f"Curves over the optimiser step of the losses {words}: {ends}.",
+        f"Losses over the optimiser step: {words}.",
+    )
+
+
+def _last(table: pd.DataFrame) -> str:
+    return ", ".join(f"{name.removeprefix('loss_')} {table[name].iloc[-1]:.3g}" for name in table if name != "step")
+
+
+# --- One run --------------------------------------------------------------------------------------------------------
+
+
+def look(chosen: Chosen) -> Look:
+    """Reconstructions, masks and attention of a run, on clips held out of its pretraining."""
+    found = Look(chosen)
+    try:
+        encoder = load_encoder(chosen.run)
+        manifest = _held(encoder)
+        waves = example_crops(encoder, manifest, CLIPS, SEED)
+    except InputError as error:
+        found.notes.append(f"No pictures of this run: {error}")
+        return found
+    (row, wave), *_ = waves.items()
+    about = f"{manifest.table['label'].iloc[row] or 'no label'}, clip {row}"
+    for draw in (
+        lambda: _reconstructions(encoder, manifest, chosen),
+        lambda: _masks(encoder, wave, about, chosen),
+        lambda: _attention(encoder, wave, about, chosen),
+    ):
+        _add(found, draw)
+    return found
+
+
+def _add(found: Look, draw: Callable[[], Picture]) -> None:
+    try:
+        found.pictures.append(draw())
+    except InputError as error:
+        found.notes.append(str(error))
+
+
+def _held(encoder: Encoder):
+    """The clips that were kept out of a run's pretraining; all where none were."""
+    data = encoder.config.data
+    manifest = load_manifest(data.source, segment_seconds=data.segment_seconds)
+    _, held = manifest.holdout(data.holdout)
+    return held if len(held) else manifest
+
+
+def _reconstructions(encoder: Encoder, manifest, chosen: Chosen) -> Picture:
+    if not encoder.reconstructs:
+        latent = encoder.decoder is not None
+        what = "its decoder predicts latent targets, not log-mels" if latent else "the run has no decoder"
+        raise InputError(f"No reconstructions: {what}.")
+    examples = reconstruct_clips(encoder, manifest, CLIPS, SEED)
+    axes = figures.MelAxes.of(encoder.config.features, normalised=True)
+    tables = []
+    for one in examples:
+        pixels = {"clean": one.clean, "corrupted": one.corrupted, "reconstructed": one.reconstructed, "mask": one.mask}
+        tables.append(_pixels(axes, **pixels).assign(clip=one.title))
+    errors = [np.abs(one.clean - one.reconstructed)[one.mask] for one in examples]
+    words = "; ".join(
+        f"{one.title}: {100 * one.mask.mean():.0f} % corrupted, mean error {error.mean() if error.size else 0:.3f}"
+        for one, error in zip(examples, errors, strict=True)
+    )
+    return Picture(
+        f"{chosen.key}_reconstructions",
+        reconstruction_strip(examples, axes),
+        pd.concat(tables, ignore_index=True),
+        f"{chosen.setting}. Clips held out: clean, corrupted, reconstructed, and the absolute error. {words}.",
+        f"Reconstructions of clips held out of pretraining; zeros stand in corrupted places. {words}.",
+    )
+
+
+def _masks(encoder: Encoder, wave: torch.Tensor, about: str, chosen: Chosen) -> Picture:
+    config = encoder.config
+    log_mel = encoder.log_mel(wave, config.features.sample_rate)[0].float().cpu()  # [T, M]
+    masks, titles = _draw_masks(config, *log_mel.shape)
+    axes = figures.MelAxes.of(config.features, normalised=True)
+    named = {f"mask_{number}": mask for number, mask in enumerate(masks.numpy(), start=1)}
+    return Picture(
+        f"{chosen.key}_masks",
+        mask_strip(log_mel.numpy(), masks.numpy(), titles, axes),
+        _pixels(axes, log_mel=log_mel.numpy(), **named),
+        f"{chosen.setting}. Masks over the log-mel of one clip ({about}): {'; '.join(titles)}.",
+        f"What is hidden from the student, draws over one clip ({about}): {'; '.join(titles)}.",
+    )
+
+
+def _draw_masks(config, frames: int, mels: int) -> tuple[torch.Tensor, list[str]]:
+    """Masks as pretraining draws them, bool [MASKS, T, M], and what to call each."""
+    keys = key(SEED, torch.arange(_DRAWS), "report")
+    p, q = config.model.patch
+    if config.objective.name == "asda":
+        grid = (frames // p, mels // q)
+        _, hidden = inverse_blocks(keys[:MASKS], grid, config.asda.visible, config.asda.block)  # [MASKS, N]
+        masks = hidden.unflatten(1, grid).repeat_interleave(p, 1).repeat_interleave(q, 2)
+        return masks, [f"{100 * float(mask.float().mean()):.0f} % of patches" for mask in hidden]
+    drawn = gmml(keys, frames, mels, config.mask, config.model.patch)
+    kinds = [MASK_KINDS[kind] for kind in drawn.kind.tolist()]
+    shown = _of_each_kind(kinds)
+    titles = []
+    for number in shown:
+        odds = config.mask.odds[kinds[number]]
+        often = f", in {100 * odds:.0f} % of views" if odds < 1 else ""
+        titles.append(f"{kinds[number]}{often}: {100 * float(drawn.pixels[number].float().mean()):.0f} %")
+    return drawn.pixels[shown], titles
+
+
+def _of_each_kind(kinds: list[str]) -> list[int]:
+    """MASKS of these draws: the first of each kind, then the second of each; views left as they are come last."""
+    order = sorted(range(len(kinds)), key=lambda n: (kinds[:n].count(kinds[n]), kinds[n] == "none", n))
+    corrupted = [n for n in order if kinds[n] != "none"]
+    plain = [n for n in order if kinds[n] == "none"][: MASKS if not corrupted else 1]
+    room = MASKS - min(len(plain), MASKS)
+    return corrupted[:room] + plain
+
+
+def _attention(encoder: Encoder, wave: torch.Tensor, about: str, chosen: Chosen) -> Picture:
+    config = encoder.config
+    (seen,) = compare_attention([encoder], wave, config.features.sample_rate)
+    axes = figures.MelAxes.of(config.features, normalised=True)
+    figure = figures.attention_comparison([seen._replace(title=chosen.setting)], [axes], [config.model.patch])
+    rows = []
+    for kind, weights in seen.maps.items():  # [2, time, freq]
+        query, time, freq = (index.ravel() for index in np.indices(weights.shape))
+        names = np.array(["class token", "framed patch"])[query]
+        places = {"patch_time": time, "patch_frequency": freq, "weight": weights.ravel()}
+        rows.append(pd.DataFrame({"kind": kind, "query": names, **places}))
+    most = np.unravel_index(np.nanargmax(np.abs(seen.maps["map"][0])), seen.maps["map"][0].shape)
+    return Picture(
+        f"{chosen.key}_attention",
+        figure,
+        pd.concat(rows, ignore_index=True),
+        f"{chosen.setting}. Attention of the last block over one clip ({about}), for class token and loudest patch. "
+        f"The class token attends most to patch {most[0]} along time, {most[1]} along frequency.",
+        f"Attention of the last block, mean over heads, over {about}: of the class token, and of the loudest patch.",
+    )
+
+
+def _pixels(axes: figures.MelAxes, **images: np.ndarray) -> pd.DataFrame:
+    """Images [frames, mels] as a table with a row a pixel: time (s), band, and a column for each."""
+    frames, mels = next(iter(images.values())).shape
+    frame, band = (index.ravel() for index in np.indices((frames, mels)))
+    columns = {
+        name: values.ravel().astype(int) if values.dtype == bool else values.ravel().round(4)
+        for name, values in images.items()
+    }
+    return pd.DataFrame({"time_s": (frame * axes.hop_seconds).round(4), "band": band, **columns})
