@@ -1,0 +1,246 @@
+"""What all explorers share: layout, errors in words, pictures, sounds, and a static picture for exports.
+
+Pictures are PNG bytes in an Image widget, never an Output: a notebook keeps one state a widget however often a slider
+moves, and the same bytes go into the cell's output bundle, where they outlive the kernel.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+
+import ipywidgets
+import numpy as np
+import soundfile
+import traitlets
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from .names import Names
+
+CONTROLS_WIDTH = "272px"
+_NAME_WIDTH = "92px"  # of a control's description
+_ALERT = (
+    '<div role="alert" style="white-space: pre-wrap; line-height: 1.4; padding: 6px 10px; color: #7a2400;'
+    ' background: #fdf0e7; border-left: 4px solid #D55E00">{}</div>'
+)
+
+
+def labelled(control: ipywidgets.Widget, text: str, hint: str = "") -> ipywidgets.Widget:
+    """`control`, as wide as its column, with the description `text` at its left and the tooltip `hint` (or `text`)."""
+    control.description = text
+    control.tooltip = hint or text
+    if hasattr(control.style, "description_width"):  # a button's text is inside it
+        control.style.description_width = _NAME_WIDTH
+    control.layout.width = "auto"
+    return control
+
+
+def render(figure: Figure, dpi: float = 100) -> bytes:
+    """The figure as PNG bytes, inches times `dpi` pixels large."""
+    figure.set_dpi(dpi)
+    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
+    canvas.draw()  # once, where savefig draws twice
+    return encoded(canvas)
+
+
+def encoded(canvas: FigureCanvasAgg) -> bytes:
+    """What has been drawn on `canvas` as PNG bytes, packed quickly rather than tightly."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
+
+
+def stacked(pngs: Iterable[bytes]) -> bytes:
+    """Pictures one under the other, as PNG bytes; empty ones are left out. Raises InputError when none is left."""
+    from PIL import Image
+
+    images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs if png]
+    if not images:
+        raise InputError("there is no picture yet")
+    whole = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    top = 0
+    for image in images:
+        whole.paste(image, (0, top))
+        top += image.height
+    buffer = io.BytesIO()
+    whole.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+class Shown:
+    """Clears a figure when the next one takes its place: figures are cycles that the collector finds late."""
+
+    figure: Figure | None = None
+
+    def replace(self, figure: Figure) -> None:
+        if self.figure is not None and self.figure is not figure:
+            self.figure.clear()
+        self.figure = figure
+
+
+class Picture(ipywidgets.Image):
+    """A figure as wide as its column. Draw the same Figure again after changing its artists, which is quickest, or
+    another one: the one before is then cleared.
+    """
+
+    description = traitlets.Unicode("").tag(sync=True)  # the front end shows no tooltip of widgets without one
+
+    def __init__(self):
+        super().__init__(format="png", layout=ipywidgets.Layout(width="100%", height="auto", object_fit="contain"))
+        self.add_class("asit-picture")
+        self._shown = Shown()
+
+    def draw(self, figure: Figure, dpi: float = 100, alt: str = "") -> None:
+        """Show `figure`, inches times `dpi` pixels large. alt: what is seen, for those who do not see it."""
+        self.show(render(figure, dpi), alt)
+        self._shown.replace(figure)
+
+    def show(self, png: bytes, alt: str = "") -> None:
+        """Show PNG bytes made elsewhere, such as by `encoded`."""
+        with self.hold_sync():
+            self.value, self.tooltip = png, alt
+
+
+class _Player(ipywidgets.Audio):
+    description = traitlets.Unicode("").tag(sync=True)  # as for Picture
+
+
+class Sound(ipywidgets.HBox):
+    """A label and a player; hidden while there is nothing to hear."""
+
+    def __init__(self, label: str):
+        self.player = _Player(value=b"", format="wav", autoplay=False, loop=False, controls=True)
+        self.player.tooltip = f"play: {label}"
+        self.player.layout = ipywidgets.Layout(flex="1 1 150px", height="36px", min_width="120px")
+        name = ipywidgets.Label(label, layout=ipywidgets.Layout(width=_NAME_WIDTH))
+        super().__init__([name, self.player], layout=ipywidgets.Layout(align_items="center"))
+        self.add_class("asit-sound")
+        self.load(None, 0)
+
+    def load(self, wave: np.ndarray | None, sample_rate: int) -> None:
+        """Offer `wave`, float [samples] in [-1, 1] at `sample_rate` Hz, as 16-bit WAV; None: nothing."""
+        if wave is None:
+            self.player.value = b""
+        else:
+            buffer = io.BytesIO()
+            soundfile.write(buffer, np.clip(wave, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+            self.player.value = buffer.getvalue()
+        self.layout.display = "none" if wave is None else "flex"
+
+
+def sound(label: str) -> Sound:
+    """A player with a label, empty until its `load`."""
+    return Sound(label)
+
+
+class Message(ipywidgets.HTML):
+    """A line that says what went wrong, and is not there otherwise."""
+
+    def __init__(self):
+        super().__init__(layout=ipywidgets.Layout(display="none"))
+        self.add_class("asit-message")
+        self.text = ""
+        self._depth = 0
+        self._failed = False
+
+    def say(self, text: str) -> None:
+        """Show `text`; nothing is shown for an empty one."""
+        self.text = text
+        self.value = _ALERT.format(html.escape(text)) if text else ""
+        self.layout.display = "block" if text else "none"
+
+    @contextmanager
+    def in_words(self):
+        """Inside, a wrong input or an unreadable file ends in a text here; anything else does too, and is raised.
+
+        The text is cleared when the outermost of nested blocks ends and none of them failed.
+        """
+        if not self._depth:
+            self._failed = False
+        self._depth += 1
+        try:
+            yield
+        except (InputError, OSError) as error:
+            self._fail(str(error))
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error}".splitlines()[0] + " (details are in the log)")
+            raise
+        finally:
+            self._depth -= 1
+            if not self._depth and not self._failed:
+                self.say("")
+
+    def _fail(self, text: str) -> None:
+        self._failed = True
+        self.say(text)
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls at the left, pictures at the right, a message above both.
+
+    A subclass makes its controls, calls `arrange` and `on`, and draws by `redraw`, all inside `errors_in_words`, so
+    that a wrong argument is a text in the notebook and not a traceback; its `png` is the static picture.
+    """
+
+    def __init__(self):
+        self.message, self._names = Message(), Names()
+        super().__init__([self.message, self._names], layout=ipywidgets.Layout(width="100%"))
+        self.add_class("asit-explorer")
+        self.add_class(f"asit-{type(self).__name__.removesuffix('Explorer').removeprefix('Run').lower()}")
+
+    def arrange(
+        self, controls: list[ipywidgets.Widget], pictures: list[ipywidgets.Widget], narrowest: int = 520
+    ) -> None:
+        """Controls in a column, pictures beside it; under it where less than `narrowest` pixels are left for them.
+
+        JupyterLab leaves some 800 pixels to both when its window is 1280 wide and its file browser open.
+        """
+        column = ipywidgets.Layout(width=CONTROLS_WIDTH, flex="0 0 auto", padding="0 12px 0 0", overflow="hidden")
+        rest = ipywidgets.Layout(flex=f"1 1 {narrowest}px", min_width="320px", overflow="hidden")
+        body = ipywidgets.HBox(
+            [ipywidgets.VBox(controls, layout=column), ipywidgets.VBox(pictures, layout=rest)],
+            layout=ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"),
+        )
+        self.children = [self.message, body, self._names]
+
+    def errors_in_words(self):
+        """Context: see `Message.in_words`."""
+        return self.message.in_words()
+
+    def on(self, controls, handler: Callable[[], None]) -> None:
+        """Call `handler` inside `errors_in_words` when the value of a control, or of one of a list, changes."""
+        for control in controls if isinstance(controls, list | tuple) else [controls]:
+            control.observe(lambda _change: self._answer(handler), names="value")
+
+    def on_click(self, button: ipywidgets.Button, handler: Callable[[], None]) -> None:
+        """Call `handler` inside `errors_in_words` when `button` is pressed."""
+        button.on_click(lambda _button: self._answer(handler))
+
+    def _answer(self, handler: Callable[[], None]) -> None:
+        with self.errors_in_words():
+            handler()
+
+    def redraw(self) -> None:
+        """Bring the pictures up to date with the controls."""
+        raise NotImplementedError
+
+    def png(self) -> bytes:
+        """The pictures as they are now, as one PNG; empty while there is none."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        """Widget view, static picture and text in one bundle: a saved notebook shows the picture without a kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle["text/plain"] = f"{type(self).__name__}: {self.message.text}" if self.message.text else repr(self)
+        picture = self.png()
+        if picture:
+            bundle["image/png"] = base64.b64encode(picture).decode("ascii")
+        return bundle
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

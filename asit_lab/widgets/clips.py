@@ -1,0 +1,140 @@
+"""Which clip an explorer works on: one of a data set, a file, or an upload."""
+
+import tempfile
+from pathlib import Path, PurePath
+
+import ipywidgets
+import numpy as np
+import traitlets
+
+from .. import audio
+from ..config import resolve
+from ..data import Manifest, load_manifest
+from ..errors import InputError
+from .base import Message, labelled
+
+MOST_LISTED = 500  # clips in the list; of larger data sets as many, evenly spread
+_SOURCES = ("data set", "file", "upload")
+
+
+def clip_name(manifest: Manifest, row: int) -> str:
+    """A clip of a data set in words: its number and label."""
+    return f"clip {row} of {manifest.source} ({manifest.table['label'].iloc[row] or 'no label'})"
+
+
+class ClipChooser(ipywidgets.VBox):
+    """A clip of a data set (`synth:40`, `esc50:PATH`), a file, or an upload.
+
+    `wave` (float32 [samples], mono) at `sample_rate` Hz, `name`, and for a clip of a data set `row`, its number in
+    `manifest`. Observe `changed`, which counts up when there is another wave. What cannot be read is said below the
+    controls, and the clip before stays.
+    """
+
+    changed = traitlets.Int(0)
+
+    def __init__(self, data: str = "synth:40", clip: int = 0, sample_rate: int | None = None):
+        """clip: row of the data set. sample_rate: what clips are brought to, Hz; None: each keeps its own."""
+        self.wanted_rate = sample_rate
+        self.sample_rate, self.name, self.row = sample_rate, "", None
+        self.manifest: Manifest | None = None
+        self._wave: np.ndarray | None = None
+        self._listing = False  # the list of clips is being replaced
+        self.message = Message()
+        self.source = labelled(ipywidgets.ToggleButtons(options=_SOURCES), "", "where the clip comes from")
+        self.source.style.button_width = "78px"
+        self.data = ipywidgets.Text(value=data, continuous_update=False)
+        labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
+        self.clip = labelled(ipywidgets.Dropdown(), "clip", "row of the data set and label")
+        self.path = ipywidgets.Text(placeholder="recording.wav", continuous_update=False)
+        labelled(self.path, "file", "path of an audio file; a relative one counts from the project's root")
+        self.upload = ipywidgets.FileUpload(accept="audio/*", multiple=False)
+        labelled(self.upload, "upload audio")
+        super().__init__([self.source, self.data, self.clip, self.path, self.upload, self.message])
+        with self.message.in_words():
+            self._open(clip)
+        self._show_controls()
+        self.source.observe(lambda _: self._switch(), names="value")
+        for control, handler in (
+            (self.data, self._open),
+            (self.clip, self._read_row),
+            (self.path, self._read_path),
+            (self.upload, self._read_upload),
+        ):
+            control.observe(lambda _, handler=handler: self._answer(handler), names="value")
+
+    @property
+    def wave(self) -> np.ndarray:
+        """float32 [samples], mono. Raises InputError while there is none."""
+        if self._wave is None:
+            raise InputError("there is no clip to show: choose another data set, a file or an upload")
+        return self._wave
+
+    def _answer(self, handler) -> None:
+        with self.message.in_words():
+            handler()
+
+    def _switch(self) -> None:
+        """Another source was chosen: show its controls, and its clip where one is given already."""
+        self._show_controls()
+        kind = self.source.value
+        if kind == "data set" and self.clip.value is not None:
+            self._answer(self._read_row)
+        elif kind == "file" and self.path.value.strip():
+            self._answer(self._read_path)
+        elif kind == "upload" and self.upload.value:
+            self._answer(self._read_upload)
+
+    def _show_controls(self) -> None:
+        of = {"data set": (self.data, self.clip), "file": (self.path,), "upload": (self.upload,)}
+        for kind, controls in of.items():
+            for control in controls:
+                control.layout.display = None if kind == self.source.value else "none"
+
+    def _open(self, clip: int = 0) -> None:
+        """List the data set and take its row `clip`."""
+        manifest = load_manifest(self.data.value)
+        if not 0 <= clip < len(manifest):
+            raise InputError(f"clip {clip}: {manifest.source} has clips 0 to {len(manifest) - 1}")
+        self.manifest = manifest
+        listed = {*np.linspace(0, len(manifest) - 1, min(len(manifest), MOST_LISTED)).astype(int).tolist(), clip}
+        label = manifest.table["label"]
+        self._listing = True
+        self.clip.options = [(f"{row}: {label.iloc[row] or 'no label'}", row) for row in sorted(listed)]
+        self.clip.value = clip
+        self._listing = False
+        self._read_row()
+
+    def _read_row(self) -> None:
+        if self._listing:
+            return
+        row = self.clip.value
+        rate = self.wanted_rate or int(self.manifest.table["sample_rate"].iloc[row])
+        self._take(self.manifest.read(row, rate), rate, clip_name(self.manifest, row), row)
+
+    def _read_path(self) -> None:
+        if not self.path.value.strip():
+            return
+        path = resolve(self.path.value.strip())
+        rate = self.wanted_rate or audio.info(path).sample_rate
+        self._take(audio.read(path, rate), rate, path.name)
+
+    def _read_upload(self) -> None:
+        if self.upload.value:
+            self._read_upload_of(self.upload.value[0])
+
+    def _read_upload_of(self, given: dict) -> None:
+        """given: name and content of an upload, as FileUpload has them."""
+        name = PurePath(given["name"].replace("\\", "/")).name or "upload"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(given["content"])
+            try:
+                rate = self.wanted_rate or audio.info(path).sample_rate
+                wave = audio.read(path, rate)
+            except InputError as error:
+                raise InputError(str(error).replace(str(path), name)) from None
+        self._take(wave, rate, name)
+
+    def _take(self, wave: np.ndarray, rate: int, name: str, row: int | None = None) -> None:
+        self._wave, self.sample_rate, self.name, self.row = wave, rate, name, row
+        self.changed += 1

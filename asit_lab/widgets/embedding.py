@@ -1,0 +1,209 @@
+"""A data set's embeddings on a plane, to look and listen around in."""
+
+import html
+from functools import lru_cache
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+
+from ..data import load_manifest
+from ..encoder import Encoder
+from ..errors import InputError
+from ..evaluation.neighbours import POOLS, EmbeddingSpace
+from ..figures import MelAxes
+from ..figures.embedding_explorer import DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
+from ..zoo import open_source
+from .base import Explorer, Picture, labelled, sound, stacked
+from .clickable import ClickableImage
+
+NEIGHBOURS = 8
+_LONGEST = 10.0  # s of a clip that are read, seen and heard
+_KEPT = 64  # clips whose log-mel is kept
+_FACTS = '<div aria-live="polite" style="line-height: 1.5; overflow-wrap: anywhere">{}</div>'
+
+
+class EmbeddingExplorer(Explorer):
+    """Clips of a data set on a plane, by label: hover to see one, click to hear it and to see its nearest neighbours.
+
+    Neighbours are those in the space of the embeddings, by cosine of standardised vectors, not those on the plane. A
+    click on a neighbour's log-mel plays it; a button makes it the chosen clip. Any layer and pooling, from one pass
+    that is kept on disk.
+    """
+
+    def __init__(
+        self,
+        encoder_or_run: Encoder | str | Path,
+        data: str = "synth:40",
+        layer: int | None = None,
+        pool: str = "mean+std",
+        clips: int = 1000,
+        seed: int = 0,
+    ):
+        """encoder_or_run: an Encoder, or what `zoo.open_source` takes, such as a run or a preset (`seed`: of its
+        untrained weights). layer: None is the final output; negative ones count from the last block. pool: mean+std,
+        mean or class. clips: of a larger data set as many are drawn by `seed`.
+        """
+        super().__init__()
+        self.clips, self.seed = clips, seed
+        self.space: EmbeddingSpace | None = None
+        self.chosen, self.near = -1, np.empty(0, dtype=int)
+        self.map, self.strip, self.thumbnail = ClickableImage(), ClickableImage(), Picture()
+        self._log_mel = lru_cache(_KEPT)(self._read_log_mel)
+        with self.errors_in_words():
+            enc = encoder_or_run if isinstance(encoder_or_run, Encoder) else open_source(encoder_or_run, seed)
+            self.encoder = enc
+            self._axes = MelAxes.of(enc.config.features, normalised=True)
+            self._make_controls(data, layer, pool)
+            self.embed()
+
+    def _make_controls(self, data: str, layer: int | None, pool: str) -> None:
+        depth = self.encoder.config.model.depth
+        if layer is not None and not -depth <= layer <= depth:
+            raise InputError(f"layer: {layer} is not one of {depth} (0 to {depth - 1}), or None for the final output")
+        if pool not in POOLS:
+            raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
+        self.data = ipywidgets.Text(value=data, continuous_update=False)
+        labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
+        blocks = [(f"block {number}", number) for number in range(depth)]
+        chosen = depth if layer is None else layer % depth if layer < 0 else layer
+        self.layer = ipywidgets.Dropdown(options=[*blocks, ("final output", depth)], value=chosen)
+        labelled(self.layer, "layer", "whose output is pooled")
+        self.pool = labelled(ipywidgets.Dropdown(options=list(POOLS), value=pool), "pooling", "of a clip's tokens")
+        self.sound, self.near_sound = sound("chosen clip"), sound("neighbour")
+        self.go = ipywidgets.Button(icon="crosshairs", disabled=True)
+        labelled(self.go, "choose this neighbour", "make the neighbour heard last the chosen clip")
+        self.facts = ipywidgets.HTML()
+        self.map.layout.max_width, self.strip.layout.max_width = "900px", "720px"
+        self.map.layout.flex, self.strip.layout.flex = "3 1 520px", "2 1 380px"
+        side_by_side = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%")
+        self.arrange(
+            [self.data, self.layer, self.pool, self.thumbnail, self.sound, self.near_sound, self.go, self.facts],
+            [ipywidgets.HBox([self.map, self.strip], layout=side_by_side)],
+        )
+        self.on(self.data, self.embed)
+        self.on([self.layer, self.pool], self._new_vectors)
+        self.on_click(self.go, self._choose_neighbour)
+        for picture, name, handler in (
+            (self.map, "selected", self._choose),
+            (self.map, "hovered", self._show_hovered),
+            (self.strip, "selected", self._hear_neighbour),
+        ):
+            picture.observe(lambda _, handler=handler: self._answer(handler), names=name)
+
+    # --- answers to the controls ------------------------------------------------------------------------------------
+
+    def embed(self) -> None:
+        """Embed the data set that is named and draw it, with its first clip chosen. The one before stays where it
+        cannot be."""
+        manifest = load_manifest(self.data.value)
+        before = self.facts.value
+        self.facts.value = f"Embedding {min(len(manifest), self.clips)} clips ..."
+        try:
+            space = EmbeddingSpace(self.encoder, manifest, self.clips, self.seed)
+            space.points(self.layer.value, self.pool.value)
+        except InputError:
+            self.facts.value = before
+            raise
+        self.space, self.chosen, self.map.selected = space, -1, -1
+        self._log_mel.cache_clear()
+        self._draw_map()
+        self._take(0, play=False)
+
+    def _new_vectors(self) -> None:
+        """Another layer or pooling: other points and neighbours of the same clip."""
+        if self.space is None:
+            self.embed()
+        else:
+            self._draw_map()
+            self.redraw()
+
+    def _choose(self) -> None:
+        if self.map.selected not in (-1, self.chosen):
+            self._take(self.map.selected, play=True)
+
+    def _choose_neighbour(self) -> None:
+        if self.strip.selected >= 0:
+            self._take(int(self.near[self.strip.selected]), play=True)
+
+    def _take(self, clip: int, play: bool) -> None:
+        """Make `clip` the chosen one: hear it, and see its neighbours."""
+        self.chosen = clip
+        self.map.selected = clip
+        self._show(clip)
+        self.redraw()
+        self._hear(self.sound, clip, play)
+
+    def _hear_neighbour(self) -> None:
+        self.go.disabled = self.strip.selected < 0
+        if self.strip.selected >= 0:
+            self._hear(self.near_sound, int(self.near[self.strip.selected]), play=True)
+
+    def _hear(self, where, clip: int, play: bool) -> None:
+        rate = self.encoder.config.features.sample_rate
+        where.player.autoplay = play
+        where.load(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
+
+    def _show_hovered(self) -> None:
+        if self.space is not None:
+            self._show(self.chosen if self.map.hovered < 0 else self.map.hovered)
+
+    # --- drawing ----------------------------------------------------------------------------------------------------
+
+    def _draw_map(self) -> None:
+        """Points for the chosen layer and pooling; `redraw` shows them."""
+        space, wanted = self.space, (self.layer.value, self.pool.value)
+        points = space.points(*wanted)
+        title = f"{self.encoder.name}; {space.manifest.source}, {len(space.rows)} clips"
+        self._drawn = NeighbourMap(points, space.labels, title, f"t-SNE of {self.layer.label}, {self.pool.value}")
+        self._wanted = wanted
+        self._clip_names = [self._name(clip) for clip in range(len(space.rows))]
+
+    def redraw(self) -> None:
+        """Mark the chosen clip and its neighbours on the plane, and draw their log-mels."""
+        space, clip = self.space, self.chosen
+        self.near, similarity = space.nearest(clip, NEIGHBOURS, *self._wanted)
+        figure = self._drawn.mark(clip, self.near)
+        alt = f"Clips on a plane by label, with the neighbours of {self._clip_names[clip]}."
+        self.map.draw(figure, [(self._drawn.ax, self._drawn.points)], self._clip_names, DPI, alt)
+        labels = [space.labels[near] for near in self.near]
+        titles = [f"{one:.2f} {short_label(label)}" for one, label in zip(similarity, labels, strict=True)]
+        log_mels = [self._log_mel(int(one)) for one in (clip, *self.near)]
+        figure, targets = neighbour_strip(log_mels, [short_label(space.labels[clip]), *titles], self._axes)
+        named = [
+            f"similarity {one:.2f}, {self._clip_names[near]}" for one, near in zip(similarity, self.near, strict=True)
+        ]
+        self.strip.selected = -1
+        self.strip.draw(
+            figure, targets, named, alt=f"Nearest neighbours of {self._clip_names[clip]}; choose one to hear it."
+        )
+        self.near_sound.load(None, 0)
+        same = sum(label == space.labels[clip] for label in labels)
+        lines = [self._clip_names[clip], f"{same} of {len(labels)} nearest neighbours have its label."]
+        if space.skipped:
+            lines.append(
+                f"Left out, as they cannot be embedded: {len(space.skipped)}; the first: {space.skipped[0][1]}"
+            )
+        self.facts.value = (
+            f'<div style="line-height: 1.5; overflow-wrap: anywhere">{"<br>".join(map(html.escape, lines))}</div>'
+        )
+
+    def _show(self, clip: int) -> None:
+        """A clip in small, over the players."""
+        figure = thumbnail(self._log_mel(clip), self._axes, short_label(self.space.labels[clip]))
+        self.thumbnail.draw(figure, alt=f"Log-mel of {self._clip_names[clip]}.")
+
+    def _name(self, clip: int) -> str:
+        row = self.space.manifest.table.iloc[clip]
+        return f"{row['label'] or 'no label'}, clip {self.space.rows[clip]}, {Path(row['path']).name}"
+
+    def _read_log_mel(self, clip: int) -> np.ndarray:
+        """float [frames, mels], normalised, of the first seconds."""
+        rate = self.encoder.config.features.sample_rate
+        log_mel = self.encoder.log_mel(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
+        return log_mel[0].float().cpu().numpy()
+
+    def png(self) -> bytes:
+        """The plane and the neighbours, one under the other."""
+        pictures = [self.map.png, self.strip.png]
+        return stacked(pictures) if any(pictures) else b""

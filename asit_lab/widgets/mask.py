@@ -1,0 +1,235 @@
+"""What pretraining hides of a clip: every setting of a mask under one's fingers, seen and heard."""
+
+import html
+
+import ipywidgets
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import RunConfig, load_config
+from ..errors import InputError
+from ..features import LOG_FLOOR, LogMel
+from ..figures.axes import MelAxes
+from ..figures.mask_panels import MaskPanels
+from ..masking import corrupt, gmml, inverse_blocks
+from ..random import key
+from ..settings import Mask
+from .base import Explorer, Picture, encoded, labelled, sound
+from .clips import ClipChooser, clip_name
+
+INVERSE = "inverse"
+KINDS = {
+    "zeros (the mean level)": "zeros",
+    "noise": "noise",
+    "alien: blocks of another clip": "alien",
+    "time: strips over all bands": "time",
+    "frequency: strips over all time": "frequency",
+    "inverse blocks (ASDA)": INVERSE,
+}
+MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
+DPI = 138
+
+
+class MaskExplorer(Explorer):
+    """Corrupt a clip as pretraining does, and see and hear what is left.
+
+    Crop length, log-mel, patches and where the controls start are those of the configuration `preset` (a preset, a
+    YAML file or a run). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of that length.
+    """
+
+    def __init__(self, data: str = "synth:40", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
+        super().__init__()
+        self.picture = Picture()
+        with self.errors_in_words():
+            self._build(load_config(preset), data, clip, seed)
+
+    def _build(self, cfg: RunConfig, data: str, clip: int, seed: int) -> None:
+        self.cfg = cfg
+        self.front_end = LogMel.from_config(cfg.features)
+        self.panels = MaskPanels(
+            (cfg.input_frames, cfg.features.mel_bins), cfg.model.patch, MelAxes.of(cfg.features, normalised=True), DPI
+        )
+        self.clean: Tensor | None = None  # [1, frames, mels], normalised, padded to a crop
+        self.corrupted: Tensor | None = None  # [frames, mels], NaN where nothing is seen
+        self.frames = 0  # of `clean` before its padding
+        self._donor: tuple[str, int, Tensor] | None = None  # data set, row and log-mel that alien blocks come from
+        self._clean_wave: np.ndarray | None = None
+        self.chooser = ClipChooser(data, clip, cfg.features.sample_rate)
+        self._make_controls(seed)
+        self.summary = ipywidgets.HTML()
+        masks = [self.kind, self.ratio, self.block, self.side, self.align, self.seed]
+        sounds = [self.listen, self.original, self.clean_sound, self.corrupted_sound]
+        self.arrange([self.chooser, self.start, *masks, *sounds], [self.summary, self.picture])
+        self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
+        self.on(self.start, self._cut)
+        self.on(masks, self.redraw)
+        self.on_click(self.listen, self._make_sounds)
+        self._take()
+
+    def _make_controls(self, seed: int) -> None:
+        mask, asda = self.cfg.mask, self.cfg.asda
+        usual = max(KINDS.values(), key=lambda kind: mask.odds.get(kind, -1.0))
+        first = INVERSE if self.cfg.objective.name == "asda" else usual
+        share = {INVERSE: 1 - asda.visible, "alien": mask.alien_ratio}.get(first, mask.ratio)
+        block = round(100 * mask.block)
+        self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
+        self.kind = ipywidgets.Dropdown(options=list(KINDS.items()), value=first)
+        self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
+        self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100, step=1)
+        self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
+        self.align = ipywidgets.Checkbox(mask.align, indent=True)
+        self.seed = ipywidgets.BoundedIntText(seed, min=0, max=2**31 - 1)
+        labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
+        labelled(self.kind, "kind", "what stands in the corrupted blocks")
+        labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (inverse blocks: of the patches)")
+        labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
+        labelled(self.side, "block", "side of a block of visible patches, in patches")
+        labelled(self.align, "aligned to patches", "blocks start and end where patches do")
+        labelled(self.seed, "seed", "another seed, another mask")
+        self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN)
+        self.original, self.clean_sound, self.corrupted_sound = map(sound, ("recording", "clean", "corrupted"))
+
+    # --- The clip -----------------------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Another clip."""
+        room = max(0, len(self.chooser.wave) - self.cfg.crop_samples) / self.chooser.sample_rate
+        self.start.value, self.start.max = 0.0, room
+        self.start.layout.display = None if room else "none"
+        self._cut()
+
+    def _cut(self) -> None:
+        """The crop that starts where the slider stands."""
+        first = round(self.start.value * self.chooser.sample_rate)
+        crop = self.chooser.wave[first : first + self.cfg.crop_samples]
+        self.clean, self.frames = self._log_mel(crop)
+        shown = self.clean[0].clone()
+        shown[self.frames :] = torch.nan
+        self.panels.set_clean(shown.numpy(), f"clean: {self.chooser.name}")
+        self.original.load(crop, self.chooser.sample_rate)
+        self._clean_wave = None
+        self.clean_sound.load(None, 0)
+        self.redraw()
+
+    def _log_mel(self, crop: np.ndarray) -> tuple[Tensor, int]:
+        """(normalised log-mel [1, frames, mels] padded to a crop as in pretraining, frames before the padding)."""
+        raw = self.front_end(torch.from_numpy(crop)[None])
+        fitted = self.front_end.fit(raw, self.cfg.input_frames)
+        return self.front_end.normalise(fitted), min(raw.shape[1], self.cfg.input_frames)
+
+    def _lent(self) -> Tensor:
+        """Log-mel [1, frames, mels] of the clip after this one in the data set, where alien blocks come from."""
+        manifest, row = self.chooser.manifest, self.chooser.row
+        if manifest is None or (row is not None and len(manifest) < 2):
+            raise InputError("kind alien: blocks of another clip need a data set of at least two clips")
+        row = 0 if row is None else (row + 1) % len(manifest)
+        if self._donor is None or self._donor[:2] != (manifest.source, row):
+            crop = manifest.read(row, self.cfg.features.sample_rate, 0.0, self.cfg.data.crop_seconds)
+            self._donor = (manifest.source, row, self._log_mel(crop)[0])
+        return self._donor[2]
+
+    # --- The mask -----------------------------------------------------------------------------------------------
+
+    def redraw(self) -> None:
+        """Draw the mask the controls describe."""
+        inverse = self.kind.value == INVERSE
+        for control, shown in ((self.block, not inverse), (self.align, not inverse), (self.side, inverse)):
+            control.layout.display = None if shown else "none"
+        if self.clean is None:
+            raise InputError("there is no clip to corrupt yet")
+        self.corrupted, pixels, tokens, how = self._inverse() if inverse else self._blocks()
+        shares = 100 * pixels.mean(), 100 * tokens.mean()
+        corrupted = self.corrupted.clone()
+        corrupted[self.frames :] = torch.nan
+        self.panels.set_mask(
+            corrupted.numpy(),
+            pixels,
+            tokens,
+            (
+                f"corrupted: {shares[0]:.1f} % of pixels, {how}",
+                f"corrupted tokens (grey): {shares[1]:.1f} %, {tokens.sum()} of {tokens.size}",
+            ),
+        )
+        alt = f"{self.chooser.name}: log-mel clean, corrupted on {shares[0]:.0f} % of pixels, and its corrupted tokens"
+        self.picture.show(encoded(self.panels.canvas), alt)
+        self.summary.value = _SUMMARY.format(*shares, tokens.sum(), tokens.size, html.escape(" ".join(self._notes())))
+        if self.corrupted_sound.layout.display != "none":  # it was that of another mask
+            self.corrupted_sound.load(None, 0)
+
+    def _keys(self) -> Tensor:
+        return key(self.seed.value, 0, torch.arange(1), "reconstruct")  # as Encoder.draw_mask
+
+    def _blocks(self) -> tuple[Tensor, np.ndarray, np.ndarray, str]:
+        """GMML's corruption: log-mel, pixel mask, token mask, and how it was made in words."""
+        kind, share = self.kind.value, self.ratio.value / 100
+        settings = Mask(
+            ratio=share,
+            ratio_min=share,
+            alien_ratio=share,
+            block=self.block.value / 100,
+            align=self.align.value,
+            kinds={kind: 1.0},
+        )
+        keys, patch = self._keys(), self.cfg.model.patch
+        masks = gmml(keys, *self.clean.shape[1:], settings, patch)
+        if kind == "alien":
+            corrupted = torch.where(masks.pixels, self._lent(), self.clean)
+        else:
+            corrupted = corrupt(self.clean, masks, keys)
+        how = f"{int(masks.blocks)} blocks of {kind}"
+        return corrupted[0], masks.pixels[0].numpy(), masks.tokens(patch)[0].numpy(), how
+
+    def _inverse(self) -> tuple[Tensor, np.ndarray, np.ndarray, str]:
+        """ASDA's mask, as `_blocks`: hidden patches are not corrupted but left out, so they are NaN."""
+        visible = 1 - self.ratio.value / 100
+        hidden = inverse_blocks(self._keys(), self.cfg.grid, visible, self.side.value)[1]
+        tokens = hidden.view(self.cfg.grid).numpy()
+        pixels = tokens.repeat(self.cfg.model.patch[0], axis=0).repeat(self.cfg.model.patch[1], axis=1)
+        corrupted = self.clean[0].masked_fill(torch.from_numpy(pixels), torch.nan)
+        return corrupted, pixels, tokens, f"visible blocks of {self.side.value} x {self.side.value} patches"
+
+    def _notes(self) -> list[str]:
+        """What else is worth knowing of the picture."""
+        (frames, mels), hop = self.cfg.model.patch, self.cfg.features.hop_ms / 1000
+        notes = [f"A token is {frames} frames ({1000 * frames * hop:.0f} ms) of {mels} bands."]
+        if self.kind.value == "alien":
+            notes.append(f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor[1])}.")
+        if self.kind.value == INVERSE:
+            notes.append("Hidden patches are left out of the student's input.")
+        else:
+            notes.append("It counts as corrupted when at least half of its pixels are.")
+        if self.frames < self.cfg.input_frames:
+            clip, crop = self.frames * hop, self.cfg.input_frames * hop
+            notes.append(f"Pale grey at the end is padding: {clip:.2f} s of audio in a crop of {crop:.2f} s.")
+        return notes
+
+    # --- The sound ----------------------------------------------------------------------------------------------
+
+    def _make_sounds(self) -> None:
+        """Make the clean and the corrupted log-mel audible; what is hidden is silent."""
+        if self.clean is None:
+            raise InputError("there is no clip to hear yet")
+        self.listen.disabled, self.listen.description = True, "making the sounds ..."
+        try:
+            if self._clean_wave is None:
+                self._clean_wave = self._heard(self.clean[0])
+            self.clean_sound.load(self._clean_wave, self.cfg.features.sample_rate)
+            self.corrupted_sound.load(self._heard(self.corrupted), self.cfg.features.sample_rate)
+        finally:
+            self.listen.disabled, self.listen.description = False, _LISTEN
+
+    def _heard(self, log_mel: Tensor) -> np.ndarray:
+        raw = self.front_end.denormalise(log_mel[: self.frames])
+        return self.front_end.invert(torch.nan_to_num(raw, nan=LOG_FLOOR))
+
+    def png(self) -> bytes:
+        """The three panels."""
+        return bytes(self.picture.value)
+
+
+_LISTEN = "Hear the log-mels (takes seconds)"
+_SUMMARY = (
+    '<div aria-live="polite" style="line-height: 1.5"><b>{:.1f} %</b> of pixels and <b>{:.1f} %</b> of tokens'
+    ' ({} of {}) are corrupted. <span style="color: #555">{}</span></div>'
+)

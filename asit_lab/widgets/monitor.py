@@ -1,0 +1,262 @@
+"""Runs as they learn: curves, health and the last reconstructions, renewed while any of them is under way."""
+
+import asyncio
+import html
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ipywidgets
+
+from ..errors import InputError
+from ..figures.training import compared_curves, curve_names, curve_title
+from .base import Explorer, Picture, labelled, stacked
+from .run_table import run_table
+from .watched import UNDER_WAY, Glance, Watched, runs_below, runs_named, worth_watching
+
+WIDTH, DPI = 9.0, 125  # of the curves, inches and dots an inch
+_LISTED = 12  # entries a list shows at most without scrolling
+_AXES = {"automatic": None, "linear": False, "logarithmic": True}
+_NO_SAMPLES = ("-", "")
+
+
+class RunMonitor(Explorer):
+    """Curves, health and last samples of one run, or of several over each other.
+
+    runs: run directories; None: those in and below `folder`, of which the ones under way are chosen at first, else the
+    one written to last. While a chosen run is under way, its files are looked at every `seconds` by a task on the
+    kernel's loop, between cells and in a thread of its own, and drawn when they changed. That ends when all have
+    ended, on Watch, on `close`, and when another monitor starts to watch: a cell that is run again leaves its old one
+    behind. Where there is no loop (outside a notebook) everything is drawn once.
+    """
+
+    _watching: "weakref.ref[RunMonitor] | None" = None
+
+    def __init__(
+        self, runs: str | Path | Sequence[str | Path] | None = None, folder: str = "runs", seconds: float = 3.0
+    ):
+        super().__init__()
+        self.given = [runs] if isinstance(runs, str | Path) else runs
+        self.folder, self.seconds = folder, seconds
+        self.watched, self.folders = Watched(), {}
+        self._lock = threading.RLock()  # the frontend's messages may be handled in another thread than the task
+        self._filling = self._paused = False
+        self._task: asyncio.Future | None = None
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+        self._make_controls()
+        with self.errors_in_words():
+            self._choose()
+        self._begin()
+
+    # --- Controls ---------------------------------------------------------------------------------------------------
+
+    def _make_controls(self) -> None:
+        several = "; with Ctrl or Shift several"
+        self.runs = labelled(ipywidgets.SelectMultiple(), "runs", f"which runs are drawn{several}")
+        self.curves = labelled(ipywidgets.SelectMultiple(), "curves", f"which curves are drawn{several}")
+        self.axis = labelled(ipywidgets.Dropdown(options=list(_AXES)), "axis", "of the values")
+        self.smoothing = labelled(
+            ipywidgets.IntSlider(5, min=0, max=30),
+            "smoothing, %",
+            "share of a run's rows that the running mean goes over; 0: as logged",
+        )
+        self.watch = labelled(ipywidgets.ToggleButton(False), "Watch", "look for changes every few seconds, or pause")
+        self.sampled = labelled(ipywidgets.Dropdown(), "samples of", "the run whose reconstructions are shown")
+        self.sample = labelled(
+            ipywidgets.SelectionSlider(options=[_NO_SAMPLES]), "after step", "when the reconstructions were made"
+        )
+        self.state = ipywidgets.HTML()
+        self.table, self.picture, self.reconstructions = ipywidgets.HTML(), Picture(), Picture()
+        lines = [self.runs, self.curves, self.axis, self.smoothing]
+        controls = [*lines, self.watch, self.state, self.sampled, self.sample]
+        self.arrange(controls, [self.table, self.picture, self.reconstructions])
+        self.on(self.runs, self._look)
+        self.on([self.curves, self.axis, self.smoothing], self.redraw)
+        self.on([self.sampled, self.sample], self._show_samples)
+        self.watch.observe(lambda _change: self._toggled(), names="value")
+
+    def _choose(self) -> None:
+        """The first choice of runs."""
+        folders = self._find()
+        self._list(folders, list(folders) if self.given else worth_watching(folders))
+        self._look()
+
+    def _find(self) -> dict[str, Path]:
+        return runs_named(self.given) if self.given else runs_below(self.folder)
+
+    def _list(self, folders: dict[str, Path], chosen: Sequence[str]) -> None:
+        """Offer `folders`, of which `chosen` are looked at."""
+        if folders != self.folders:
+            with self._quietly():
+                self.folders, self.runs.options = folders, list(folders)
+                self.runs.rows = max(2, min(_LISTED, len(folders)))
+        with self._quietly():
+            self.runs.value = [name for name in chosen if name in folders]
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Inside, controls are set by the monitor itself, which is no reason to draw."""
+        before, self._filling = self._filling, True
+        try:
+            yield
+        finally:
+            self._filling = before
+
+    # --- Watching ---------------------------------------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a chosen run may still change by itself."""
+        return any(self.watched.seen[name].status in UNDER_WAY for name in self.runs.value if name in self.watched.seen)
+
+    def _toggled(self) -> None:
+        """Watch or Pause was pressed: look for new runs and changes at once, and go on; or stop."""
+        if self._filling:
+            return
+        self._paused = not self.watch.value
+        if self._paused:
+            self._end("paused")
+        else:
+            with self.errors_in_words():
+                folders = self._find()
+                self._list(folders, self.runs.value or worth_watching(folders))
+                self._look()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Watch, where there is something to watch and a loop to do it on."""
+        if not self.under_way or self._loop is None or self._loop.is_closed():
+            self._end("" if not self.runs.value else "drawn once" if self.under_way else "all chosen runs have ended")
+            return
+        other = RunMonitor._watching and RunMonitor._watching()
+        if other is not None and other is not self and other.watch.value:
+            other._end("paused: another monitor is watching")
+        RunMonitor._watching = weakref.ref(self)
+        self._say(True, f"looking every {self.seconds:g} s")
+        if self._task is None or self._task.done():
+            self._task = asyncio.run_coroutine_threadsafe(self._keep_looking(), self._loop)
+
+    def _end(self, why: str) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._say(False, why)
+
+    def _say(self, watching: bool, text: str) -> None:
+        with self._quietly():
+            self.watch.value, self.watch.icon = watching, "pause" if watching else "play"
+            self.watch.description = "Pause" if watching else "Watch"
+            self.state.value = html.escape(text)
+
+    async def _keep_looking(self) -> None:
+        """Until every chosen run has ended: wait, read what changed in a thread, draw it here."""
+        while self.under_way:
+            await asyncio.sleep(self.seconds)
+            with self.errors_in_words():
+                if await asyncio.to_thread(self._read):
+                    self.redraw()
+                else:
+                    self._complain()
+        self._task = None
+        self._end("all chosen runs have ended")
+
+    def close(self) -> None:
+        """Stop watching and take the widget away."""
+        self._end("")
+        super().close()
+
+    # --- Reading and drawing ----------------------------------------------------------------------------------------
+
+    def _read(self) -> bool:
+        with self._lock:
+            return self.watched.look({name: self.folders[name] for name in self.runs.value})
+
+    def _look(self) -> None:
+        """Other runs were chosen: read and draw them, and watch if they are under way."""
+        if self._filling:
+            return
+        self._read()
+        self.redraw()
+        if self.under_way and not self.watch.value and not self._paused:
+            self._begin()
+
+    def redraw(self) -> None:
+        """Draw the chosen runs as they were read last. Raises InputError where one of them could not be."""
+        if self._filling:
+            return
+        with self._lock:
+            runs = {name: self.watched.seen[name] for name in self.runs.value if name in self.watched.seen}
+            self.table.value = run_table(runs)
+            self._draw(runs)
+        self._complain()
+
+    def _complain(self) -> None:
+        """Raise InputError with what is wrong with the choice, as long as it is."""
+        if not self.runs.value:
+            raise InputError("choose a run in the list")
+        if self.curves.options and not self.curves.value:
+            raise InputError("choose a curve in the list")
+        if self.watched.problems:
+            raise InputError("\n".join(self.watched.problems))
+
+    def _draw(self, runs: dict[str, Glance]) -> None:
+        self._offer_curves(runs)
+        self._offer_samples(runs)
+        self._show_samples()
+        if not runs:
+            self.picture.value = b""
+            return
+        figure = compared_curves(
+            {name: run.metrics for name, run in runs.items()},
+            self.curves.value,
+            _AXES[self.axis.value],
+            self.smoothing.value / 100,
+            width=WIDTH,
+        )
+        self.picture.draw(figure, DPI, f"curves of {', '.join(runs)}")
+
+    def _offer_curves(self, runs: dict[str, Glance]) -> None:
+        """Every curve that a chosen run has; the losses are chosen where nothing that is there was."""
+        names = curve_names([run.metrics for run in runs.values()])
+        if [value for _, value in self.curves.options] == names:
+            return
+        chosen = [name for name in self.curves.value if name in names]
+        with self._quietly():
+            self.curves.options = [(curve_title(name), name) for name in names]
+            self.curves.rows = max(2, min(_LISTED, len(names)))
+            self.curves.value = chosen or [name for name in names if name.startswith("loss")]
+
+    def _offer_samples(self, runs: dict[str, Glance]) -> None:
+        """The runs that have pictures; the last picture stays chosen as newer ones come."""
+        names = [name for name, run in runs.items() if run.samples]
+        with self._quietly():
+            if list(self.sampled.options) != names:
+                kept = self.sampled.value
+                self.sampled.options = names
+                self.sampled.value = kept if kept in names else (names[0] if names else None)
+        for control in (self.sampled, self.sample):
+            control.layout.display = None if names else "none"
+
+    def _show_samples(self) -> None:
+        if self._filling:
+            return
+        name = self.sampled.value
+        paths = list(self.watched.seen[name].samples) if name in self.watched.seen else []
+        options = [(path.stem.removeprefix("step-"), path) for path in paths] or [_NO_SAMPLES]
+        if list(self.sample.options) != options:
+            before, last = self.sample.value, self.sample.options[-1][1]
+            with self._quietly():
+                self.sample.options = options
+                self.sample.value = before if before in paths and before != last else options[-1][1]
+        self.reconstructions.value = self.sample.value.read_bytes() if paths else b""
+        self.reconstructions.tooltip = f"reconstructions of held-out clips, {name}, after step {self.sample.label}"
+
+    def png(self) -> bytes:
+        """Curves and reconstructions, one under the other."""
+        pictures = [self.picture.value, self.reconstructions.value]
+        return stacked(pictures) if any(pictures) else b""

@@ -1,0 +1,300 @@
+"""What a model makes of what was hidden from it: reconstructions to look at and to hear, from snapshot to snapshot."""
+
+import html
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import torch
+
+from ..encoder import Encoder
+from ..errors import InputError
+from ..figures import MelAxes
+from ..figures.axes import colour_limits
+from ..figures.reconstruction_view import Panel, ReconstructionView, Scales
+from ..settings import MASK_KINDS, Mask
+from . import reconstructing
+from .base import Explorer, Picture, labelled, sound
+from .clips import ClipChooser, clip_name
+
+MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
+_RANGE = (-3.0, 3.0)  # of the colour scale's ends: normalised log-mels have a standard deviation of 0.5
+_LISTEN = "Hear the log-mels (takes seconds)"
+
+
+class ReconstructionExplorer(Explorer):
+    """Corrupt a clip and see what an encoder puts in its place: clean, corrupted, reconstructed, pasted, error.
+
+    Pasted is the clip with its reconstruction where it was corrupted. A run can be stepped through, snapshot by
+    snapshot; a second encoder of the same features fills in the same mask beside the first. Encoders of ASDA predict
+    features, not log-mels: shown is then the error of each hidden patch. Where a clip is longer than the crops of
+    pretraining, a crop is shown, with a slider for its place. Seed n gives the blocks that
+    `Encoder.reconstruct(seed=n)` draws for a clip of that length.
+    """
+
+    def __init__(
+        self,
+        encoder_or_run: Encoder | str | Path,
+        other: Encoder | str | Path | None = None,
+        data: str = "synth:40",
+        clip: int = 0,
+        seed: int = 0,
+    ):
+        """encoder_or_run, other: an Encoder, a run (all of its snapshots), or what `zoo.open_source` takes. data, clip:
+        a data set and its row. seed: of the mask, and of a preset's untrained weights.
+        """
+        super().__init__()
+        self.picture, self.view = Picture(), ReconstructionView()
+        self.clean: torch.Tensor | None = None  # the crop's log-mel, normalised [1, T, M]
+        self.found: list = []  # of each encoder: its reconstruction, or the error of its features [T, M]
+        # data set, row and raw log-mel that alien blocks come from
+        self._lent: tuple[str, int, torch.Tensor] | None = None
+        self._steady = False  # while controls are set together, which should draw once
+        with self.errors_in_words():
+            sources = [encoder_or_run] if other is None else [encoder_or_run, other]
+            self.sources = [reconstructing.Snapshots(source, seed) for source in sources]
+            self._make_controls(data, clip, seed)
+            self._take()
+
+    # --- Controls ---------------------------------------------------------------------------------------------------
+
+    def _make_controls(self, data: str, clip: int, seed: int) -> None:
+        first = [source.encoder(len(source) - 1) for source in self.sources]
+        if len(first) == 2:
+            reconstructing.check_pair(*first)
+        self.reconstructs, self.cfg = reconstructing.predicts_pixels(first[0]), first[0].config
+        self.seconds = max(enc.config.data.crop_seconds for enc in first)
+        mask, asda = self.cfg.mask, self.cfg.asda
+        kinds = {kind: mask.odds[kind] > 0 for kind in MASK_KINDS if kind != "none"}  # whether it was pretrained on
+        first_kind = "zeros" if kinds["zeros"] else max(kinds, key=kinds.get)
+        share, block = mask.ratio if self.reconstructs else 1 - asda.visible, round(100 * mask.block)
+        self.chooser = ClipChooser(data, clip, self.cfg.features.sample_rate)
+        self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
+        self.snapshots = [self._snapshot_slider(source) for source in self.sources]
+        self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
+        options = [(kind + " (pretrained on)" * known, kind) for kind, known in kinds.items()]
+        self.kind = ipywidgets.Dropdown(options=options, value=first_kind)
+        self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100)
+        self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
+        self.align = ipywidgets.Checkbox(mask.align, indent=True)
+        self.seed = ipywidgets.BoundedIntText(seed, min=0, max=2**31 - 1)
+        self.colours = ipywidgets.FloatRangeSlider(value=(-1.0, 1.0), min=_RANGE[0], max=_RANGE[1], step=0.05)
+        self.most = ipywidgets.FloatSlider(1.0, min=0.0, max=_RANGE[1])
+        labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
+        for slider, text in zip(self.snapshots, ("step", "step, 2nd run"), strict=False):
+            labelled(slider, text, "step of the run after which these weights were kept")
+        labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (ASDA: of the patches) that is hidden")
+        labelled(self.kind, "kind", "what stands in the corrupted blocks; time and frequency: zeros in full strips")
+        labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
+        labelled(self.side, "block", "side of a block of visible patches, in patches")
+        labelled(self.align, "aligned to patches", "blocks start and end where patches do")
+        labelled(self.seed, "seed", "another seed, another mask")
+        labelled(self.colours, "colours", "ends of the log-mels' colour scale; another clip brings its own")
+        labelled(self.most, "error up to", "end of the error's colour scale and axes")
+        self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")
+        names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
+        self.recording, *self.sounds = map(sound, names)
+        self.summary = ipywidgets.HTML()
+        masks = [self.ratio, self.kind, self.block, self.align] if self.reconstructs else [self.ratio, self.side]
+        heard = [self.listen, self.recording, *self.sounds] if self.reconstructs else [self.recording]
+        self.picture.layout.max_width = "920px" if len(first) == 1 else "1300px"
+        self.arrange(
+            [self.chooser, self.start, *self.snapshots, *masks, self.seed, self.colours, self.most, *heard],
+            [self.summary, self.picture],
+            narrowest=520 if len(first) == 1 else 760,
+        )
+        self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
+        self.on(self.start, self._cut)
+        self.on([*self.snapshots, *masks, self.seed], self.redraw)
+        self.on([self.colours, self.most], self._recolour)
+        self.on_click(self.listen, self._make_sounds)
+
+    @staticmethod
+    def _snapshot_slider(source: reconstructing.Snapshots) -> ipywidgets.SelectionSlider:
+        last = len(source) - 1
+        slider = ipywidgets.SelectionSlider(options=[(step, i) for i, step in enumerate(source.steps or ["0"])])
+        slider.value = last
+        slider.layout.display = None if last else "none"
+        return slider
+
+    # --- The clip ---------------------------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Another clip."""
+        room = max(0.0, len(self.chooser.wave) / self.chooser.sample_rate - self.seconds)
+        self._steady = True
+        self.start.value, self.start.max = 0.0, room
+        self.start.layout.display = None if room else "none"
+        self._steady = False
+        self._cut()
+
+    def _cut(self) -> None:
+        """The crop that starts where the slider stands, on colour scales of its own."""
+        if self._steady:
+            return
+        rate = self.chooser.sample_rate
+        first = round(self.start.value * rate)
+        self.crop = self.chooser.wave[first : first + round(self.seconds * rate)]
+        self.clean, self.found = reconstructing.log_mel(self._encoders(), self.crop), []
+        self.recording.load(self.crop, rate)
+        self._fill_in()
+        self._fit_colours()
+        self._paint()
+
+    def _encoders(self) -> list[Encoder]:
+        return [source.encoder(slider.value) for source, slider in zip(self.sources, self.snapshots, strict=True)]
+
+    def _titles(self) -> list[str]:
+        return [source.title(slider.value) for source, slider in zip(self.sources, self.snapshots, strict=True)]
+
+    def _donor(self) -> torch.Tensor:
+        """Log-mel [1, T, M] of the clip after this one in the data set, where alien blocks come from."""
+        manifest, row, enc = self.chooser.manifest, self._donor_row(), self._encoders()[0]
+        if self._lent is None or self._lent[:2] != (manifest.source, row):
+            wave = manifest.read(row, self.cfg.features.sample_rate, 0.0, self.seconds)
+            raw = enc.front_end(torch.from_numpy(wave)[None].to(enc.device))
+            self._lent = (manifest.source, row, raw.cpu())
+        return enc.front_end.normalise(enc.front_end.fit(self._lent[2], self.clean.shape[1]))
+
+    def _donor_row(self) -> int:
+        manifest, row = self.chooser.manifest, self.chooser.row
+        if manifest is None or (row is not None and len(manifest) < 2):
+            raise InputError("kind alien: blocks of another clip need a data set of at least two clips")
+        return 0 if row is None else (row + 1) % len(manifest)
+
+    # --- What is filled in ------------------------------------------------------------------------------------------
+
+    def redraw(self) -> None:
+        """Corrupt, fill in and draw as the controls say."""
+        self._fill_in()
+        self._paint()
+
+    def _fill_in(self) -> None:
+        if self.clean is None:
+            raise InputError("there is no clip to fill in yet")
+        named = list(zip(self._encoders(), self._titles(), strict=True))
+        if self.reconstructs:
+            kind, share = self.kind.value, self.ratio.value / 100
+            settings = Mask(
+                ratio=share,
+                ratio_min=share,
+                alien_ratio=share,
+                block=self.block.value / 100,
+                align=self.align.value,
+                kinds={kind: 1.0},
+            )
+            donor = self._donor() if kind == "alien" else None
+            patch = self.cfg.model.patch
+            corrupted, mask = reconstructing.corrupted_pixels(self.clean, settings, patch, self.seed.value, donor)
+            self.found = [reconstructing.reconstruction(enc, self.clean, corrupted, mask, name) for enc, name in named]
+        else:
+            shape = tuple(self.clean.shape[1:])
+            grid = (shape[0] // self.cfg.model.patch[0], self.cfg.grid[1])
+            seed = self.seed.value
+            hidden = reconstructing.hidden_patches(grid, self.ratio.value / 100, self.side.value, seed)
+            self.found = [reconstructing.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
+        for player in self.sounds:  # they were of something else
+            if player.layout.display != "none":
+                player.load(None, 0)
+
+    # --- The picture ------------------------------------------------------------------------------------------------
+
+    def _fit_colours(self) -> None:
+        """Colour scales for this crop. They stay from move to move, so that colours compare."""
+        low, high = np.clip(colour_limits(self.clean[0].numpy()), *_RANGE)
+        most = (high - low) / 2
+        if not self.reconstructs:
+            most = 1.25 * float(np.nanpercentile(np.stack(self.found), 99))
+        step = float(10.0 ** np.floor(np.log10(max(most, 1e-6)) - 1))  # two digits
+        self._steady = True
+        self.colours.value = (round(float(low), 2), round(float(high), 2))
+        most = float(np.ceil(most / step)) * step
+        self.most.step, self.most.max = step, 4 * most
+        self.most.value = most
+        self._steady = False
+
+    def _recolour(self) -> None:
+        if not self._steady:
+            self._paint()
+
+    def _paint(self) -> None:
+        if not self.found:
+            raise InputError("there is nothing to draw yet")
+        low, high = self.colours.value
+        scales = Scales(low, max(high, low + self.colours.step), max(self.most.value, self.most.step))
+        axes = MelAxes.of(self.cfg.features, normalised=True)
+        rows, errors = self._pixel_panels() if self.reconstructs else self._feature_panels()
+        unit = "|error|" if self.reconstructs else "squared error"
+        self.view.draw(rows, errors, axes, scales, unit, self._titles())
+        self.picture.value = self.view.png()
+        self.picture.tooltip = f"{self.chooser.name}: {'; '.join(panel.title for panel in errors)}"
+        self.summary.value = _SUMMARY.format(html.escape(" ".join(self._words())))
+
+    def _pixel_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
+        one = self.found[0]
+        clean = Panel(f"clean: {self.chooser.name}", one.clean)
+        corrupted = Panel(f"corrupted: {100 * one.mask.mean():.0f} % of pixels", one.corrupted)
+        if len(self.found) == 1:
+            filled = Panel(f"reconstructed: {one.title}", one.reconstructed)
+            together = Panel("pasted: the reconstruction where it was corrupted", reconstructing.pasted(one))
+            error = Panel(f"error: {one.summary()} (grey: not corrupted)", one.error())
+            return [[clean], [corrupted], [filled], [together]], [error]
+        rows = [
+            [clean, corrupted],
+            [Panel(f"reconstructed: {each.title}", each.reconstructed) for each in self.found],
+            [Panel("pasted where it was corrupted", reconstructing.pasted(each)) for each in self.found],
+        ]
+        return rows, [Panel(each.summary(), each.error()) for each in self.found]
+
+    def _feature_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
+        clean = self.clean[0].numpy()
+        seen = np.where(np.isnan(self.found[0]), clean, np.nan)
+        share = 100 * np.isfinite(self.found[0]).mean()
+        panels = [Panel(f"clean: {self.chooser.name}", clean)]
+        panels.append(Panel(f"what the student sees ({share:.0f} % of patches hidden)", seen))
+        titles = [f"error of predicted features: {title}" for title in self._titles()]
+        errors = [Panel(title, error) for title, error in zip(titles, self.found, strict=True)]
+        return [[panel] for panel in panels] if len(errors) == 1 else [panels], errors
+
+    def _words(self) -> list[str]:
+        """What is seen, and what is worth knowing of it."""
+        if not self.reconstructs:
+            pairs = zip(self._titles(), self.found, strict=True)
+            each = [f"{title}: {np.nanmean(error):.3g}" for title, error in pairs]
+            return [f"Mean error over hidden patches: {'; '.join(each)}.", *_ABOUT_FEATURES]
+        unit = 2 * self.cfg.features.std
+        words = []
+        for one in self.found:
+            in_log = f", {unit * np.nanmean(one.error()):.2f} in natural log" if one.mask.any() else ""
+            words.append(f"{one.title}: {one.summary()}{in_log}.")
+        if self.kind.value == "alien":
+            words.append(f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor_row())}.")
+        return words
+
+    # --- The sound --------------------------------------------------------------------------------------------------
+
+    def _make_sounds(self) -> None:
+        """Make the log-mels audible: clean, corrupted, and the clip with each reconstruction pasted in."""
+        if not self.found:
+            raise InputError("there is nothing to hear yet")
+        one = self.found[0]
+        images = [one.clean, one.corrupted, *(reconstructing.pasted(each) for each in self.found)]
+        front_end = self._encoders()[0].front_end
+        self.listen.disabled, self.listen.description = True, "making the sounds ..."
+        try:
+            for player, image in zip(self.sounds, images, strict=True):
+                wave = front_end.invert(front_end.denormalise(torch.from_numpy(image)))
+                player.load(wave, self.cfg.features.sample_rate)
+        finally:
+            self.listen.disabled, self.listen.description = False, _LISTEN
+
+    def png(self) -> bytes:
+        """The panels as they are now; empty while there are none."""
+        return bytes(self.picture.value)
+
+
+_ABOUT_FEATURES = (
+    "ASDA predicts the teacher's features of hidden patches, not log-mels, so there is nothing to paste or to hear:",
+    "the map shows each hidden patch's squared error over the root of the width; grey patches were visible.",
+)
+_SUMMARY = '<div aria-live="polite" style="line-height: 1.5">{}</div>'

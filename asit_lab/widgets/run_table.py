@@ -1,0 +1,72 @@
+"""Where runs stand, as a table in HTML."""
+
+import html
+from contextlib import suppress
+
+from ..figures.style import COLOURS
+from .watched import UNDER_WAY, Glance
+
+_HEADS = ("", "run", "status", "step", "time", "clips/s", "loss", "health", "result")
+
+
+def run_table(runs: dict[str, Glance]) -> str:
+    """HTML with a row for each run, marked by the colour of its curves; empty for no runs."""
+    if not runs:
+        return ""
+    head = "".join(f'<th style="text-align: left; padding: 0 12px 2px 0">{text}</th>' for text in _HEADS)
+    rows = "".join(_row(number, name, run) for number, (name, run) in enumerate(runs.items()))
+    style = "border-collapse: collapse; line-height: 1.35; font-size: 13px"
+    return f'<div style="overflow-x: auto"><table style="{style}"><tr>{head}</tr>{rows}</table></div>'
+
+
+def _row(number: int, name: str, run: Glance) -> str:
+    last = run.metrics.iloc[-1] if len(run.metrics) else {}
+    total = run.progress.get("total_steps")
+    cells = [
+        f'<span style="color: {COLOURS[number % len(COLOURS)]}">&#9632;</span>',
+        html.escape(name),
+        html.escape(run.status),
+        f"{run.step:,}" + (f" of {total:,}" if total else ""),
+        _time(run),
+        _number(last.get("clips_per_second"), ".1f"),
+        _number(last.get("loss"), ".4g"),
+        _health(run),
+        html.escape(_result(run.result)),
+    ]
+    style = "text-align: left; vertical-align: top; padding: 1px 12px 1px 0; max-width: 340px"
+    return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for cell in cells) + "</tr>"
+
+
+def _health(run: Glance) -> str:
+    well, words = run.verdict
+    return html.escape(words) if well else f'<span style="color: #a33d00">&#9888; {html.escape(words)}</span>'
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None or value != value else format(float(value), form)
+
+
+def _time(run: Glance) -> str:
+    """How much longer, or how long it took."""
+    if run.status in UNDER_WAY:
+        return f"{_clock(run.left)} left" if run.left is not None else ""
+    seconds = run.progress.get("seconds")
+    return "" if seconds is None else _clock(seconds)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def _result(result: dict) -> str:
+    """The teacher's probe and the error of reconstruction beside a straight line's, where result.json has them."""
+    words = []
+    with suppress(KeyError, TypeError, StopIteration):  # of another shape where another program wrote them
+        teacher = next(row for row in result["probe"] if row["encoder"] == "teacher")
+        words.append(f"probe {100 * teacher['mean']:.1f} %")
+    with suppress(KeyError, TypeError):
+        errors = {row["method"]: row["l1_log"] for row in result["reconstruction"]}
+        line = errors["linear interpolation in time"]
+        words.append(f"reconstruction {errors['reconstruction']:.2f}, straight line {line:.2f}")
+    return "; ".join(words)

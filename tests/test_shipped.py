@@ -1,0 +1,128 @@
+"""The encoder that comes with the package: small, whole, made by the preset it names, and worth what its card says."""
+
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_notebooks import NOTEBOOKS, cell_with, executed, is_picture, pictures, printed
+
+import asit_lab
+from asit_lab import Encoder, load_config, zoo
+from asit_lab.config import diff
+from asit_lab.data import load_manifest
+from asit_lab.encoder.folder import CONFIG, WEIGHTS, write_encoder_folder
+from asit_lab.evaluation import reconstruction_errors
+
+FOLDER = Path(zoo.__file__).parent / "shipped"
+MAKE = FOLDER / "make.py"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return zoo.shipped()
+
+
+def test_it_is_small_and_part_of_the_package():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file()) < 10_000_000
+    project = tomllib.loads((FOLDER.parent.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["asit_lab"]
+    packed = {file.name for pattern in patterns for file in (FOLDER.parent.parent).glob(pattern)}
+    assert {CONFIG, WEIGHTS, "README.md"} <= packed
+
+
+def test_its_configuration_is_the_preset(shipped):
+    assert [row["key"] for row in diff(shipped.config, load_config("micro"))] == ["data.source"]
+    assert shipped.config.data.source == "esc10" and shipped.config.name == "micro" and shipped.heard
+    assert "shipped" in shipped.name
+
+
+def test_it_embeds_shows_attention_and_reconstructs(shipped):
+    wave = load_manifest("synth:3").read(1, 16000)
+    embedded = shipped.embed([wave, wave[:20000]], 16000)
+    assert embedded.shape == (2, 192) and embedded.dtype == torch.float32 and embedded.isfinite().all()
+    attention = shipped.attention(wave[:32000], 16000, layers=(0, -1)).map
+    assert attention.shape[:3] == (2, 1, 3)
+    torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
+    found = shipped.reconstruct(wave, 16000)
+    assert found.reconstructed.shape == found.clean.shape and found.reconstructed.isfinite().all()
+    assert {p.dtype for p in shipped.parameters()} == {torch.float32}
+
+
+def test_it_is_opened_by_its_name(shipped):
+    opened = zoo.open_source("shipped")
+    assert opened.name == shipped.name
+    assert all(torch.equal(a, b) for a, b in zip(opened.parameters(), shipped.parameters(), strict=True))
+
+
+def test_it_reconstructs_made_up_sounds_it_never_heard(shipped):
+    """Far better than the mean of the band or an untrained network; not better than a straight line, which such sounds
+    are nearly, as the card says."""
+    train, held = load_manifest("synth:20").holdout(0.5)
+    errors, untrained = (
+        reconstruction_errors(encoder, train, held).set_index("method")["l1_log"]
+        for encoder in (shipped, Encoder.random(shipped.config))
+    )
+    assert errors["reconstruction"] < 0.65 * errors["per-band training mean"]
+    assert errors["reconstruction"] < 0.65 * untrained["reconstruction"]
+
+
+def test_the_card_owns_up_to_what_a_straight_line_does_better():
+    """On recordings held out of its data it beats the line, on made-up sounds it does not."""
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (esc10, held out|synth) \|(.*)\|$", card, re.MULTILINE))
+    numbers = {name: [float(cell.strip(" %")) for cell in row.split("|")] for name, row in rows.items()}
+    columns = ("clips", "moved", "run", "shipped", "line", "mean")
+    esc10, synth = (dict(zip(columns, numbers[name], strict=True)) for name in ("esc10, held out", "synth"))
+    assert esc10["shipped"] < esc10["line"] < esc10["mean"] and synth["line"] < synth["shipped"] < synth["mean"]
+    for row in (esc10, synth):
+        assert row["moved"] < 0.5 and abs(row["shipped"] - row["run"]) < 0.01
+
+
+def test_the_card_names_the_commands_the_data_and_its_licence():
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for words in ("asit-lab pretrain --preset micro", "shipped/make.py", "CC BY 3.0", "Piczak", "freesound.org"):
+        assert words in card
+
+
+def test_half_precision_and_one_backbone_lose_little(tmp_path):
+    """What make.py keeps, loaded again, embeds as the encoder it was made from."""
+    made = runpy.run_path(str(MAKE))
+    own = Encoder.random(load_config("micro"), seed=3)
+    write_encoder_folder(tmp_path / "small", made["weights"](own), own.config, "small")
+    small = asit_lab.load_encoder(tmp_path / "small")
+    waves = [load_manifest("synth:6").read(row, 16000, seconds=2.0) for row in range(6)]
+    before, after = own.embed(waves, 16000), small.embed(waves, 16000)
+    moved = (after - before).norm(dim=1) / (before - before.mean(0)).norm(dim=1)
+    assert 0 < moved.max() < 0.02
+    same = [
+        own.reconstruct(np.stack(waves), 16000).reconstructed,
+        small.reconstruct(np.stack(waves), 16000).reconstructed,
+    ]
+    assert (same[0] - same[1]).abs().max() < 0.02 * same[0].abs().max()
+
+
+def test_the_card_is_made_of_what_was_measured():
+    made = runpy.run_path(str(MAKE))
+    row = {"data": "x", "clips": 7, "moved": 0.0123, "run": 1.6, "shipped": 1.61, "line": 1.66, "mean": 3.85}
+    probe = [{"encoder": "teacher", "protocol": "linear", "mean": 0.845, "spread": 0.0227}]
+    result = {"training_clips": 318, "steps": 1080, "seed": 0, "probe": probe}
+    card = made["card"]("micro", "esc10", result, 6_600_000, [row])
+    assert "| x | 7 | 1.23 % | 1.600 | 1.610 | 1.660 | 3.850 |" in card and "(6.6 MB)" in card
+    assert "| teacher | 84.5 ± 2.3 % |" in card and "318 clips of esc10" in card
+
+
+@pytest.mark.notebook
+def test_the_first_notebook_shows_everything(tmp_path):
+    """Without a run, and with the encoder that is always there."""
+    notebook = executed(NOTEBOOKS / "start.ipynb", tmp_path, "data", "synth:12", "out", str(tmp_path / "pictures"))
+    assert "shipped" in printed(cell_with(notebook, "zoo.open_source"))
+    for name in ("Mask", "Reconstruction", "Attention", "Embedding"):
+        (shown,) = pictures(cell_with(notebook, f"widgets.{name}Explorer("))
+        assert is_picture(shown), name
+    assert {"masks.png", "reconstruction.png", "attention.png", "embedding.png"} <= {
+        file.name for file in (tmp_path / "pictures").iterdir()
+    }

@@ -1,0 +1,270 @@
+"""What all explorers share, without a browser: messages, pictures, sounds, clips to choose, targets to click."""
+
+import base64
+import io
+
+import ipywidgets
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.figure import Figure
+from PIL import Image
+
+from asit_lab.errors import InputError
+from asit_lab.widgets.base import Explorer, Message, Picture, labelled, sound, stacked
+from asit_lab.widgets.clickable import ClickableImage
+from asit_lab.widgets.clips import MOST_LISTED, ClipChooser
+
+
+def opened(png) -> Image.Image:
+    return Image.open(io.BytesIO(bytes(png)))
+
+
+class Small(Explorer):
+    """An explorer of one slider, which 7 upsets."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = labelled(ipywidgets.IntSlider(1, max=10), "level")
+        self.picture = Picture()
+        self.figure = Figure(figsize=(3, 2))
+        self.drawn = 0
+        self.arrange([self.level], [self.picture])
+        self.on(self.level, self.redraw)
+        with self.errors_in_words():
+            self.redraw()
+
+    def redraw(self):
+        if self.level.value == 7:
+            raise InputError("level: 7 <is> not a level")
+        if self.level.value == 8:
+            raise KeyError("eight")
+        self.drawn += 1
+        self.figure.clear()
+        self.figure.add_subplot().plot([0, self.level.value])
+        self.picture.draw(self.figure, alt=f"level {self.level.value}")
+
+    def png(self):
+        return bytes(self.picture.value)
+
+
+# --- Messages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_input_is_said_in_words_and_the_picture_before_stays():
+    explorer = Small()
+    before = explorer.png()
+    explorer.level.value = 7
+    assert explorer.message.text == "level: 7 <is> not a level"
+    assert "role=" in explorer.message.value and "7 &lt;is&gt; not" in explorer.message.value
+    assert explorer.message.layout.display == "block" and explorer.png() == before
+    explorer.level.value = 3
+    assert explorer.message.text == "" and explorer.message.layout.display == "none" and explorer.png() != before
+
+
+def test_a_fault_of_the_code_is_said_in_one_line_and_raised():
+    explorer = Small()
+    with pytest.raises(KeyError):
+        explorer.level.value = 8
+    assert explorer.message.text == "KeyError: 'eight' (details are in the log)"
+
+
+def test_a_failure_inside_is_not_cleared_by_success_around_it():
+    message = Message()
+    with message.in_words(), message.in_words():
+        raise FileNotFoundError("a.wav is not there")
+    assert message.text == "a.wav is not there"
+    with message.in_words():
+        pass
+    assert message.text == ""
+
+
+# --- Pictures and sounds --------------------------------------------------------------------------------------------
+
+
+def test_one_bundle_holds_the_view_the_picture_and_text():
+    explorer = Small()
+    bundle = explorer._repr_mimebundle_()
+    assert set(bundle) == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
+    assert base64.b64decode(bundle["image/png"]) == explorer.png()
+    explorer.level.value = 7
+    assert explorer._repr_mimebundle_()["text/plain"] == "Small: level: 7 <is> not a level"
+
+
+def test_classes_that_browser_tests_look_for():
+    explorer = Small()
+    assert {"asit-explorer", "asit-small"} <= set(explorer._dom_classes)
+    assert "asit-picture" in explorer.picture._dom_classes and "asit-message" in explorer.message._dom_classes
+    assert "asit-sound" in sound("clean")._dom_classes
+
+
+def test_a_picture_has_the_size_asked_for_and_clears_the_figure_before():
+    picture = Picture()
+    first, second = Figure(figsize=(3, 2)), Figure(figsize=(2, 2))
+    first.add_subplot()
+    picture.draw(first, dpi=50, alt="first")
+    picture.draw(first, dpi=50, alt="first again")
+    assert opened(picture.value).size == (150, 100) and len(first.axes) == 1
+    picture.draw(second, dpi=100, alt="second")
+    assert opened(picture.value).size == (200, 200) and first.axes == [] and picture.tooltip == "second"
+
+
+def test_pictures_are_stacked_in_order():
+    def plain(width, colour):
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, 10), colour).save(buffer, "png")
+        return buffer.getvalue()
+
+    whole = opened(stacked([plain(20, "red"), b"", plain(30, "blue")]))
+    assert whole.size == (30, 20)
+    assert [whole.getpixel(at) for at in ((5, 5), (25, 5), (25, 15))] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
+    with pytest.raises(InputError, match="no picture"):
+        stacked([b""])
+
+
+def test_a_sound_is_a_wav_that_holds_the_wave_and_hides_when_empty():
+    player = sound("clean")
+    assert player.layout.display == "none"
+    wave = np.sin(np.arange(800) / 5).astype(np.float32)
+    wave[0] = 3.0  # clipped, not wrapped round
+    player.load(wave, 8000)
+    heard, rate = soundfile.read(io.BytesIO(bytes(player.player.value)))
+    assert rate == 8000 and player.layout.display == "flex" and heard[0] > 0.99
+    np.testing.assert_allclose(heard[1:], wave[1:], atol=1e-4)
+    assert player.player.controls and not player.player.autoplay and not player.player.loop
+    player.load(None, 0)
+    assert player.layout.display == "none" and not bytes(player.player.value)
+
+
+# --- Targets --------------------------------------------------------------------------------------------------------
+
+
+def test_targets_are_where_the_picture_shows_them():
+    """A dot is drawn at each target; its pixels are looked up in the PNG."""
+    image = ClickableImage()
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = [np.array([[1.0, 10.0], [3.0, 20.0]]), np.array([[-0.5, 0.25]])]
+    for ax, at in zip((left, right), places, strict=True):
+        ax.plot(*at.T, "s", color="red", markersize=5)
+    right.set_aspect("equal")
+    image.draw(figure, [(left, places[0]), (right, places[1])], ["a", "b", "c"], dpi=80, alt="dots")
+    pixels = np.asarray(opened(image.png).convert("RGB")).astype(int)
+    assert image.fractions.shape == (3, 2) and image.alt == "dots" and image.labels == ["a", "b", "c"]
+    for x, y in image.fractions:
+        colour = pixels[int(y * pixels.shape[0]), int(x * pixels.shape[1])]
+        assert colour[0] > 200 and colour[1] < 60, (x, y, colour)
+
+
+def test_targets_are_little_endian_float32_and_labels_must_fit():
+    image = ClickableImage()
+    figure = Figure(figsize=(2, 2))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 4), ylim=(0, 4))
+    image.draw(figure, [(ax, [[1, 1], [2, 3]])])
+    assert image.targets == np.array([[0.25, 0.75], [0.5, 0.25]], "<f4").tobytes()
+    with pytest.raises(InputError, match="labels: 1 for 2 targets"):
+        image.draw(figure, [(ax, [[1, 1], [2, 3]])], ["one"])
+    image.draw(figure, [])
+    assert image.fractions.shape == (0, 2)
+
+
+def test_a_selection_outlives_a_drawing_unless_its_target_is_gone():
+    image = ClickableImage()
+    figure = Figure(figsize=(2, 2))
+    ax = figure.add_subplot()
+    image.draw(figure, [(ax, np.zeros((5, 2)))])
+    image.selected, image.hovered = 3, 4
+    image.draw(figure, [(ax, np.zeros((4, 2)))])
+    assert (image.selected, image.hovered) == (3, -1)
+    image.draw(figure, [(ax, np.zeros((2, 2)))])
+    assert image.selected == -1
+
+
+def test_the_script_needs_no_network_and_writes_no_html():
+    script = ClickableImage._esm
+    assert "http" not in script and "import " not in script
+    assert "innerHTML" not in script and "revokeObjectURL" in script and "removeEventListener" in script
+
+
+# --- Clips ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_of_a_data_set():
+    chooser = ClipChooser("synth:12", clip=3, sample_rate=8000)
+    assert chooser.wave.dtype == np.float32 and chooser.wave.shape == (40000,)
+    assert (chooser.sample_rate, chooser.row, chooser.changed) == (8000, 3, 1)
+    assert chooser.name.startswith("clip 3 of synth:12 (")
+    before = chooser.wave
+    chooser.clip.value = 4
+    assert chooser.changed == 2 and not np.array_equal(chooser.wave, before)
+    chooser.data.value = "synth:11"  # another data set starts at its first clip, and is one change
+    assert (chooser.row, chooser.changed, len(chooser.clip.options)) == (0, 3, 11)
+
+
+def test_without_a_rate_each_clip_keeps_its_own(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(4000, 0.1), 4000)
+    chooser = ClipChooser("synth:10")
+    assert chooser.sample_rate == 32000
+    chooser.source.value = "file"
+    chooser.path.value = str(tmp_path / "a.wav")
+    assert (chooser.sample_rate, chooser.name, chooser.row) == (4000, "a.wav", None)
+    np.testing.assert_allclose(chooser.wave, 0.1, atol=1e-4)
+
+
+def test_an_upload_is_read_and_a_broken_one_is_called_by_its_own_name():
+    chooser = ClipChooser("synth:10", sample_rate=8000)
+    chooser.source.value = "upload"
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.full((8000, 2), 0.2), 8000, format="WAV")
+    given = {"name": "../x/mine.wav", "type": "audio/wav", "size": 1, "last_modified": None}
+    chooser._read_upload_of(given | {"content": memoryview(buffer.getvalue())})
+    assert chooser.name == "mine.wav" and chooser.wave.shape == (8000,)
+    wave, text = chooser.wave, "noise.wav: not audio that libsndfile reads"
+    with chooser.message.in_words():
+        chooser._read_upload_of(given | {"name": "noise.wav", "content": memoryview(b"nothing" * 30)})
+    assert chooser.message.text.startswith(text) and chooser.wave is wave
+
+
+def test_what_cannot_be_read_is_said_and_the_clip_before_stays(tmp_path):
+    chooser = ClipChooser("synth:10", sample_rate=8000)
+    wave = chooser.wave
+    chooser.data.value = "sinth:10"
+    assert "did you mean synth" in chooser.message.text and chooser.wave is wave
+    chooser.data.value = "synth:20"
+    assert chooser.message.text == "" and chooser.wave is not wave
+    chooser.source.value = "file"
+    chooser.path.value = str(tmp_path / "no.wav")
+    assert chooser.message.text == f"{tmp_path / 'no.wav'}: no such file"
+    chooser.source.value = "data set"  # back to the clip that is chosen there
+    assert chooser.message.text == "" and chooser.row == 0
+
+
+def test_a_clip_that_is_not_there_leaves_the_controls_to_choose_another():
+    chooser = ClipChooser("synth:10", clip=10)
+    assert chooser.message.text == "clip 10: synth:10 has clips 0 to 9"
+    with pytest.raises(InputError, match="no clip to show"):
+        _ = chooser.wave
+    chooser.data.value = "synth:11"
+    assert chooser.wave.size and chooser.message.text == ""
+
+
+def test_of_a_large_data_set_the_list_shows_a_part_and_the_clip_that_was_asked_for():
+    chooser = ClipChooser("synth:2000", clip=1234, sample_rate=8000)
+    rows = [row for _, row in chooser.clip.options]
+    assert MOST_LISTED <= len(rows) <= MOST_LISTED + 1 and {0, 1234, 1999} <= set(rows)
+    assert rows == sorted(rows) and chooser.row == 1234
+
+
+def test_only_the_controls_of_the_source_are_shown():
+    chooser = ClipChooser("synth:10", sample_rate=8000)
+
+    def shown():
+        controls = {"data": chooser.data, "clip": chooser.clip, "path": chooser.path, "upload": chooser.upload}
+        return {name for name, control in controls.items() if control.layout.display != "none"}
+
+    assert shown() == {"data", "clip"}
+    chooser.source.value = "file"
+    assert shown() == {"path"}
+    chooser.source.value = "upload"
+    assert shown() == {"upload"}

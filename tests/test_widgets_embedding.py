@@ -1,0 +1,270 @@
+"""The embedding explorer without a browser: points, neighbours and sounds are those of the clips."""
+
+import base64
+import gc
+import io
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+import soundfile
+from PIL import Image
+
+from asit_lab import load_config
+from asit_lab.data import load_manifest
+from asit_lab.encoder import Encoder
+from asit_lab.widgets import EmbeddingExplorer, embedding
+from asit_lab.widgets.embedding import NEIGHBOURS
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_embeddings.ipynb"
+RATE = 16000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    """The project's root, where embeddings are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASIT_LAB_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def enc():
+    return Encoder.random(load_config("smoke"), 0)
+
+
+@pytest.fixture(scope="module")
+def made(enc):
+    return EmbeddingExplorer(enc, "synth:24")
+
+
+@pytest.fixture
+def explorer(made):
+    """With its controls where they were at first."""
+    made.data.value, made.layer.value, made.pool.value = "synth:24", 2, "mean+std"
+    made.map.hovered, made.map.selected = -1, 0
+    assert made.message.text == ""
+    return made
+
+
+def heard(sound) -> np.ndarray:
+    return soundfile.read(io.BytesIO(bytes(sound.player.value)))[0]
+
+
+def wave_of(row: int, data: str = "synth:24") -> np.ndarray:
+    return load_manifest(data).read(row, RATE)
+
+
+def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
+    bundle = explorer._repr_mimebundle_()
+    image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert image.width > 600 and image.height > 800 and np.asarray(image)[..., :3].std() > 10
+    assert {"asit-explorer", "asit-embedding"} <= set(explorer._dom_classes)
+    assert len(explorer.map.fractions) == len(explorer.map.labels) == 24
+
+
+def test_nothing_is_played_before_a_click(enc):
+    explorer = EmbeddingExplorer(enc, "synth:12")
+    assert not explorer.sound.player.autoplay and explorer.sound.layout.display == "flex"
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(0), atol=1e-4)
+
+
+def test_a_click_is_heard(explorer):
+    explorer.map.selected = 7
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(7), atol=1e-4)
+    assert explorer.sound.player.autoplay and explorer.near_sound.layout.display == "none"
+    label = load_manifest("synth:24").table["label"].iloc[7]
+    assert explorer.map.labels[7] == f"{label}, clip 7, 7" and explorer.map.labels[7] in explorer.facts.value
+
+
+def test_neighbours_are_the_nearest_by_cosine(explorer):
+    for clip in (0, 5, 23):
+        explorer.map.selected = clip
+        vectors = explorer.space.vectors(2, "mean+std")
+        cosines = [np.dot(vectors[clip], one) / np.linalg.norm(vectors[clip]) / np.linalg.norm(one) for one in vectors]
+        expected = [one for one in np.argsort(cosines)[::-1].tolist() if one != clip][:NEIGHBOURS]
+        assert explorer.near.tolist() == expected
+        assert explorer.strip.labels[0] == f"similarity {cosines[expected[0]]:.2f}, {explorer.map.labels[expected[0]]}"
+        labels = explorer.space.labels
+        same = sum(labels[one] == labels[clip] for one in expected)
+        assert f"{same} of 8 nearest neighbours have its label." in explorer.facts.value
+
+
+def test_planted_neighbours(explorer, monkeypatch):
+    """Clips on a circle, seven steps of 24 a clip: the nearest are known, whatever the plane shows."""
+    angles = 2 * np.pi * (7 * np.arange(24) % 24) / 24
+    planted = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.arange(1, 25)[:, None]
+    monkeypatch.setattr(explorer.space, "vectors", lambda layer, pool: planted)
+    explorer.map.selected = 10
+    steps = {(7 * clip - 7 * 10) % 24: clip for clip in range(24)}
+    wanted = [{steps[step], steps[24 - step]} for step in (1, 2, 3, 4)]
+    assert [set(explorer.near[at : at + 2].tolist()) for at in range(0, 8, 2)] == wanted
+    segments = explorer._drawn.ax.collections[0].get_segments()
+    points = explorer._drawn.points
+    np.testing.assert_allclose([end for _, end in segments], points[explorer.near])
+
+
+def test_a_neighbour_is_heard_and_can_be_chosen(explorer):
+    explorer.map.selected = 3
+    before = explorer.png()
+    assert explorer.go.disabled and explorer.strip.selected == -1
+    explorer.strip.selected = 2
+    near = int(explorer.near[2])
+    np.testing.assert_allclose(heard(explorer.near_sound), wave_of(near), atol=1e-4)
+    assert not explorer.go.disabled and explorer.map.selected == 3
+    explorer.go.click()
+    assert explorer.map.selected == near and explorer.png() != before
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(near), atol=1e-4)
+    assert explorer.go.disabled and explorer.strip.selected == -1 and explorer.near_sound.layout.display == "none"
+
+
+def test_hovering_shows_a_clip_and_leaving_the_chosen_one(explorer):
+    chosen = explorer.thumbnail.value
+    explorer.map.hovered = 11
+    assert explorer.thumbnail.value != chosen and explorer.map.labels[11] in explorer.thumbnail.tooltip
+    explorer.map.hovered = -1
+    assert explorer.thumbnail.value == chosen and explorer.map.selected == 0
+
+
+@pytest.mark.parametrize(("control", "value"), [("layer", 0), ("pool", "class"), ("pool", "mean")])
+def test_another_layer_or_pooling_gives_other_points(explorer, control, value):
+    explorer.map.selected = 4
+    before, targets = explorer.png(), explorer.map.targets
+    getattr(explorer, control).value = value
+    assert explorer.message.text == "" and explorer.png() != before and explorer.map.targets != targets
+    assert explorer.map.selected == 4
+    points = explorer.space.points(explorer.layer.value, explorer.pool.value)
+    np.testing.assert_allclose(explorer._drawn.points, points)
+
+
+def test_points_are_drawn_where_they_can_be_clicked(explorer):
+    """The fractions of the picture follow the plane: further right is further right."""
+    points, fractions = explorer._drawn.points, explorer.map.fractions
+    assert np.corrcoef(points[:, 0], fractions[:, 0])[0, 1] > 0.999
+    assert np.corrcoef(points[:, 1], fractions[:, 1])[0, 1] < -0.999
+    assert (fractions > 0).all() and (fractions < 1).all()
+
+
+def test_another_data_set_and_one_that_is_none(explorer):
+    explorer.map.selected = 20
+    explorer.data.value = "synth:11"
+    assert len(explorer.map.fractions) == 11 and explorer.map.selected == 0
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(0), atol=1e-4)
+    before, facts = explorer.png(), explorer.facts.value
+    explorer.data.value = "sinth:11"
+    assert "did you mean synth" in explorer.message.text
+    assert explorer.png() == before and explorer.facts.value == facts
+    explorer.map.selected = 5
+    assert explorer.message.text == "" and explorer.png() != before
+
+
+def test_a_large_data_set_is_drawn_from(enc):
+    explorer = EmbeddingExplorer(enc, "synth:40", clips=12)
+    assert len(explorer.map.fractions) == 12 and len(explorer.near) == NEIGHBOURS
+    row = int(explorer.space.rows[5])
+    explorer.map.selected = 5
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(row, "synth:40"), atol=1e-4)
+    assert f"clip {row}," in explorer.map.labels[5]
+
+
+def test_few_clips_have_fewer_neighbours(enc):
+    explorer = EmbeddingExplorer(enc, "synth:3")
+    assert explorer.message.text == "" and sorted(explorer.near.tolist()) == [1, 2]
+
+
+def test_files_that_cannot_be_read_are_left_out_and_said(enc, tmp_path, monkeypatch):
+    for number in range(5):
+        folder = tmp_path / "clips" / "ab"[number % 2]
+        folder.mkdir(exist_ok=True, parents=True)
+        soundfile.write(folder / f"{number} $x$.wav", np.random.default_rng(number).normal(0, 0.1, RATE), RATE)
+    manifest = load_manifest(f"folder:{tmp_path / 'clips'}")
+    with open(manifest.table["path"].iloc[1], "r+b") as file:
+        file.truncate(60)
+    explorer = EmbeddingExplorer(enc, "synth:10")
+    monkeypatch.setattr(embedding, "load_manifest", lambda spec: manifest)  # listed before it was damaged
+    explorer.data.value = manifest.source
+    assert len(explorer.map.fractions) == 4 and explorer.space.rows.tolist() == [0, 2, 3, 4]
+    assert (
+        "Left out, as they cannot be embedded: 1; the first: " in explorer.facts.value and explorer.message.text == ""
+    )
+
+
+def test_a_file_that_goes_away_is_said_in_words(enc, tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(4):
+        soundfile.write(tmp_path / "a" / f"{number}.wav", np.random.default_rng(number).normal(0, 0.1, RATE), RATE)
+    explorer = EmbeddingExplorer(enc, f"folder:{tmp_path}")
+    (tmp_path / "a" / "2.wav").unlink()
+    explorer._log_mel.cache_clear()
+    explorer.map.hovered = 2
+    assert "2.wav" in explorer.message.text
+    explorer.map.hovered = -1
+    assert explorer.message.text == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"encoder_or_run": "smok"}, "smok: no such run, snapshot or preset"),
+        ({"encoder_or_run": "smoke", "data": "sinth"}, "unknown source 'sinth'"),
+        ({"encoder_or_run": "smoke", "layer": 3}, "layer: 3 is not one of 2 (0 to 1), or None for the final output"),
+        ({"encoder_or_run": "smoke", "pool": "median"}, "pool: 'median' is not one of mean+std, mean, class"),
+        ({"encoder_or_run": "smoke", "data": "synth:1"}, "neighbours need two"),
+    ],
+)
+def test_a_wrong_argument_is_said_in_words(arguments, words):
+    explorer = EmbeddingExplorer(**arguments)
+    assert words in explorer.message.text
+    assert "image/png" not in explorer._repr_mimebundle_()
+
+
+def test_it_can_be_mended_after_a_wrong_data_set():
+    explorer = EmbeddingExplorer("smoke", "sinth")
+    explorer.pool.value = "mean"  # nothing to draw yet, which is said and not raised
+    explorer.map.hovered = 1
+    explorer.go.click()
+    explorer.data.value = "synth:10"
+    assert explorer.message.text == "" and explorer.png()
+
+
+def test_a_class_token_that_is_not_there_yet():
+    late = Encoder.random(load_config("smoke", ["model.class_token_at=1"]), 0)
+    explorer = EmbeddingExplorer(late, "synth:12", layer=0, pool="mean")
+    before = explorer.png()
+    explorer.pool.value = "class"
+    assert "layer 0 has no class token, which joins at block 1" in explorer.message.text and explorer.png() == before
+    explorer.map.selected = 3  # still in the space that is drawn
+    assert explorer.message.text == "" and explorer.png() != before
+    explorer.layer.value = 1
+    assert explorer.message.text == ""
+
+
+@pytest.mark.slow
+def test_memory_and_output_stay_flat_in_500_moves(explorer):
+    process, sizes = psutil.Process(), []
+    for move in range(600):
+        explorer.map.selected = move % 24
+        explorer.map.hovered = (5 * move + 1) % 24
+        if move % 20 == 0:
+            explorer.layer.value = move // 20 % 3
+        if move in (99, 599):
+            gc.collect()
+            sizes.append((process.memory_info().rss / 2**20, len(str(explorer._repr_mimebundle_())) / 2**20))
+    (memory, output), (memory_after, output_after) = sizes
+    print(f"500 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
+    assert memory_after < memory + 15 and output_after < 2 * output
+
+
+@pytest.mark.notebook
+def test_the_notebook_runs_under_stock_papermill(tmp_path):
+    from papermill import execute_notebook
+
+    execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"data": "synth:20"}, kernel_name="python3")
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB"))
+    assert image.std() > 10

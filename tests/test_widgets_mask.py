@@ -1,0 +1,243 @@
+"""The mask explorer without a browser: what its pictures, shares and sounds are of."""
+
+import base64
+import gc
+import io
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from asit_lab import load_config
+from asit_lab.encoder import Encoder
+from asit_lab.figures.mask_panels import borders
+from asit_lab.widgets import MaskExplorer
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_masks.ipynb"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory) -> str:
+    """micro with square patches: 12 x 4 of them."""
+    path = tmp_path_factory.mktemp("preset") / "square.yaml"
+    path.write_text("base: micro\nmodel: {patch: [16, 16]}\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def made(preset) -> MaskExplorer:
+    return MaskExplorer(data="synth:12", preset=preset)
+
+
+@pytest.fixture
+def explorer(made) -> MaskExplorer:
+    """One explorer for all tests, with its controls where they were at first."""
+    for control, value in (
+        (made.chooser.source, "data set"),
+        (made.chooser.data, "synth:12"),
+        (made.chooser.clip, 0),
+        (made.kind, "zeros"),
+        (made.ratio, 70),
+        (made.block, 30),
+        (made.align, False),
+        (made.seed, 0),
+    ):
+        control.value = value
+    return made
+
+
+def hidden(explorer) -> np.ndarray:
+    """Pixels the corrupted log-mel has differently from the clean one: bool [frames, mels]."""
+    return (explorer.corrupted != explorer.clean[0]).numpy()
+
+
+def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
+    bundle = explorer._repr_mimebundle_()
+    image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert image.width > 900 and image.height > 500 and np.asarray(image)[..., :3].std() > 10
+    assert {"asit-explorer", "asit-mask"} <= set(explorer._dom_classes)
+    assert explorer.picture.tooltip.startswith("clip 0 of synth:12")
+
+
+@pytest.mark.parametrize(
+    "control, value", [("ratio", 30), ("block", 80), ("align", True), ("kind", "noise"), ("seed", 5)]
+)
+def test_every_control_of_the_mask_changes_the_picture(explorer, control, value):
+    before = explorer.png()
+    getattr(explorer, control).value = value
+    assert explorer.message.text == "" and explorer.png() != before
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "alien", "time", "frequency"])
+def test_the_shares_shown_are_those_of_the_mask(explorer, kind):
+    explorer.kind.value, explorer.ratio.value = kind, 50
+    mask = hidden(explorer)
+    patch = explorer.cfg.model.patch
+    patches = mask.reshape(mask.shape[0] // patch[0], patch[0], mask.shape[1] // patch[1], patch[1]).mean((1, 3)) >= 0.5
+    assert 0.49 < mask.mean() < 0.75  # the last block may be a large one
+    assert f"<b>{100 * mask.mean():.1f} %</b> of pixels" in explorer.summary.value
+    assert (
+        f"<b>{100 * patches.mean():.1f} %</b> of tokens ({patches.sum()} of {patches.size})" in explorer.summary.value
+    )
+    if kind == "time":
+        assert (mask.all(1) | ~mask.any(1)).all()
+    if kind == "frequency":
+        assert (mask.all(0) | ~mask.any(0)).all()
+
+
+def test_alien_blocks_are_those_of_the_clip_named(explorer, preset):
+    explorer.kind.value = "alien"
+    other = MaskExplorer(data="synth:12", preset=preset, clip=1)
+    mask = hidden(explorer)
+    assert torch.equal(explorer.corrupted[mask], other.clean[0][mask])
+    assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
+
+
+def test_aligned_blocks_cover_whole_patches(explorer):
+    explorer.align.value = True
+    mask, patch = hidden(explorer), explorer.cfg.model.patch
+    share = mask.reshape(mask.shape[0] // patch[0], patch[0], mask.shape[1] // patch[1], patch[1]).mean((1, 3))
+    assert set(np.unique(share)) == {0.0, 1.0}
+
+
+def test_inverse_blocks_leave_exactly_the_visible_share(explorer):
+    explorer.kind.value, explorer.ratio.value, explorer.side.value = "inverse", 80, 3
+    grid = explorer.cfg.grid
+    seen = int(0.2 * grid[0] * grid[1])
+    assert f"({grid[0] * grid[1] - seen} of {grid[0] * grid[1]})" in explorer.summary.value
+    assert int(explorer.corrupted.isfinite().sum()) == seen * explorer.cfg.model.patch[0] * explorer.cfg.model.patch[1]
+    assert (explorer.side.layout.display, explorer.block.layout.display) == (None, "none")
+    explorer.ratio.value = 0
+    assert "leaves none visible, or none hidden" in explorer.message.text
+    explorer.kind.value = "zeros"
+    assert explorer.message.text == "" and explorer.side.layout.display == "none"
+
+
+def test_a_seed_gives_the_mask_that_reconstruct_draws(explorer):
+    wanted = Encoder.random(explorer.cfg).draw_mask(explorer.clean, seed=3)[0].numpy()
+    explorer.seed.value = 3
+    assert np.array_equal(hidden(explorer), wanted)
+
+
+def test_controls_start_where_the_preset_is():
+    explorer = MaskExplorer(data="synth:10", preset="micro-asda")
+    asda = load_config("micro-asda").asda
+    assert (explorer.kind.value, explorer.ratio.value) == ("inverse", round(100 - 100 * asda.visible))
+    assert explorer.side.value == asda.block and explorer.message.text == ""
+    explorer = MaskExplorer(data="synth:10", preset="micro", seed=9)
+    controls = (explorer.kind, explorer.ratio, explorer.block, explorer.align, explorer.seed)
+    assert [control.value for control in controls] == ["zeros", 70, 30, False, 9]
+
+
+def test_a_short_clip_is_padded_and_a_long_one_gets_a_slider(explorer, tmp_path):
+    rate, crop = explorer.cfg.features.sample_rate, explorer.cfg.data.crop_seconds
+    tone = np.sin(2 * np.pi * 440 * np.arange(int(rate * (crop + 4))) / rate)
+    soundfile.write(tmp_path / "short.wav", 0.5 * tone[: int(0.5 * crop * rate)], rate)
+    soundfile.write(tmp_path / "a$long$.wav", 0.5 * tone * np.linspace(0, 1, len(tone)), rate)
+    explorer.chooser.source.value = "file"
+    explorer.chooser.path.value = str(tmp_path / "short.wav")
+    assert "padding" in explorer.summary.value and explorer.start.layout.display == "none"
+    assert 0 < explorer.frames < explorer.clean.shape[1]
+    explorer.chooser.path.value = str(tmp_path / "a$long$.wav")
+    assert explorer.start.max == pytest.approx(4, abs=0.01) and explorer.start.layout.display is None
+    assert "padding" not in explorer.summary.value
+    quiet = float(explorer.clean.mean())
+    explorer.start.value = 4
+    assert float(explorer.clean.mean()) > quiet and explorer.message.text == ""
+    heard, _ = soundfile.read(io.BytesIO(bytes(explorer.original.player.value)))
+    assert len(heard) == explorer.cfg.crop_samples
+
+
+@pytest.mark.slow
+def test_sounds_are_made_when_asked_for_and_the_corrupted_one_goes_with_its_mask(explorer):
+    assert explorer.original.layout.display == "flex" and explorer.corrupted_sound.layout.display == "none"
+    explorer.listen.click()
+    waves = {}
+    for name in ("clean_sound", "corrupted_sound"):
+        waves[name], rate = soundfile.read(io.BytesIO(bytes(getattr(explorer, name).player.value)))
+        assert rate == explorer.cfg.features.sample_rate
+        assert len(waves[name]) / rate == pytest.approx(explorer.frames * explorer.cfg.features.hop_ms / 1000, abs=0.1)
+    assert not np.allclose(*waves.values(), atol=1e-3) and not explorer.listen.disabled
+    explorer.ratio.value = 20
+    assert explorer.corrupted_sound.layout.display == "none" and explorer.clean_sound.layout.display == "flex"
+    explorer.kind.value = "inverse"
+    explorer.listen.click()
+    assert explorer.corrupted_sound.layout.display == "flex" and explorer.message.text == ""
+    explorer.chooser.clip.value = 2
+    assert explorer.clean_sound.layout.display == "none"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"preset": "asit-vit"}, "did you mean asit-vit-"),
+        ({"preset": "micro", "data": "sinth"}, "there is no clip to show"),
+        ({"preset": "micro", "data": "synth:10", "clip": 10}, "there is no clip to show"),
+    ],
+)
+def test_a_wrong_argument_is_said_in_words(arguments, words):
+    explorer = MaskExplorer(**arguments)
+    assert words in explorer.message.text
+    assert "image/png" not in explorer._repr_mimebundle_()
+
+
+def test_it_can_be_mended_after_a_wrong_data_set():
+    explorer = MaskExplorer(data="sinth", preset="micro")
+    explorer.ratio.value = 40  # nothing to draw yet, which is said and not raised
+    assert "no clip" in explorer.message.text
+    explorer.chooser.data.value = "synth:10"
+    assert explorer.message.text == "" and explorer.png()
+
+
+def test_one_clip_alone_has_nobody_to_lend_it_blocks(explorer):
+    explorer.chooser.data.value = "synth:1"
+    explorer.kind.value = "alien"
+    assert "at least two clips" in explorer.message.text
+
+
+def test_borders_go_around_the_mask_and_hold_every_edge_once():
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 2:5] = True  # frames 1-2, bands 2-4
+    lines = {tuple(sorted(map(tuple, line))) for line in borders(mask).astype(int).tolist()}
+    assert lines == {((1, 2), (1, 5)), ((3, 2), (3, 5)), ((1, 2), (3, 2)), ((1, 5), (3, 5))}
+    rng = np.random.default_rng(0)
+    mask = rng.random((20, 30)) < 0.4
+    padded = np.pad(mask, 1).astype(int)
+    edges = np.abs(np.diff(padded, axis=0)).sum() + np.abs(np.diff(padded, axis=1)).sum()
+    lines = borders(mask)
+    assert np.abs(lines[:, 1] - lines[:, 0]).sum() == edges
+    assert borders(np.zeros((4, 5), bool)).shape == (0, 2, 2)
+
+
+@pytest.mark.slow
+def test_memory_and_output_stay_flat_in_500_moves(explorer):
+    process, sizes = psutil.Process(), []
+    for move in range(600):
+        if move % 2:
+            explorer.ratio.value = 10 + move % 80
+        else:
+            explorer.seed.value = move
+        if move in (99, 599):
+            gc.collect()
+            sizes.append((process.memory_info().rss / 2**20, len(str(explorer._repr_mimebundle_())) / 2**20))
+    (memory, output), (memory_after, output_after) = sizes
+    print(f"500 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
+    assert memory_after < memory + 15 and output_after < 2 * output
+
+
+@pytest.mark.notebook
+def test_the_notebook_runs_under_stock_papermill(tmp_path):
+    from papermill import execute_notebook
+
+    execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"preset": "micro", "clip": 3}, kernel_name="python3")
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB"))
+    assert image.std() > 10

@@ -1,0 +1,334 @@
+"""The monitor of runs: what it says of them, and that it follows them while they last, and no longer."""
+
+import asyncio
+import base64
+import io
+import json
+from contextlib import ExitStack
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread, imsave
+from test_notebooks import NOTEBOOKS, cell_with, executed, is_picture, pictures
+
+from asit_lab import InputError, load_config
+from asit_lab.figures.training import compared_curves, curve_names
+from asit_lab.training.files import write_json
+from asit_lab.training.lock import only_writer
+from asit_lab.training.run import open_run
+from asit_lab.widgets import RunMonitor, watched
+from asit_lab.widgets.watched import Watched, runs_below, runs_named, worth_watching
+
+SECONDS = 0.02  # between looks, in the tests
+
+
+def metrics_of(rows: int, level: float = 1.0) -> pd.DataFrame:
+    step = np.arange(rows) * 10
+    wave = level * np.exp(-step / 300) + 0.1 * np.cos(step)
+    return pd.DataFrame(
+        {"step": step, "loss": wave + 2, "loss_local": wave + 1, "rate": 1e-3, "entropy_local": wave - 0.5}
+    )
+
+
+def make_run(folder, rows=30, status="finished", level=1.0, result=None, samples=(), **progress):
+    """A run directory as pretraining leaves it, with `rows` rows of 10 steps at 0.5 s a step."""
+    run = open_run(folder, load_config("smoke"))
+    log(run, rows, level)
+    write_json(run.dir / "status.json", {"status": status, "step": 0, "total_steps": 400, "seconds": 83.2, **progress})
+    if result:
+        write_json(run.dir / "result.json", result)
+    for step in samples:
+        sample(run, step)
+    return run
+
+
+def log(run, rows, level=1.0):
+    table = metrics_of(rows, level)
+    table.to_csv(run.dir / "metrics.csv", index=False)
+    timings = pd.DataFrame({"step": table["step"], "seconds": table["step"] * 0.5, "clips_per_second": 64.0})
+    timings.to_csv(run.dir / "timings.csv", index=False)
+
+
+def sample(run, step):
+    (run.dir / "samples").mkdir(exist_ok=True)
+    imsave(run.dir / f"samples/step-{step}.png", np.full((40, 60, 3), step % 256, dtype=np.uint8))
+
+
+def image(png: bytes) -> np.ndarray:
+    return imread(io.BytesIO(png))
+
+
+async def until(condition, seconds: float = 20.0):
+    """Wait for something to become true while the loop goes on; fails after `seconds`."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("did not happen in time")
+
+
+# --- What it shows --------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run(tmp_path):
+    result = {
+        "probe": [{"encoder": "random init", "mean": 0.5}, {"encoder": "teacher", "mean": 0.845}],
+        "reconstruction": [
+            {"method": "reconstruction", "l1_log": 1.604},
+            {"method": "linear interpolation in time", "l1_log": 1.66},
+        ],
+    }
+    make_run(tmp_path / "a", rows=40, result=result, samples=[100, 400])
+    monitor = RunMonitor([tmp_path / "a"])
+    assert monitor.message.text == "" and {"asit-explorer", "asit-monitor"} <= set(monitor._dom_classes)
+    for words in ("finished", "391 of 400", "1:23", "64.0", "nothing wrong seen", "probe 84.5 %"):
+        assert words in monitor.table.value
+    assert "reconstruction 1.60, straight line 1.66" in monitor.table.value
+    assert [name for _, name in monitor.curves.options] == [
+        "loss", "loss_local", "rate", "clips_per_second", "entropy_local",
+    ]  # fmt: skip
+    assert monitor.curves.value == ("loss", "loss_local")
+    assert is_picture(image(monitor.picture.value))
+    assert monitor.reconstructions.value == (tmp_path / "a/samples/step-400.png").read_bytes()
+    assert not monitor.watch.value and monitor.state.value == "all chosen runs have ended"
+
+
+def test_every_control_changes_the_picture(tmp_path):
+    make_run(tmp_path / "a", rows=40), make_run(tmp_path / "b", rows=30, level=3.0)
+    monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
+    assert monitor.runs.value == ("a", "b")
+    seen = [monitor.picture.value]
+    for control, value in [
+        (monitor.axis, "logarithmic"),
+        (monitor.smoothing, 0),
+        (monitor.curves, ("entropy_local",)),
+        (monitor.runs, ("b",)),
+        (monitor.runs, ("a",)),
+    ]:
+        control.value = value
+        assert monitor.message.text == "" and monitor.picture.value not in seen
+        seen.append(monitor.picture.value)
+    monitor.curves.value = ()
+    assert monitor.message.text == "choose a curve in the list"
+    monitor.curves.value = ("loss",)
+    monitor.runs.value = ()
+    assert monitor.message.text == "choose a run in the list" and monitor.png() == b""
+
+
+def test_samples_follow_the_run_until_an_older_one_is_chosen(tmp_path):
+    run = make_run(tmp_path / "a", samples=[10, 20])
+    make_run(tmp_path / "b")
+    monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
+    assert list(monitor.sampled.options) == ["a"] and monitor.sample.label == "20"
+    sample(run, 30)
+    monitor.watch.value = True  # look again
+    assert monitor.sample.label == "30" and image(monitor.reconstructions.value)[0, 0, 0] == pytest.approx(30 / 255)
+    monitor.sample.label = "10"
+    assert image(monitor.reconstructions.value)[0, 0, 0] == pytest.approx(10 / 255)
+    sample(run, 40)
+    monitor.watch.value = True
+    assert monitor.sample.label == "10" and len(monitor.sample.options) == 4
+    monitor.runs.value = ("b",)
+    assert monitor.reconstructions.value == b"" and monitor.sample.layout.display == "none"
+
+
+def test_trouble_is_said(tmp_path):
+    make_run(tmp_path / "a", status="failed", health="the teacher says <one> thing", reason="loss is not finite")
+    make_run(tmp_path / "b", rows=2)
+    monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
+    assert "the teacher says &lt;one&gt; thing loss is not finite" in monitor.table.value
+    assert "too early to tell" in monitor.table.value
+
+
+def test_one_bundle_with_view_picture_and_text(tmp_path):
+    make_run(tmp_path / "a", samples=[10])
+    monitor = RunMonitor(tmp_path / "a")
+    bundle = monitor._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(bundle)
+    whole = image(base64.b64decode(bundle["image/png"]))
+    assert len(whole) == len(image(monitor.picture.value)) + len(image(monitor.reconstructions.value))
+
+
+def test_curves_that_are_asked_for():
+    runs = {"a": metrics_of(40), "b": metrics_of(40, 3.0).drop(columns="rate")}
+    figure = compared_curves(runs, ["rate", "entropy_local", "not there"], log=True, smoothing=0.0, width=9.0)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["learning rate", "teacher entropy (nat): local"]
+    assert [len(ax.lines) for ax in figure.axes] == [1, 2] and figure.get_figwidth() == pytest.approx(9.0)
+    assert figure.axes[0].get_yscale() == "log" and figure.axes[1].get_yscale() == "linear"  # has values below 0
+    smooth, rough = (compared_curves(runs, ["loss"], smoothing=share).axes[0].lines for share in (0.3, 0.0))
+    assert [len(smooth), len(rough)] == [4, 2]
+    spread = [np.abs(np.diff(line.get_ydata())).max() for line in (smooth[1], rough[0])]
+    assert spread[0] < 0.5 * spread[1]
+    assert curve_names(list(runs.values())) == ["loss", "loss_local", "rate", "entropy_local"]
+
+
+# --- What goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_run_it_says_how_to_make_one(tmp_path):
+    monitor = RunMonitor(folder=tmp_path)
+    assert str(tmp_path) in monitor.message.text and "asit-lab pretrain --preset micro" in monitor.message.text
+    assert "image/png" not in monitor._repr_mimebundle_() and not monitor.watch.value
+    make_run(tmp_path / "seeds/first")
+    monitor.watch.value = True
+    assert monitor.message.text == "" and monitor.runs.value == ("seeds/first",)
+    assert is_picture(image(monitor.picture.value))
+    assert "not a run directory" in RunMonitor([tmp_path / "nothing"]).message.text
+
+
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_drawn(tmp_path):
+    make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    (tmp_path / "b/status.json").write_text("{", encoding="utf-8")
+    looked = Watched()
+    folders = runs_named([tmp_path / "a", tmp_path / "b"])
+    assert looked.look(folders) and list(looked.seen) == ["a"]
+    assert len(looked.problems) == 1 and str(tmp_path / "b") in looked.problems[0]
+    monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
+    assert str(tmp_path / "b") in monitor.message.text and is_picture(image(monitor.picture.value))
+    make_run(tmp_path / "b")
+    monitor.watch.value = True
+    assert monitor.message.text == ""
+
+
+def test_which_runs_are_chosen_at_first(tmp_path):
+    make_run(tmp_path / "a"), make_run(tmp_path / "b/c"), make_run(tmp_path / "d")
+    (tmp_path / "not-begun").mkdir()
+    (tmp_path / "not-begun/config.yaml").write_text("name: x", encoding="utf-8")
+    write_json(tmp_path / "b/c/status.json", {"status": "finished"})  # the one written to last
+    folders = runs_below(tmp_path)
+    assert list(folders) == ["a", "b/c", "d"] and worth_watching(folders) == ["b/c"]
+    with ExitStack() as hold:
+        for name in ("a", "d"):
+            hold.enter_context(only_writer(tmp_path / name))
+            write_json(tmp_path / name / "status.json", {"status": "running"})
+        assert worth_watching(folders) == ["a", "d"]
+    assert worth_watching(folders) == ["d"]  # nobody is there any more
+    with pytest.raises(InputError, match="no run here yet"):
+        runs_below(tmp_path / "empty")
+
+
+def test_files_that_did_not_change_are_not_read_again(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "a")
+    make_run(tmp_path / "b")
+    read = []
+    load = watched.load_run
+    monkeypatch.setattr(watched, "load_run", lambda folder: read.append(folder.name) or load(folder))
+    looked, folders = Watched(), {"a": tmp_path / "a", "b": tmp_path / "b"}
+    assert looked.look(folders) and read == ["a", "b"]
+    assert not looked.look(folders) and not looked.look(folders) and read == ["a", "b"]
+    log(run, 31)
+    assert looked.look(folders) and read == ["a", "b", "a"] and looked.seen["a"].step == 301
+    assert looked.look({"b": tmp_path / "b"}) and list(looked.seen) == ["b"] and len(read) == 3
+
+
+def test_time_left_and_who_is_there(tmp_path):
+    run = make_run(tmp_path / "a", rows=31, status="running")
+    looked = Watched()
+    with ExitStack() as hold:
+        hold.enter_context(only_writer(run.dir))
+        assert looked.look({"a": run.dir}) and looked.seen["a"].status == "running"
+        assert looked.seen["a"].left == pytest.approx((399 - 300) * 0.5)
+        assert not looked.look({"a": run.dir})
+    # Killed: no file says so.
+    assert looked.look({"a": run.dir}) and looked.seen["a"].status == "stopped"
+
+
+# --- Following runs -------------------------------------------------------------------------------------------------
+
+
+def test_it_follows_a_run_to_its_end(tmp_path):
+    run = make_run(tmp_path / "a", status="running")
+
+    async def follow():
+        with only_writer(run.dir):
+            monitor = RunMonitor([run.dir], seconds=SECONDS)
+            assert monitor.watch.value and monitor.state.value.startswith("looking every")
+            before, task = monitor.picture.value, monitor._task
+            log(run, 35)
+            await until(lambda: monitor.picture.value != before)
+            assert "341 of 400" in monitor.table.value and monitor.watch.value
+            write_json(run.dir / "status.json", {**run.progress, "status": "finished"})
+            await until(lambda: not monitor.watch.value)
+        await until(task.done)
+        assert task.exception() is None and monitor.state.value == "all chosen runs have ended"
+        assert "finished" in monitor.table.value
+
+    asyncio.run(follow())
+
+
+def test_pause_close_and_one_watcher_at_a_time(tmp_path):
+    run = make_run(tmp_path / "a", status="running")
+
+    async def follow():
+        with only_writer(run.dir):
+            first = RunMonitor([run.dir], seconds=SECONDS)
+            first.watch.value = False
+            before = first.picture.value
+            assert first.state.value == "paused" and first._task is None
+            log(run, 33)
+            await asyncio.sleep(10 * SECONDS)
+            assert first.picture.value == before
+            first.watch.value = True  # looks at once
+            assert first.picture.value != before and first.watch.value
+            second = RunMonitor([run.dir], seconds=SECONDS)
+            assert not first.watch.value and "another monitor" in first.state.value and second.watch.value
+            task = second._task
+            second.close()
+            await until(task.done)
+            assert task.cancelled()
+
+    asyncio.run(follow())
+
+
+def test_reading_does_not_hold_up_the_kernel(tmp_path, monkeypatch):
+    """While a slow disk is read, other tasks of the loop go on."""
+    import time
+
+    run = make_run(tmp_path / "a", status="running")
+    reading = []
+
+    def slow(run):
+        reading.append("begun")
+        time.sleep(0.3)
+        reading.append("done")
+        return read(run)
+
+    async def follow():
+        with only_writer(run.dir):
+            monitor = RunMonitor([run.dir], seconds=SECONDS)
+            monkeypatch.setattr(watched, "_read", slow)
+            log(run, 32)
+            await until(lambda: reading)
+            assert reading == ["begun"]
+            turns = 0
+            while "done" not in reading:
+                await asyncio.sleep(0.01)
+                turns += 1
+            monitor.close()
+            return turns
+
+    read = watched._read
+    assert asyncio.run(follow()) > 3
+
+
+def test_without_a_loop_it_draws_once(tmp_path):
+    run = make_run(tmp_path / "a", status="running")
+    with only_writer(run.dir):
+        monitor = RunMonitor([run.dir])
+        assert is_picture(image(monitor.picture.value)) and not monitor.watch.value
+        assert monitor.state.value == "drawn once" and monitor._task is None
+
+
+# --- The notebook ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.notebook
+def test_the_notebook_of_the_monitor(tmp_path, smoke_run):
+    arguments = ["runs", str(smoke_run.dir), "out", str(tmp_path / "pictures")]
+    notebook = executed(NOTEBOOKS / "monitor_runs.ipynb", tmp_path, *arguments)
+    (shown,) = pictures(cell_with(notebook, "RunMonitor(runs"))
+    assert is_picture(shown) and is_picture(image((tmp_path / "pictures/runs.png").read_bytes()))
+    empty = executed(NOTEBOOKS / "monitor_runs.ipynb", tmp_path / "empty", "folder", str(tmp_path / "none"))
+    said = json.dumps(cell_with(empty, "RunMonitor(runs").outputs)
+    assert "asit-lab pretrain --preset micro" in said and "image/png" not in said

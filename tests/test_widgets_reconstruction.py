@@ -1,0 +1,380 @@
+"""The reconstruction explorer without a browser: what its pictures, words and sounds are of."""
+
+import base64
+import gc
+import io
+from pathlib import Path
+
+import asda_case
+import nbformat
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from test_figures import check_layout
+
+from asit_lab import load_config, load_encoder
+from asit_lab.encoder import Encoder
+from asit_lab.figures import MelAxes
+from asit_lab.figures.reconstruction_view import (
+    DPI,
+    Panel,
+    ReconstructionView,
+    Scales,
+    error_by_band,
+    error_by_time,
+    shortened,
+)
+from asit_lab.widgets import ReconstructionExplorer
+from asit_lab.widgets.reconstructing import KEPT, Snapshots, hidden_patches
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_reconstructions.ipynb"
+
+
+@pytest.fixture(scope="module")
+def made(smoke_run) -> ReconstructionExplorer:
+    return ReconstructionExplorer(smoke_run.dir, data="synth:12")
+
+
+@pytest.fixture
+def explorer(made) -> ReconstructionExplorer:
+    """One explorer of a run for all tests, with its controls where they were at first."""
+    for control, value in (
+        (made.chooser.data, "synth:12"),
+        (made.chooser.clip, 0),
+        (made.start, 0.0),
+        (made.kind, "zeros"),
+        (made.ratio, 70),
+        (made.block, 30),
+        (made.align, False),
+        (made.seed, 0),
+        (made.snapshots[0], 1),
+    ):
+        control.value = value
+    made._cut()  # colours as the clip has them
+    assert made.message.text == ""
+    return made
+
+
+@pytest.fixture(scope="module")
+def asda() -> Encoder:
+    return Encoder.random(asda_case.config())
+
+
+def drawn(explorer, title: str) -> np.ndarray:
+    """What the panel whose title begins with `title` shows: [frames, mels], NaN where it is grey."""
+    (ax,) = [ax for ax in explorer.view.figure.axes if ax.get_title(loc="left").startswith(title)]
+    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan).T
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+# --- What is shown --------------------------------------------------------------------------------------------------
+
+
+def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
+    bundle = explorer._repr_mimebundle_()
+    image = pixels(base64.b64decode(bundle["image/png"]))
+    assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/plain"] == "ReconstructionExplorer()"
+    assert image.shape[0] > 600 and image.shape[1] > 700 and image.std() > 10
+    assert {"asit-explorer", "asit-reconstruction"} <= set(explorer._dom_classes)
+    assert explorer.picture.tooltip.startswith("clip 0 of synth:12") and "L1 " in explorer.picture.tooltip
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("ratio", 30),
+        ("kind", "noise"),
+        ("kind", "time"),
+        ("block", 80),
+        ("align", True),
+        ("seed", 5),
+        ("start", 2.0),
+        ("colours", (-0.5, 0.5)),
+        ("most", 0.2),
+    ],
+)
+def test_every_control_changes_the_picture(explorer, control, value):
+    before = explorer.png()
+    getattr(explorer, control).value = value
+    assert explorer.message.text == "" and explorer.png() != before
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_it_is_what_the_encoder_reconstructs_with_that_seed(explorer, smoke_run, seed):
+    explorer.seed.value = seed
+    wanted = load_encoder(smoke_run.dir).reconstruct(explorer.crop, explorer.cfg.features.sample_rate, seed=seed)
+    (found,) = explorer.found
+    assert np.array_equal(found.mask, wanted.mask[0].numpy())
+    for name in ("clean", "corrupted", "reconstructed"):
+        np.testing.assert_allclose(drawn(explorer, name), getattr(wanted, name)[0].numpy(), atol=1e-5)
+    error = (wanted.clean - wanted.reconstructed).abs()[wanted.mask].mean()
+    assert f"L1 {error:.3f} on corrupted pixels" in explorer.summary.value
+    assert f"{error * 2 * explorer.cfg.features.std:.2f} in natural log" in explorer.summary.value
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "alien", "time", "frequency"])
+def test_pasted_is_the_clip_where_it_was_not_corrupted_and_the_reconstruction_elsewhere(explorer, kind):
+    explorer.kind.value, explorer.ratio.value = kind, 50
+    clean, together, filled = (drawn(explorer, name) for name in ("clean", "pasted", "reconstructed"))
+    mask, error = explorer.found[0].mask, drawn(explorer, "error: L1")
+    assert 0.45 < mask.mean() < 0.8
+    assert np.array_equal(together[~mask], clean[~mask]) and np.array_equal(together[mask], filled[mask])
+    assert np.array_equal(drawn(explorer, "corrupted")[~mask], clean[~mask])
+    assert np.array_equal(np.isnan(error), ~mask)
+    np.testing.assert_allclose(error[mask], np.abs(clean - filled)[mask])
+
+
+def test_alien_blocks_are_those_of_the_clip_named(explorer, smoke_run):
+    explorer.kind.value = "alien"
+    other = ReconstructionExplorer(smoke_run.dir, data="synth:12", clip=1)
+    mask = explorer.found[0].mask
+    np.testing.assert_allclose(drawn(explorer, "corrupted")[mask], drawn(other, "clean")[mask], atol=1e-5)
+    assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
+
+
+def test_controls_start_where_the_run_is(explorer):
+    assert [label for label, _ in explorer.kind.options] == [
+        *("zeros (pretrained on)", "noise", "alien (pretrained on)", "time", "frequency")
+    ]
+    whole = ReconstructionExplorer(Encoder.random(load_config("smoke", ["mask.kinds={alien: 1}", "mask.ratio=0.6"])))
+    assert (whole.kind.value, whole.ratio.value, whole.message.text) == ("alien", 60, "")
+    assert whole.snapshots[0].layout.display == "none"
+
+
+# --- Snapshots, two runs --------------------------------------------------------------------------------------------
+
+
+def test_stepping_through_the_snapshots_shows_each_on_the_same_mask_and_scale(explorer, smoke_run):
+    assert [label for label, _ in explorer.snapshots[0].options] == ["3", "6"]
+    mask, scales, clean = explorer.found[0].mask, explorer.view._scales, drawn(explorer, "clean")
+    seen = []
+    for place, path in enumerate(smoke_run.snapshots):
+        explorer.snapshots[0].value = place
+        wanted = load_encoder(path).reconstruct(explorer.crop, explorer.cfg.features.sample_rate)
+        np.testing.assert_allclose(drawn(explorer, "reconstructed"), wanted.reconstructed[0].numpy(), atol=1e-5)
+        assert f"run, step {(3, 6)[place]}: L1 " in explorer.summary.value
+        assert np.array_equal(explorer.found[0].mask, mask) and np.array_equal(drawn(explorer, "clean"), clean)
+        assert explorer.view._scales == scales
+        seen.append(explorer.png())
+    assert seen[0] != seen[1]
+
+
+def test_snapshots_are_opened_when_asked_for_and_few_are_kept(smoke_run, tmp_path):
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "config.yaml").write_bytes((smoke_run.dir / "config.yaml").read_bytes())
+    for step in range(6):
+        (tmp_path / f"snapshots/step-{step}.safetensors").write_bytes(smoke_run.snapshots[0].read_bytes())
+    source = Snapshots(tmp_path)
+    assert len(source) == 6 and source.encoder.cache_info().currsize == 0
+    assert source.encoder(5) is source.encoder(5)
+    for place in range(6):
+        source.encoder(place)
+    assert source.encoder.cache_info().currsize == KEPT < 6
+
+
+def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
+    """A run, and an untrained model of other patches and longer crops: the crop is the longer one."""
+    explorer = ReconstructionExplorer(smoke_run.dir, "micro", data="synth:12")
+    assert explorer.message.text == ""
+    first, second = explorer.found
+    rate = explorer.cfg.features.sample_rate
+    assert len(explorer.crop) == 2 * rate and len(first.clean) % 16 == 0
+    assert np.array_equal(first.mask, second.mask) and np.array_equal(first.corrupted, second.corrupted)
+    assert not np.allclose(first.reconstructed, second.reconstructed)
+    run, micro = explorer._encoders()
+    wanted = run.reconstruct(explorer.crop, rate, mask=torch.from_numpy(first.mask)).reconstructed[0]
+    np.testing.assert_allclose(first.reconstructed, wanted.numpy(), atol=1e-5)
+    tokens = micro.student(torch.from_numpy(first.corrupted)[None])[:, 1:]  # one window, shorter than a crop of micro's
+    wanted = micro.decoder(tokens, (len(first.clean) // 4, 1))[0]
+    np.testing.assert_allclose(second.reconstructed, wanted.numpy(), atol=1e-5)
+    assert "run, step 6: L1 " in explorer.summary.value and "micro, untrained: L1 " in explorer.summary.value
+    legend = [text.get_text() for text in explorer.view._legend.get_texts()]
+    assert legend == ["run, step 6", "micro, untrained"]
+    assert [slider.layout.display for slider in explorer.snapshots] == [None, "none"]
+    before = explorer.png()
+    explorer.snapshots[0].value = 0
+    assert explorer.png() != before and np.array_equal(explorer.found[1].reconstructed, second.reconstructed)
+    check_layout(explorer.view.figure)
+
+
+# --- ASDA, and neither ----------------------------------------------------------------------------------------------
+
+
+def test_of_asda_it_shows_the_error_of_each_hidden_patch_and_says_so(asda):
+    explorer = ReconstructionExplorer(asda, data="synth:12")
+    assert explorer.message.text == "" and "predicts the teacher" in explorer.summary.value
+    hidden = hidden_patches(asda.config.grid, explorer.ratio.value / 100, explorer.side.value, 0)
+    rate, (patch, bands) = asda.config.features.sample_rate, asda.config.model.patch
+    wanted = asda.prediction_error(explorer.crop, rate, mask=hidden)[0].numpy()
+    shown = drawn(explorer, "error of predicted features")
+    np.testing.assert_allclose(shown[::patch, ::bands], wanted, rtol=1e-4)
+    assert np.array_equal(np.isnan(shown[::patch, ::bands]), ~hidden.numpy())
+    assert np.array_equal(np.isnan(drawn(explorer, "what the student sees")[::patch, ::bands]), hidden.numpy())
+    assert f": {np.nanmean(shown):.3g}" in explorer.summary.value
+    assert explorer.listen not in explorer.children[1].children[0].children  # nothing to hear but the recording
+    for control, value in ((explorer.ratio, 50), (explorer.side, 1), (explorer.seed, 4), (explorer.most, 0.05)):
+        before = explorer.png()
+        control.value = value
+        assert explorer.message.text == "" and explorer.png() != before
+    for share in (0, 95):
+        explorer.ratio.value = share
+        assert explorer.message.text == "" and np.isfinite(explorer.found[0]).any()
+
+
+def test_two_encoders_of_asda(asda):
+    explorer = ReconstructionExplorer(asda, Encoder.random(asda.config, 1), data="synth:12")
+    first, second = explorer.found
+    assert explorer.message.text == "" and np.array_equal(np.isnan(first), np.isnan(second))
+    assert not np.allclose(first, second, equal_nan=True)
+    check_layout(explorer.view.figure)
+
+
+# --- Errors in words ------------------------------------------------------------------------------------------------
+
+
+def said(*arguments, **options) -> str:
+    """What an explorer says that cannot show anything."""
+    explorer = ReconstructionExplorer(*arguments, **options)
+    assert "image/png" not in explorer._repr_mimebundle_()
+    return explorer.message.text
+
+
+def test_runs_of_other_features_are_not_compared(smoke_run):
+    other = Encoder.random(load_config("smoke", ["features.mean=-6", "features.low_hz=50"]))
+    text = said(smoke_run.dir, other)
+    assert text.endswith("these differ: features.low_hz 20.0 and 50.0, features.mean -7.0 and -6.0")
+    assert "\n" not in text
+
+
+def test_what_is_missing_is_said(asda, smoke_run, tmp_path):
+    teacher = Encoder(asda.config, asda.backbone, name="a published teacher")
+    assert said(teacher).startswith("a published teacher: has neither ASiT's decoder")
+    without = Encoder.random(load_config("smoke", ["objective.weights={local: 1, global: 1}"]))
+    assert "has neither ASiT's decoder" in said(without)
+    assert "one reconstructs log-mels (ASiT), the other predicts features (ASDA)" in said(smoke_run.dir, asda)
+    assert "smokey: no such run, snapshot or preset" in said("smokey")
+    (tmp_path / "config.yaml").write_bytes((smoke_run.dir / "config.yaml").read_bytes())
+    assert said(tmp_path) == f"{tmp_path}: the run has no snapshot yet"
+
+
+def test_it_can_be_mended_after_a_wrong_data_set():
+    explorer = ReconstructionExplorer("smoke", data="sinth")
+    assert "there is no clip to show" in explorer.message.text
+    explorer.ratio.value = 40  # nothing to draw yet, which is said and not raised
+    assert "no clip" in explorer.message.text
+    explorer.colours.value = (-0.5, 0.5)
+    assert "nothing to draw" in explorer.message.text
+    explorer.chooser.data.value = "synth:1"
+    assert explorer.message.text == "" and explorer.png()
+    before = explorer.png()
+    explorer.kind.value = "alien"
+    assert "at least two clips" in explorer.message.text and explorer.png() == before
+    explorer.kind.value = "noise"
+    assert explorer.message.text == "" and explorer.png() != before
+
+
+# --- Sounds ---------------------------------------------------------------------------------------------------------
+
+
+def heard(player) -> np.ndarray:
+    wave, rate = soundfile.read(io.BytesIO(bytes(player.player.value)))
+    assert rate == 16000
+    return wave
+
+
+def test_sounds_are_made_when_asked_for_and_go_with_their_mask(explorer):
+    assert len(heard(explorer.recording)) == len(explorer.crop)
+    assert [player.layout.display for player in explorer.sounds] == ["none"] * 3
+    explorer.listen.click()
+    clean, corrupted, filled = map(heard, explorer.sounds)
+    assert len(clean) == len(corrupted) == len(filled) and 0.8 < len(clean) / 16000 < 1.1
+    assert not np.allclose(clean, corrupted, atol=1e-3) and not np.allclose(corrupted, filled, atol=1e-3)
+    assert not explorer.listen.disabled
+    explorer.colours.value = (-0.8, 0.8)
+    assert [player.layout.display for player in explorer.sounds] == ["flex"] * 3
+    explorer.ratio.value = 20
+    assert [player.layout.display for player in explorer.sounds] == ["none"] * 3
+
+
+# --- The picture ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_picture_redrawn_in_place_is_the_one_drawn_whole(columns):
+    rng, view = np.random.default_rng(0), ReconstructionView()
+    axes = MelAxes(0.01, 16000, normalised=True)
+    for move, scales in enumerate((Scales(-1, 1, 1), Scales(-1, 1, 1), Scales(-0.5, 2, 0.3))):
+        rows = [
+            [Panel(f"row {row}, move {move}" + " and so on" * 9, rng.normal(size=(96, 32)))] * columns
+            for row in range(3)
+        ]
+        error = np.where(rng.random((96, 32)) < 0.5, rng.random((96, 32)), np.nan)
+        names = [f"a$b$, move {move}", "c"]
+        view.draw(rows, [Panel("error", error)] * columns, axes, scales, "|error|", names)
+        found = pixels(view.png())
+        whole = io.BytesIO()
+        view.figure.savefig(whole, dpi=DPI)
+        assert np.abs(found - pixels(whole.getvalue())).mean() < 0.5  # antialiased edges meet in another order
+        check_layout(view.figure)
+        assert view.png() == view.png()
+
+
+def test_profiles_are_means_over_what_counts():
+    error = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]])  # 2 frames, 3 bands
+    np.testing.assert_array_equal(error_by_time(error), [2.0, 5.0])
+    np.testing.assert_array_equal(error_by_band(error), [1.0, np.nan, 4.0])
+
+
+def test_long_titles_keep_both_ends():
+    assert shortened("clip 3 of folder:/a/long/path (rain)", 17) == "clip 3 o…h (rain)"
+    assert shortened("clip 3", 6) == "clip 3" and len(shortened("0123456", 6)) == 6
+
+
+def test_the_profiles_drawn_are_those_of_the_error(explorer):
+    error = explorer.found[0].error()
+    (line,), (upright,) = explorer.view._by_time, explorer.view._by_band
+    np.testing.assert_allclose(line.get_ydata(), error_by_time(error), rtol=1e-6)
+    np.testing.assert_allclose(upright.get_xdata(), error_by_band(error), rtol=1e-6)
+    assert line.get_xdata()[:2] == pytest.approx([0.005, 0.015])  # seconds
+
+
+# --- Over time ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_memory_and_output_stay_flat_in_500_moves(explorer):
+    process, sizes = psutil.Process(), []
+    for move in range(600):
+        explorer.ratio.value = 10 + move % 80
+        explorer.snapshots[0].value = move % 2
+        if not move % 10:
+            explorer.colours.value = (-1.0 - 0.01 * (move % 7), 1.0)
+            explorer.chooser.clip.value = move // 10 % 12
+        if move in (99, 599):
+            gc.collect()
+            sizes.append((process.memory_info().rss / 2**20, len(str(explorer._repr_mimebundle_())) / 2**20))
+    (memory, output), (memory_after, output_after) = sizes
+    print(f"500 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
+    assert memory_after < memory + 15 and output_after < 2 * output
+
+
+@pytest.mark.notebook
+def test_the_notebook_runs_under_stock_papermill(tmp_path):
+    from papermill import execute_notebook
+
+    execute_notebook(
+        NOTEBOOK, tmp_path / "out.ipynb", {"run": "smoke", "other": "smoke", "data": "synth:12"}, kernel_name="python3"
+    )
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
+    assert (
+        output.data["text/plain"] == "ReconstructionExplorer()"
+        and pixels(base64.b64decode(output.data["image/png"])).std() > 10
+    )
