@@ -8,6 +8,7 @@ STAMP := .venv/installed-from-lock
 UV := $(BIN)/uv
 DEMO := runs/demo
 HEAR := .venv-hear
+SCREENSHOTS := reports/screenshots
 LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra dev
 
 # A Python that the caller's shell points at must not leak into .venv.
@@ -22,7 +23,7 @@ export UV_SYSTEM_CERTS := true
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all hear lab lint format lock clean
+.PHONY: help env demo test test-all browser hear lab lint format lock clean
 
 help: ## Show this list
 	@echo "asit_lab: make TARGET"
@@ -35,7 +36,7 @@ demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/
 	ASIT_LAB_HOME="$(CURDIR)" $(BIN)/papermill notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -k python3 \
 		-p preset micro -p data synth -p out $(DEMO) \
 		|| { echo "The demo stopped: $(DEMO)/pretrain.ipynb links to the cell at its top" >&2; exit 1; }
-	$(BIN)/jupyter nbconvert --log-level WARN --to html $(DEMO)/pretrain.ipynb
+	@$(BIN)/asit-lab export "$(CURDIR)/$(DEMO)/pretrain.ipynb" >/dev/null
 	@echo
 	@echo "Made in $(DEMO):"
 	@about() { test ! -e "$(DEMO)/$$1" || printf '  %-16s%s\n' "$$1" "$$2"; }; \
@@ -52,8 +53,14 @@ demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/
 test: env ## Run the default tests (under three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: env ## Run every test: the default ones, the slow ones, the notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or notebook or not slow"
+test-all: env ## Run every test: the default ones, the slow ones, the notebooks, those in a browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	@$(MAKE) --no-print-directory browser
+
+browser: env ## Try the explorers in JupyterLab in Chromium (installed by apt-get where there is none)
+	@$(find_chromium) || { $(install_chromium); }
+	ASIT_LAB_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest -s -m browser
+	@echo "Screenshots: $(SCREENSHOTS)"
 
 hear: env ## Check the HEAR interface by its public validator (TensorFlow, in .venv-hear; about 7 GB)
 	@test -x $(HEAR)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(HEAR)
@@ -96,6 +103,21 @@ for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
 done; \
 echo "Name another one with: make env PYTHON=/path/to/python3.12" >&2; \
 exit 1
+endef
+
+# The names that tests/browser/lab_case.py looks for.
+find_chromium = for name in chromium google-chrome google-chrome-stable chromium-browser chrome \
+	"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"; do \
+	command -v "$$name" >/dev/null && break; \
+done
+
+define install_chromium
+sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+if ! command -v apt-get >/dev/null; then \
+	echo "make browser needs Chromium or Chrome, and finds neither; please install one." >&2; exit 1; \
+fi; \
+echo "There is no Chromium or Chrome: installing Debian's chromium by apt-get"; \
+$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium
 endef
 
 $(BIN)/python:

@@ -140,7 +140,7 @@ def test_alien_blocks_are_those_of_the_clip_named(explorer, smoke_run):
 
 def test_controls_start_where_the_run_is(explorer):
     assert [label for label, _ in explorer.kind.options] == [
-        *("zeros (pretrained on)", "noise", "alien (pretrained on)", "time", "frequency")
+        *("zeros (pretrained)", "noise", "alien (pretrained)", "time", "frequency")
     ]
     whole = ReconstructionExplorer(Encoder.random(load_config("smoke", ["mask.kinds={alien: 1}", "mask.ratio=0.6"])))
     assert (whole.kind.value, whole.ratio.value, whole.message.text) == ("alien", 60, "")

@@ -91,7 +91,7 @@ class Picture(ipywidgets.Image):
     description = traitlets.Unicode("").tag(sync=True)  # the front end shows no tooltip of widgets without one
 
     def __init__(self):
-        super().__init__(format="png", layout=ipywidgets.Layout(width="100%", height="auto", object_fit="contain"))
+        super().__init__(format="png", layout=ipywidgets.Layout(width="100%", height="auto", margin="0"))
         self.add_class("asit-picture")
         self._shown = Shown()
 
@@ -117,7 +117,7 @@ class Sound(ipywidgets.HBox):
         self.player = _Player(value=b"", format="wav", autoplay=False, loop=False, controls=True)
         self.player.tooltip = f"play: {label}"
         self.player.layout = ipywidgets.Layout(flex="1 1 150px", height="36px", min_width="120px")
-        name = ipywidgets.Label(label, layout=ipywidgets.Layout(width=_NAME_WIDTH))
+        name = ipywidgets.Label(label, layout=ipywidgets.Layout(width="84px"))  # the player needs the room
         super().__init__([name, self.player], layout=ipywidgets.Layout(align_items="center"))
         self.add_class("asit-sound")
         self.load(None, 0)

@@ -20,12 +20,12 @@ from .clips import ClipChooser, clip_name
 
 INVERSE = "inverse"
 KINDS = {
-    "zeros (the mean level)": "zeros",
+    "zeros (mean level)": "zeros",
     "noise": "noise",
-    "alien: blocks of another clip": "alien",
-    "time: strips over all bands": "time",
-    "frequency: strips over all time": "frequency",
-    "inverse blocks (ASDA)": INVERSE,
+    "alien (another clip)": "alien",
+    "time strips": "time",
+    "frequency strips": "frequency",
+    "inverse (ASDA)": INVERSE,
 }
 MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
 DPI = 138
@@ -228,7 +228,7 @@ class MaskExplorer(Explorer):
         return bytes(self.picture.value)
 
 
-_LISTEN = "Hear the log-mels (takes seconds)"
+_LISTEN = "Hear the log-mels"
 _SUMMARY = (
     '<div aria-live="polite" style="line-height: 1.5"><b>{:.1f} %</b> of pixels and <b>{:.1f} %</b> of tokens'
     ' ({} of {}) are corrupted. <span style="color: #555">{}</span></div>'

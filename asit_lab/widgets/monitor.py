@@ -59,6 +59,7 @@ class RunMonitor(Explorer):
         several = "; with Ctrl or Shift several"
         self.runs = labelled(ipywidgets.SelectMultiple(), "runs", f"which runs are drawn{several}")
         self.curves = labelled(ipywidgets.SelectMultiple(), "curves", f"which curves are drawn{several}")
+        self.curves.layout.flex_flow = "column"  # the names are long: they take the width, below the label
         self.axis = labelled(ipywidgets.Dropdown(options=list(_AXES)), "axis", "of the values")
         self.smoothing = labelled(
             ipywidgets.IntSlider(5, min=0, max=30),
@@ -227,7 +228,7 @@ class RunMonitor(Explorer):
             return
         chosen = [name for name in self.curves.value if name in names]
         with self._quietly():
-            self.curves.options = [(curve_title(name), name) for name in names]
+            self.curves.options = [(_short_title(name), name) for name in names]
             self.curves.rows = max(2, min(_LISTED, len(names)))
             self.curves.value = chosen or [name for name in names if name.startswith("loss")]
 
@@ -260,3 +261,8 @@ class RunMonitor(Explorer):
         """Curves and reconstructions, one under the other."""
         pictures = [self.picture.value, self.reconstructions.value]
         return stacked(pictures) if any(pictures) else b""
+
+
+def _short_title(name: str) -> str:
+    """What a curve is called in a list that is as narrow as the controls."""
+    return curve_title(name).replace(" (nat)", "").replace("effective rank", "rank")

@@ -19,7 +19,7 @@ from .clips import ClipChooser, clip_name
 
 MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
 _RANGE = (-3.0, 3.0)  # of the colour scale's ends: normalised log-mels have a standard deviation of 0.5
-_LISTEN = "Hear the log-mels (takes seconds)"
+_LISTEN = "Hear the log-mels"
 
 
 class ReconstructionExplorer(Explorer):
@@ -72,7 +72,7 @@ class ReconstructionExplorer(Explorer):
         self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
         self.snapshots = [self._snapshot_slider(source) for source in self.sources]
         self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
-        options = [(kind + " (pretrained on)" * known, kind) for kind, known in kinds.items()]
+        options = [(kind + " (pretrained)" * known, kind) for kind, known in kinds.items()]
         self.kind = ipywidgets.Dropdown(options=options, value=first_kind)
         self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100)
         self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
@@ -89,6 +89,7 @@ class ReconstructionExplorer(Explorer):
         labelled(self.side, "block", "side of a block of visible patches, in patches")
         labelled(self.align, "aligned to patches", "blocks start and end where patches do")
         labelled(self.seed, "seed", "another seed, another mask")
+        self.colours.readout_format = ".1f"  # two numbers have little room
         labelled(self.colours, "colours", "ends of the log-mels' colour scale; another clip brings its own")
         labelled(self.most, "error up to", "end of the error's colour scale and axes")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")

@@ -1,0 +1,198 @@
+// Runs in JupyterLab's page, before it: what the tests ask about the notebook in front and the explorers in it.
+(() => {
+  // What can be moved, by what it looks like in the page; the first kind that fits is it.
+  const KINDS = {
+    slider: ".noUi-handle",
+    toggles: ".widget-toggle-buttons",
+    radios: ".widget-radio",
+    upload: "button.widget-upload",
+    button: "button.jupyter-button:not(.widget-toggle-buttons *)",
+    choice: "select:not([multiple])",
+    several: "select[multiple]",
+    check: "input[type=checkbox]",
+    number: "input[type=number]",
+    text: "input[type=text], textarea",
+    sound: "audio[controls]",
+    clickable: ".asit-clickable[tabindex]",
+  };
+  // Parts of a control that have their own place in the order of focus.
+  const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *";
+  const FOCUSABLE =
+    "a[href], button, input, select, textarea, audio[controls], video[controls], [contenteditable=true], " +
+    "[tabindex]:not([tabindex='-1'])";
+
+  const panel = () => window.jupyterapp.shell.currentWidget;
+  const kernel = () => panel()?.sessionContext?.session?.kernel?.status ?? "none";
+  const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+  const text = (element) => (element?.innerText ?? "").replace(/[\s\u200b]+/g, " ").trim();
+  const visible = (element) => element.checkVisibility({ visibilityProperty: true });
+  const pictures = (root) => [...root.querySelectorAll("img, canvas")].filter(visible);
+
+  function enabled(element) {
+    const slider = element.closest(".noUi-target");
+    if (slider) return !slider.hasAttribute("disabled");
+    if (element.matches("select")) return !element.disabled && element.options.length > 1;
+    const inside = element.matches("button, input, textarea") ? element : element.querySelector("button, input");
+    return !inside?.disabled;
+  }
+
+  function nameOf(element) {
+    const widget = element.closest(".widget-inline-hbox, .widget-inline-vbox, .asit-sound") ?? element;
+    const own = element.getAttribute("aria-label") ?? "";
+    const labels = [...widget.querySelectorAll(".widget-label-basic, .widget-label, .widget-html")].map(text);
+    const buttons = [...element.querySelectorAll("button")].map(text).join(" | ");
+    return labels.find((label) => label) || own || buttons || text(element) || element.title;
+  }
+
+  function kindOf(element) {
+    return Object.keys(KINDS).find((kind) => element.matches(KINDS[kind]));
+  }
+
+  // Every control that is there, or that can be moved now, stamped with a number that it keeps.
+  let stamps = 0;
+  function controls(root, every = false) {
+    return [...root.querySelectorAll(Object.values(KINDS).join(", "))]
+      .filter((element) => visible(element) && (every || enabled(element)))
+      .map((element) => {
+        element.dataset.control ??= `${stamps++}`;
+        const options = { choice: "option", several: "option", toggles: "button", radios: "input" }[kindOf(element)];
+        return {
+          id: element.dataset.control,
+          kind: kindOf(element),
+          name: nameOf(element),
+          options: options ? element.querySelectorAll(options).length : 0,
+        };
+      });
+  }
+
+  // What takes the focus but is none of the kinds above: a test that knew only those would forget it.
+  function unknown(root) {
+    return [...root.querySelectorAll(FOCUSABLE)]
+      .filter((element) => visible(element) && !kindOf(element) && !element.closest(PARTS))
+      .map((element) => element.outerHTML.slice(0, 200));
+  }
+
+  async function digest(bytes) {
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-1", bytes));
+    return [...hash.slice(0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
+  async function pixels(element) {
+    if (element instanceof HTMLImageElement) await element.decode().catch(() => {});
+    const [width, height] = [element.naturalWidth ?? element.width, element.naturalHeight ?? element.height];
+    if (!width || !height) return "nothing";
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(element, 0, 0);
+    return digest(context.getImageData(0, 0, width, height).data);
+  }
+
+  // What the user sees and hears of an explorer, as texts that differ when it does.
+  async function state(root) {
+    const seen = await Promise.all(pictures(root).map(pixels));
+    const marks = [...root.querySelectorAll(".asit-clickable > div")].map((mark) => mark.style.cssText + text(mark));
+    const heard = [...root.querySelectorAll("audio")].filter(visible).map((audio) => audio.src);
+    const words = [...root.querySelectorAll(".widget-html, .widget-label")].filter(visible).map(text);
+    const offered = controls(root).map(({ kind, name, options }) => `${kind} ${name} ${options}`);
+    const all = { picture: seen, marks, sound: heard, words, controls: offered };
+    return Object.fromEntries(Object.entries(all).map(([name, values]) => [name, values.join("\n")]));
+  }
+
+  // Messages to the kernel that it is not through with. Its status alone comes late on a busy machine.
+  const open = new Set();
+  const followed = new WeakSet();
+  function follow() {
+    const connection = panel()?.sessionContext?.session?.kernel;
+    if (!connection || followed.has(connection)) return;
+    followed.add(connection);
+    connection.anyMessage.connect((_, { msg, direction }) => {
+      if (direction === "send" && msg.header.msg_type === "comm_msg") open.add(msg.header.msg_id);
+      const idle = msg.header.msg_type === "status" && msg.content.execution_state === "idle";
+      if (direction === "recv" && idle) open.delete(msg.parent_header.msg_id);
+    });
+  }
+
+  // Waits until the kernel has nothing to do and the explorer has not changed for `quiet` ms.
+  async function settled(root, quiet, timeout) {
+    follow();
+    let last = performance.now();
+    const observer = new MutationObserver(() => (last = performance.now()));
+    observer.observe(root, { subtree: true, childList: true, characterData: true, attributes: true });
+    const end = last + timeout;
+    while (performance.now() < end && performance.now() - last < quiet) {
+      await sleep(25);
+      if (open.size || kernel() !== "idle") last = performance.now();
+    }
+    observer.disconnect();
+    return performance.now() < end;
+  }
+
+  // From a key on a slider to the new picture, decoded and in the page, ms; null if none came.
+  async function answer(root, slider, key, timeout) {
+    const began = performance.now();
+    let shown = null;
+    const loaded = (event) => {
+      if (event.target.closest(".asit-picture")) shown ??= performance.now();
+    };
+    root.addEventListener("load", loaded, true); // load does not bubble, but it can be captured
+    const options = { key, code: key, bubbles: true, cancelable: true };
+    slider.dispatchEvent(new KeyboardEvent("keydown", options));
+    slider.dispatchEvent(new KeyboardEvent("keyup", options));
+    while (shown === null && performance.now() - began < timeout) await sleep(1);
+    root.removeEventListener("load", loaded, true);
+    return shown === null ? null : shown - began;
+  }
+
+  // One key after the other, each when the picture of the one before is there; stops at the first without.
+  async function answers(root, id, keys, timeout) {
+    const slider = root.querySelector(`[data-control="${id}"]`);
+    const times = [];
+    for (const key of keys) {
+      times.push(await answer(root, slider, key, timeout));
+      if (times.at(-1) === null) break;
+    }
+    return times;
+  }
+
+  // Whether all cells have run, and the error that stopped them if one did.
+  function cells() {
+    const model = panel()?.content?.model?.sharedModel?.toJSON();
+    const code = (model?.cells ?? []).filter((cell) => cell.cell_type === "code" && `${cell.source}`.trim());
+    const error = code.flatMap((cell) => cell.outputs).find((output) => output.output_type === "error");
+    const done = code.length > 0 && code.every((cell) => cell.execution_count) && kernel() === "idle";
+    return { done, error: error ? `${error.ename}: ${error.evalue}` : null };
+  }
+
+  // Whether a box around the element ends before it does, and hides the rest.
+  function hidden(element, root) {
+    const right = element.getBoundingClientRect().right;
+    for (let box = element.parentElement; box && box !== root; box = box.parentElement) {
+      const end = box.getBoundingClientRect().left + box.clientLeft + box.clientWidth;
+      if (getComputedStyle(box).overflowX !== "visible" && right > end + 3) return true; // a margin is not missed
+    }
+    return false;
+  }
+
+  // What is chosen in a list, or all of one that stands open, where it is longer than its place.
+  function cutOptions(select) {
+    const context = new OffscreenCanvas(1, 1).getContext("2d");
+    context.font = getComputedStyle(select).font;
+    const room = select.clientWidth - (select.multiple ? 6 : 30); // without padding and arrow
+    const options = [...(select.multiple ? select.options : select.selectedOptions)].map((option) => option.text);
+    return options.filter((option) => context.measureText(option).width > room);
+  }
+
+  // Controls and texts that do not fit into their place, and an explorer that is wider than its cell.
+  function clipped(root) {
+    const labels = [...root.querySelectorAll(".widget-label, .widget-label-basic, button, .widget-readout")];
+    const cut = labels.filter((element) => visible(element) && element.scrollWidth > element.clientWidth + 1).map(text);
+    const boxed = [...root.querySelectorAll(`${Object.values(KINDS).join(", ")}, img`)];
+    const out = boxed.filter((element) => visible(element) && hidden(element, root));
+    const room = root.closest(".jp-OutputArea-output, .jp-OutputArea-child") ?? root;
+    const wide = room.scrollWidth > room.clientWidth + 1 ? [`${room.scrollWidth} px in ${room.clientWidth}`] : [];
+    cut.push(...[...root.querySelectorAll("select")].filter(visible).flatMap(cutOptions));
+    return [...cut, ...out.map((element) => `${kindOf(element) ?? "picture"} ${nameOf(element)}`), ...wide];
+  }
+
+  window.asit = { panel, kernel, controls, unknown, state, settled, answers, clipped, cells };
+})();

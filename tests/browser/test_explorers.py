@@ -1,0 +1,67 @@
+"""Every explorer in JupyterLab: each of its controls is moved and changes what is seen or heard; sounds play."""
+
+import re
+
+import nbformat
+import pytest
+from explorer_case import Explorer
+from lab_case import PROJECT
+
+pytestmark = pytest.mark.browser
+
+SIZES = {"1280": (1280, 800), "1920": (1920, 1080)}
+# What a notebook of explorers holds, and which of its controls change something else than the picture.
+EXPLORERS = {
+    "explore_masks": "asit-mask",
+    "explore_reconstructions": "asit-reconstruction",
+    "explore_attention": "asit-attention",
+    "explore_embeddings": "asit-embedding",
+    "monitor_runs": "asit-monitor",
+}
+OTHER_EFFECTS = {
+    "data set | file | upload": "controls",
+    "Hear the log-mels": "sound",
+    "ask the class token": "marks",
+    "Watch": None,  # test_monitor.py presses it while there is something to watch
+}
+
+
+def test_every_notebook_with_an_explorer_is_here():
+    widgets = re.compile(r"\b(\w+Explorer|RunMonitor)\(")
+    with_one = {
+        path.stem
+        for path in (PROJECT / "notebooks").glob("*.ipynb")
+        if any(widgets.search(cell.source) for cell in nbformat.read(path, as_version=4).cells)
+    }
+    assert with_one - {"start"} == set(EXPLORERS)
+
+
+def keep_screenshots(explorer: Explorer, name: str, folder) -> dict[str, list[str]]:
+    """The page as on a laptop and on a desk, and the whole explorer, however tall. What is cut off, by width."""
+    page, cut = explorer.page, {}
+    for width, size in SIZES.items():
+        for suffix, height in (("", size[1]), ("-whole", 2400)):
+            page.set_viewport_size({"width": size[0], "height": height})
+            explorer.root.evaluate("root => root.scrollIntoView({block: 'start'})")
+            explorer.settle()
+            page.screenshot(path=folder / f"{name}-{width}{suffix}.png")
+        cut[width] = explorer.ask("clipped")
+    return cut
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_explorer(name, opened, screenshots, recordings):
+    notebook = opened(name)
+    notebook.run_all()
+    explorer = Explorer(notebook, EXPLORERS[name], {"data set": "synth:12"} | recordings)
+    cut = keep_screenshots(explorer, name, screenshots)
+    assert explorer.ask("unknown") == []
+    moved = explorer.move_all()
+    print(f"\n{name}:", *moved, sep="\n  ")
+    for control in moved:
+        assert control.name, f"a {control.kind} has no name: a screen reader reads nothing"
+        effect = OTHER_EFFECTS.get(control.name, "picture")
+        assert effect is None or effect in control.changed, control
+    for sound, seconds in explorer.play().items():
+        print(f"  sound {sound!r}: {seconds:.2f} s")
+    assert not any(cut.values()), f"cut off: {cut}"
