@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from asit_lab.data import esc50
-from asit_lab.data.download import BLOCK, Remote, download
+from asit_lab.data.download import BLOCK, Remote, _extract, download
 from asit_lab.errors import InputError
 
 CONTENT = random.Random(0).randbytes(10 * BLOCK)  # does not compress
@@ -167,3 +167,24 @@ def test_another_meta_file_is_not_esc50(tmp_path):
     (tmp_path / "meta" / "esc50.csv").write_text("filename\n")
     with pytest.raises(InputError, match="differs from the published ESC-50"):
         esc50.check_contents(tmp_path)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["with tarfile's filter", "before Python 3.11.4"])
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt"])
+def test_nothing_is_unpacked_outside_its_folder(tmp_path, monkeypatch, old, name):
+    if old:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+        for member in ("inside.txt", name):
+            entry = tarfile.TarInfo(member)
+            entry.size = 2
+            packed.addfile(entry, io.BytesIO(b"hi"))
+    buffer.seek(0)
+    folder = tmp_path / "set"
+    with tarfile.open(fileobj=buffer) as packed, contextlib.suppress(tarfile.TarError):
+        _extract(packed, folder)
+    assert not (tmp_path / "outside.txt").exists()
+    with tarfile.open(fileobj=io.BytesIO(tarred())) as packed:
+        _extract(packed, folder)
+    assert [path for path in folder.rglob("*") if path.is_file()]

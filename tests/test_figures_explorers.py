@@ -15,7 +15,7 @@ from asit_lab.figures.embedding_explorer import NeighbourMap, neighbour_strip, s
 AXES = MelAxes(hop_seconds=0.01, sample_rate=16000, normalised=True)
 PATCH, GRID = (16, 16), (12, 4)
 TOKENS = 1 + 48
-DIFFERENTIAL = {"first": "first softmax", "second": "second softmax", "map": "first − λ × second"}
+DIFFERENTIAL = {"first": "first softmax", "second": "second softmax", "map": "difference"}
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def _unpack(archive: Path, target: Path, remote: Remote, same: bool) -> None:
                 packed.extractall(fresh)
         else:
             with tarfile.open(archive) as packed:
-                packed.extractall(fresh, filter="data")
+                _extract(packed, fresh)
         if not same:
             remote.contents(fresh)
         os.replace(fresh, target)
@@ -141,6 +141,18 @@ def _unpack(archive: Path, target: Path, remote: Remote, same: bool) -> None:
         raise InputError(f"{remote.url}: the archive is damaged ({error}); it was thrown away") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _extract(packed: tarfile.TarFile, folder: Path) -> None:
+    """Unpack files and folders, none of them outside `folder`. Raises tarfile.TarError for any that would be."""
+    if hasattr(tarfile, "data_filter"):  # Python 3.11.4
+        packed.extractall(folder, filter="data")
+        return
+    for member in packed.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.TarError(f"{member.name} is no file or folder inside the archive")
+    packed.extractall(folder)
 
 
 @contextlib.contextmanager

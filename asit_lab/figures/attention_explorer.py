@@ -45,7 +45,7 @@ def attention_picker(
     log_mel = array(log_mel, "log_mel", "frames, mels")
     tokens = (log_mel.shape[0] // patch[0], log_mel.shape[1] // patch[1])
     check_patches(patch, log_mel.shape, tokens, "log_mel")
-    figure = new_figure(10.0, 2.4)
+    figure = new_figure(8.0, 2.2)
     box, ax = figure.subplots(1, 2, width_ratios=_BOX)
     drawn = image(ax, log_mel, axes, colour_limits(log_mel))
     draw_patch_grid(ax, tokens, patch, axes)
@@ -76,7 +76,7 @@ class AttentionPanels:
         difference. grid: patches along time and mel; patch: frames, mels of each."""
         self.columns, self.grid = dict(columns), grid
         single = len(columns) == 1
-        self.figure = new_figure(10.0, 3.6 if single else 3.9)
+        self.figure = new_figure(8.0, 3.5 if single else 3.8)
         cells = self.figure.subplots(2, 2 * len(columns), width_ratios=(_BOX if single else (1, 12)) * len(columns))
         # At first to 0.35 %, whose tick labels are as wide as any.
         norms = {"softmax": PowerNorm(0.5, 0, 0.35), "difference": FuncNorm((_signed_root, _signed_square), -1, 1)}

@@ -16,10 +16,11 @@ from .base import Explorer, Picture, labelled, sound, stacked
 from .clickable import ClickableImage
 from .clips import ClipChooser
 
+_DPI = 125
 _MEAN = -1  # in the list of heads; None would be "nothing chosen"
 _ONE, _ROLLOUT = "one layer", "rollout"
 _FACTS = '<div aria-live="polite" style="line-height: 1.5">{}</div>'
-_NAMES = {"first": "first softmax", "second": "second softmax", "map": "first \u2212 \u03bb \u00d7 second"}
+_NAMES = {"first": "first softmax", "second": "second softmax", "map": "difference"}
 
 
 class AttentionExplorer(Explorer):
@@ -157,7 +158,7 @@ class AttentionExplorer(Explorer):
         with self._together():
             self.start.layout.display = None if last else "none"
             self.start.max = max(last, 1) * self.start.step
-            self.picker.draw(figure, targets, labels, alt=f"Log-mel of {self.chooser.name}, patch by patch.")
+            self.picker.draw(figure, targets, labels, dpi=_DPI, alt=f"Log-mel of {self.chooser.name}, patch by patch.")
             if self.picker.selected < 0:
                 self.picker.selected = attention.loudest
         self.sound.load(heard, rate)
@@ -209,7 +210,7 @@ class AttentionExplorer(Explorer):
             what += f", \u03bb = {attention.lam[layer]:.2g}" if attention.lam is not None else ""
         heading = f"{attention.place(token)}; {what}"
         figure = self._panels_for(self.view.value).show(shown, token, heading)
-        self.maps.draw(figure, alt=f"Attention of {heading}.")
+        self.maps.draw(figure, _DPI, alt=f"Attention of {heading}.")
         self.facts.value = self._facts(shown["map"], token)
 
     def _facts(self, weights: np.ndarray, token: int) -> str:
