@@ -265,4 +265,7 @@ class RunMonitor(Explorer):
 
 def _short_title(name: str) -> str:
     """What a curve is called in a list that is as narrow as the controls."""
-    return curve_title(name).replace(" (nat)", "").replace("effective rank", "rank")
+    title = curve_title(name)
+    for long, short in ((" (nat)", ""), ("effective rank", "rank"), (" about the clip", "")):
+        title = title.replace(long, short)
+    return title
