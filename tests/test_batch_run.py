@@ -130,7 +130,7 @@ def test_ctrl_c_saves_the_training_and_it_goes_on(home):
     notebook, study = write_notebook(home / "real.ipynb", parameters, "pass"), home / "real.yaml"
     study.write_text(
         f"title: Real\nnotebook: {notebook}\ngrid: {{mask.ratio: [0.7]}}\n"
-        'scales: {smoke: {preset: smoke, data: "synth:40", settings: {train.steps: 200, train.snapshots: 1}}}\n'
+        'scales: {smoke: {preset: smoke, data: "synth:40", settings: {train.steps: 500, train.snapshots: 1}}}\n'
     )
     (point,) = batch.points(study, "smoke")
     process = start_runner(home, study, notebooks=False)
@@ -139,11 +139,11 @@ def test_ctrl_c_saves_the_training_and_it_goes_on(home):
     assert process.wait() == 3
     run = load_run(point.folder / "run")
     reached = run.progress["step"]
-    assert run.status == "terminated" and 0 < reached < 200 and states(study) == {"mask.ratio=0.7": "interrupted"}
+    assert run.status == "terminated" and 0 < reached < 500 and states(study) == {"mask.ratio=0.7": "interrupted"}
     again = start_runner(home, study, notebooks=False)
     assert again.wait() == 0
     assert f"continued at step {reached}" in run.progress["notes"]
-    assert run.metrics["step"].tolist() == list(range(200))
+    assert run.metrics["step"].tolist() == list(range(500))
     assert {row["encoder"] for row in run.result["probe"]} >= {"teacher", "random init"}
     found = batch.collect(study).points.iloc[0]
     assert found["probe.teacher.mean"] == run.result["probe"][0]["mean"] and found["done_with"] == "package"

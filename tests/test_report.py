@@ -313,7 +313,11 @@ def test_names_that_do_not_exist(home, studies, scale, message):
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "asit_lab.cli", "report", *arguments], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", "from asit_lab.cli import main; main()", "report", *arguments],
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.mark.slow
