@@ -59,7 +59,8 @@ class RunMonitor(Explorer):
         several = "; with Ctrl or Shift several"
         self.runs = labelled(ipywidgets.SelectMultiple(), "runs", f"which runs are drawn{several}")
         self.curves = labelled(ipywidgets.SelectMultiple(), "curves", f"which curves are drawn{several}")
-        self.curves.layout.flex_flow = "column"  # the names are long: they take the width, below the label
+        # The names are long: they take the width, below the label.
+        self.curves.layout.flex_flow, self.curves.layout.align_items = "column", "stretch"
         self.axis = labelled(ipywidgets.Dropdown(options=list(_AXES)), "axis", "of the values")
         self.smoothing = labelled(
             ipywidgets.IntSlider(5, min=0, max=30),
