@@ -200,18 +200,18 @@ def _draw_column(pair, column: _Column, limits: tuple[float, float]) -> list:
             drawn.append(image(ax, column.values[row], column.axes, limits, ATTENTION_MAP, power=0.5))
         else:
             drawn.append(image(ax, column.values[row], column.axes, limits, SIGNED_MAP))
-            drawn[-1].set_norm(FuncNorm((_signed_root, _signed_square), *limits))
+            drawn[-1].set_norm(FuncNorm((signed_root, signed_square), *limits))
             _hatch(ax, column.values[row] < 0, column.axes)
         if row == 1:
             _frame(ax, column.query)
     return drawn
 
 
-def _signed_root(values):
+def signed_root(values):
     return np.sign(values) * np.sqrt(np.abs(values))
 
 
-def _signed_square(values):
+def signed_square(values):
     return np.sign(values) * np.square(values)
 
 

@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from .attention import SIGNED_MAP, _signed_root, _signed_square
+from .attention import SIGNED_MAP, signed_root, signed_square
 from .axes import MelAxes, array, check_patches, colour_bar, colour_limits, frequency_axis, image
 from .spectrograms import draw_patch_grid
 from .style import ATTENTION_MAP, NOTHING, new_figure, styled
@@ -79,7 +79,7 @@ class AttentionPanels:
         self.figure = new_figure(8.0, 3.5 if single else 3.8)
         cells = self.figure.subplots(2, 2 * len(columns), width_ratios=(_BOX if single else (1, 12)) * len(columns))
         # At first to 0.35 %, whose tick labels are as wide as any.
-        norms = {"softmax": PowerNorm(0.5, 0, 0.35), "difference": FuncNorm((_signed_root, _signed_square), -1, 1)}
+        norms = {"softmax": PowerNorm(0.5, 0, 0.35), "difference": FuncNorm((signed_root, signed_square), -1, 1)}
         self._panels: dict[tuple[str, int], _Panel] = {}
         for (number, kind), row in product(enumerate(self.columns), (0, 1)):
             box, ax = cells[row, 2 * number : 2 * number + 2]
