@@ -63,6 +63,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def assert_same(folder: Path, wanted: Path) -> None:
     """Equal files under equal names."""
     here, there = files(folder), files(wanted)
-    assert here.keys() == there.keys()
+    only = sorted(here.keys() ^ there.keys())
+    assert not only, f"{only} are in one of {folder} and {wanted} only"
     different = [name for name in here if here[name] != there[name]]
     assert not different, f"{different} differ in {folder} and {wanted}"

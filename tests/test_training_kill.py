@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from children import assert_same, last_step, start, wait_until
 
@@ -14,7 +15,7 @@ import asit_lab
 from asit_lab import InputError, load_config, random
 from asit_lab.config import RunConfig
 from asit_lab.training.checkpoint import read_state
-from asit_lab.training.files import read_json
+from asit_lab.training.files import clear_leftovers, read_json
 from asit_lab.training.run import open_run
 
 pytestmark = pytest.mark.slow
@@ -188,3 +189,22 @@ def test_a_kill_in_the_middle_of_any_file_changes_nothing(smoke_run, tmp_path):
     run = asit_lab.pretrain(cfg, out, resume="must")
     assert run.status == "finished"
     assert_same(out, smoke_run.dir)
+
+
+def save_again_and_again(path):
+    while True:
+        safetensors.torch.save_file({"x": torch.zeros(10_000_000)}, path)
+
+
+def test_leftovers_of_libraries_go_too(tmp_path):
+    """A process that is killed leaves what safetensors itself had under way, under a name that it chose."""
+    path = tmp_path / "step-6.safetensors"
+    for _ in range(5):  # as one kill may come a moment late
+        process = start(save_again_and_again, path)
+        wait_until(lambda: any(file != path for file in tmp_path.iterdir()), process)
+        process.kill()
+        process.join()
+    path.touch()
+    assert len(list(tmp_path.iterdir())) > 1
+    clear_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]

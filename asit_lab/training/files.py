@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
-LEFTOVERS = (".*.tmp", ".*.part")  # names of files under way: ours, and those of figures.save
+# Names of files under way: ours, those of figures.save, and those that safetensors 0.8 writes first.
+LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
 
 
 @contextmanager
