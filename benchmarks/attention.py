@@ -4,6 +4,7 @@
 
 A layer of ViT-S (384 wide, 6 heads), its projections included; bf16 by autocast, as in training. Since the projections
 are the same on every path, explicit / chosen is given without them too: less what a layer takes that has no attention.
+And it is given for the forward pass alone, projections included: what a teacher and an encoder at work do.
 
 Time: the paths in turn, A B C A B C, after one round that does not count; medians, of more rounds where they are short.
 Memory: on a CPU the most a process of its own ever held (resident set, as the kernel counts it) during one forward
@@ -59,22 +60,24 @@ def table(device: torch.device, threads: int, batch: int = 2, rounds: int = 7) -
         f"torch {torch.__version__}, {name}, {threads} threads; {batch} clips, medians of {rounds} rounds and more",
         "",
         "| attention, tokens | explicit, ms | fused, ms | blocks, ms | chosen | best / chosen | explicit / chosen "
-        "| without projections | peak memory of each, MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| without projections | forward alone | peak memory of each, MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    shares, gains, cores = {}, {}, {}
+    shares, gains, cores, forwards = {}, {}, {}, {}
     for kind, precision, tokens in cases:
-        seconds = times(kind, precision, tokens, batch, rounds * max(1, TOKENS[-1] // tokens), device)
+        seconds, ahead = times(kind, precision, tokens, batch, rounds * max(1, TOKENS[-1] // tokens), device)
         there = torch.empty(batch, tokens, 1, 6, 1, dtype=PRECISIONS[precision], device=device)
         path = choose_path("auto", there, SOFTMAXES[kind])
         case = f"{kind} {precision}, {tokens}"
         best, rest = min(seconds[each] for each in PATHS), seconds[NONE]
         shares[case], gains[case] = best / seconds[path], seconds["explicit"] / seconds[path]
         cores[case] = (seconds["explicit"] - rest) / (seconds[path] - rest)
+        forwards[case] = ahead["explicit"] / ahead[path]
         held = " / ".join(f"{memory[kind, precision, tokens, each] / MIB:.0f}" for each in PATHS)
         cells = " | ".join(f"{1e3 * seconds[each]:.1f}" for each in PATHS)
         lines.append(
-            f"| {case} | {cells} | {path} | {shares[case]:.2f} | {gains[case]:.2f} | {cores[case]:.2f} | {held} |"
+            f"| {case} | {cells} | {path} | {shares[case]:.2f} | {gains[case]:.2f} | {cores[case]:.2f} "
+            f"| {forwards[case]:.2f} | {held} |"
         )
     slowest = min(shares, key=shares.get)
     longest = [case for case in gains if case.endswith(f"fp32, {TOKENS[-1]}")]
@@ -82,26 +85,30 @@ def table(device: torch.device, threads: int, batch: int = 2, rounds: int = 7) -
         *lines,
         "",
         f"Chosen beside the best: at worst {100 * (1 / shares[slowest] - 1):.0f} % slower ({slowest}).",
-        "Explicit / chosen (without projections): "
-        + "; ".join(f"{case} tokens: {gains[case]:.2f} ({cores[case]:.2f})" for case in longest)
+        "Explicit / chosen (without projections; forward alone): "
+        + "; ".join(f"{case} tokens: {gains[case]:.2f} ({cores[case]:.2f}; {forwards[case]:.2f})" for case in longest)
         + ".",
     ]
 
 
-def times(kind, precision, tokens, batch, rounds, device) -> dict[str, float]:
-    """Median seconds of each path, and without attention."""
-    names = (*PATHS, NONE)
-    steps = [partial(step, *layer(kind, tokens, name, batch, device), PRECISIONS[precision]) for name in names]
-    seconds = [[] for _ in names]
+def times(kind, precision, tokens, batch, rounds, device) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of each path, and without attention: forward and backward, forward alone."""
+    names, passes = (*PATHS, NONE), (step, forward)
+    layers = [layer(kind, tokens, name, batch, device) for name in names]
+    seconds = {each: [[] for _ in names] for each in passes}
     for round_ in range(rounds + 1):
-        for run, kept in zip(steps, seconds, strict=True):
-            began = time.perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if round_:
-                kept.append(time.perf_counter() - began)
-    return {name: statistics.median(kept) for name, kept in zip(names, seconds, strict=True)}
+        for i, (module, x) in enumerate(layers):
+            for each in passes:
+                began = time.perf_counter()
+                each(module, x, PRECISIONS[precision])
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                if round_:
+                    seconds[each][i].append(time.perf_counter() - began)
+    both, ahead = [
+        {name: statistics.median(kept) for name, kept in zip(names, seconds[each], strict=True)} for each in passes
+    ]
+    return both, ahead
 
 
 def layer(kind, tokens, path, batch, device):
@@ -133,6 +140,12 @@ def step(module, x, dtype) -> None:
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         out, _ = module(x)
     out.float().sum().backward()
+
+
+@torch.no_grad()
+def forward(module, x, dtype) -> None:
+    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        module(x)
 
 
 def peak_memory(kind, precision, tokens, path, batch, threads, device) -> int:

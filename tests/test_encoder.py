@@ -132,7 +132,9 @@ def test_layers_come_in_the_order_asked_for(enc, waves):
     first, last = enc.attention(wave, RATE, (0,)).map[0], enc.attention(wave, RATE, (1,)).map[0]
     assert not torch.allclose(first, last)
     both = enc.attention(wave, RATE, (-1, 0, 1)).map
-    assert torch.equal(both[0], last) and torch.equal(both[1], first) and torch.equal(both[2], last)
+    assert torch.equal(both[0], both[2])
+    # But for rounding: a layer that is not asked for makes no map, and so takes a faster path.
+    torch.testing.assert_close(both[1:], torch.stack([first, last]), rtol=1e-5, atol=1e-7)
 
 
 def test_class_attention_is_the_class_token_s_row(enc, waves):

@@ -93,17 +93,18 @@ def test_what_auto_means(kind, monkeypatch):
     for of, name in ((F, "scaled_dot_product_attention"), (attention_module, "in_blocks")):
         real = getattr(of, name)
         monkeypatch.setattr(of, name, lambda *a, _real=real, _name=name, **k: called.append(_name) or _real(*a, **k))
-    monkeypatch.setattr(attention_module, "WHOLE_MAPS_FP32", 3 * 9**2 * 4)  # three heads, nine tokens
-    monkeypatch.setattr(attention_module, "WHOLE_MAPS", 3 * 19**2 * 2)
-    monkeypatch.setattr(attention_module, "LINEAR_FROM", 30)
+    # Three heads; of nine, nineteen and twenty tokens.
+    for name, value in {"MAPS_FP32": 3 * 9**2 * 4, "MAPS": 3 * 19**2 * 2, "SHORT": 12, "WHOLE": 20}.items():
+        monkeypatch.setattr(attention_module, name, value)
     kernel, blocks = {"scaled_dot_product_attention"}, {"in_blocks"}
-    without_map = kernel if kind == "softmax" else blocks
     for path, clips, tokens, dtype, wanted in [
-        ("auto", 1, 9, torch.float32, set()),
-        ("auto", 1, 10, torch.float32, without_map),
-        ("auto", 2, 9, torch.float32, without_map),  # as many bytes
+        ("auto", 1, 9, torch.float32, kernel if kind == "softmax" else set()),
+        ("auto", 1, 10, torch.float32, kernel),
+        ("auto", 2, 9, torch.float32, kernel),  # as many bytes
+        ("auto", 100, 12, torch.bfloat16, set()),
         ("auto", 1, 19, torch.bfloat16, set()),
         ("auto", 1, 20, torch.bfloat16, blocks),
+        ("auto", 2, 19, torch.bfloat16, blocks),
         ("explicit", 1, 40, torch.float32, set()),
         ("fused", 1, 2, torch.bfloat16, kernel),
         ("blocks", 1, 2, torch.float32, blocks),
@@ -117,10 +118,10 @@ def test_what_auto_means(kind, monkeypatch):
         module(x, maps=True)
         assert called == []
     with monkeypatch.context() as many:
-        for name in ("WHOLE_MAPS_FP32", "WHOLE_MAPS"):
+        for name in ("MAPS_FP32", "MAPS"):
             many.setattr(attention_module, name, 1e9)
-        for dtype in (torch.float32, torch.bfloat16):
-            for tokens, wanted in ((29, "explicit"), (30, "blocks")):
+        for dtype, otherwise in ((torch.float32, "fused"), (torch.bfloat16, "blocks")):
+            for tokens, wanted in ((20, "explicit"), (21, otherwise)):
                 there = torch.empty(1, tokens, 3, 3, 8, dtype=dtype)
                 assert attention_module.choose_path("auto", there, softmaxes=2) == wanted
     for softmaxes in (1, 2):  # on a GPU torch's kernel is always the fastest

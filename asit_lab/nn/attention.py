@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from ..errors import InputError
 from .attention_blocks import in_blocks
 
-# On a CPU the whole map is fastest while the maps of all clips and heads take no more than so many bytes, about what a
-# cache holds (for attention in fp32 and in bf16). Beyond, one softmax in fp32 is fastest in torch's kernel, all else in
-# blocks. From LINEAR_FROM tokens on no map is whole, however few the clips: memory then grows linearly.
-WHOLE_MAPS_FP32, WHOLE_MAPS = 10e6, 30e6
-LINEAR_FROM = 1000
+# Which path is the fastest on a CPU (benchmarks/attention.py). fp32: torch's kernel, but for two softmaxes whose maps,
+# of all clips and heads, take no more than so many bytes. bf16: the whole map up to SHORT tokens however many the
+# clips, beyond that up to so many bytes, then blocks. Above WHOLE tokens (1,024 patches and the class token) no map is
+# whole, however few the clips: memory then grows linearly.
+MAPS_FP32, MAPS = 15e6, 40e6
+SHORT, WHOLE = 600, 1025
 
 KINDS = ("softmax", "asda", "learned")
 PATHS = ("auto", "explicit", "fused", "blocks")
@@ -212,8 +213,9 @@ def choose_path(path: str, packed: Tensor, softmaxes: int = 1) -> str:
     if packed.device.type != "cpu":
         return "fused"
     clips, tokens, _, heads, _ = packed.shape
-    fp32 = packed.dtype == torch.float32
     maps = clips * heads * tokens**2 * packed.itemsize
-    if tokens < LINEAR_FROM and maps <= (WHOLE_MAPS_FP32 if fp32 else WHOLE_MAPS):
-        return "explicit"
-    return "fused" if fp32 and softmaxes == 1 else "blocks"
+    if packed.itemsize >= 4:
+        whole = softmaxes == 2 and tokens <= WHOLE and maps <= MAPS_FP32
+        return "explicit" if whole else "fused"
+    whole = tokens <= SHORT or (tokens <= WHOLE and maps <= MAPS)
+    return "explicit" if whole else "blocks"
