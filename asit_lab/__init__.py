@@ -3,37 +3,26 @@
 The names below are imported when first used, so that `import asit_lab` is quick and needs no plotting library.
 """
 
-from importlib import import_module
+import lazy_loader
 
 from ._version import __version__
 from .errors import InputError
 
-_LAZY = {
-    "RunConfig": "config",
-    "load_config": "config",
-    "pretrain": "training.pretrain",
-    "Run": "training.run",
-    "load_run": "training.run",
-    "plan": "training.plan",
-    "list_runs": "training.runs",
-    "compare_runs": "training.runs",
-    "Encoder": "encoder",
-    "load_encoder": "encoder",
-    "open_encoder": "encoder",
-    "evaluation": "evaluation",
-    "finetune": "evaluation.finetune",
-    "probe": "evaluation.probe",
-    "zoo": "zoo",
-}
-
+__getattr__, _, _LAZY = lazy_loader.attach(
+    __name__,
+    submodules=["evaluation", "zoo"],
+    submod_attrs={
+        "config": ["RunConfig", "load_config"],
+        "training.pretrain": ["pretrain"],
+        "training.run": ["Run", "load_run"],
+        "training.plan": ["plan"],
+        "training.runs": ["list_runs", "compare_runs"],
+        "encoder": ["Encoder", "load_encoder", "open_encoder"],
+        "evaluation.finetune": ["finetune"],
+        "evaluation.probe": ["probe"],
+    },
+)
 __all__ = ["InputError", "__version__", *_LAZY]
-
-
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'asit_lab' has no attribute {name!r}")
-    module = import_module(f".{_LAZY[name]}", __name__)
-    return module if _LAZY[name] == name else getattr(module, name)
 
 
 def __dir__():

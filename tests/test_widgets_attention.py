@@ -1,17 +1,15 @@
 """The attention explorer without a browser: what a click shows is what the encoder attends to."""
 
 import base64
-import gc
 import io
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import psutil
 import pytest
 import soundfile
 import torch
 from PIL import Image
+from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.encoder import Encoder
@@ -256,18 +254,13 @@ def test_it_begins_with_the_loudest_patch(tmp_path):
 
 @pytest.mark.slow
 def test_memory_and_output_stay_flat_in_500_moves(differential):
-    process, sizes = psutil.Process(), []
-    for move in range(600):
-        differential.picker.selected = move % 25
-        differential.layer.value = move % 2
-        if move % 20 == 0:
-            differential.chooser.clip.value = move // 20 % 12
-        if move in (99, 599):
-            gc.collect()
-            sizes.append((process.memory_info().rss / 2**20, len(str(differential._repr_mimebundle_())) / 2**20))
-    (memory, output), (memory_after, output_after) = sizes
-    print(f"500 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
-    assert memory_after < memory + 15 and output_after < 2 * output
+    def move(n):
+        differential.picker.selected = n % 25
+        differential.layer.value = n % 2
+        if n % 20 == 0:
+            differential.chooser.clip.value = n // 20 % 12
+
+    assert_flat(differential, move)
 
 
 @pytest.mark.notebook
@@ -275,8 +268,4 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
     from papermill import execute_notebook
 
     execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"run": "micro-asda", "clip": 3}, kernel_name="python3")
-    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
-    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB"))
-    assert image.std() > 10
+    assert_widget_and_picture(tmp_path / "out.ipynb")

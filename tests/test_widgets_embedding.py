@@ -1,16 +1,14 @@
 """The embedding explorer without a browser: points, neighbours and sounds are those of the clips."""
 
 import base64
-import gc
 import io
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import psutil
 import pytest
 import soundfile
 from PIL import Image
+from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
@@ -244,19 +242,13 @@ def test_a_class_token_that_is_not_there_yet():
 
 @pytest.mark.slow
 def test_memory_and_output_stay_flat_in_200_moves(explorer):
-    process, sizes = psutil.Process(), []
-    for move in range(300):
-        explorer.map.selected = move % 24
-        explorer.map.hovered = (5 * move + 1) % 24
-        if move % 20 == 0:
-            explorer.layer.value = move // 20 % 3
-        if move in (99, 299):
-            gc.collect()
-            sizes.append((process.memory_info().rss / 2**20, len(str(explorer._repr_mimebundle_())) / 2**20))
-    (memory, output), (memory_after, output_after) = sizes
-    print(f"200 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
-    # Some 21 MB are taken in the first 200 moves after the hundredth, 22 in the first 500: caches, not a leak a move.
-    assert memory_after < memory + 40 and output_after < 2 * output
+    def move(n):
+        explorer.map.selected = n % 24
+        explorer.map.hovered = (5 * n + 1) % 24
+        if n % 20 == 0:
+            explorer.layer.value = n // 20 % 3
+
+    assert_flat(explorer, move, moves=200)
 
 
 @pytest.mark.notebook
@@ -264,8 +256,4 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
     from papermill import execute_notebook
 
     execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"data": "synth:20"}, kernel_name="python3")
-    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
-    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB"))
-    assert image.std() > 10
+    assert_widget_and_picture(tmp_path / "out.ipynb")

@@ -1,17 +1,15 @@
 """The mask explorer without a browser: what its pictures, shares and sounds are of."""
 
 import base64
-import gc
 import io
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import psutil
 import pytest
 import soundfile
 import torch
 from PIL import Image
+from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.encoder import Encoder
@@ -217,18 +215,13 @@ def test_borders_go_around_the_mask_and_hold_every_edge_once():
 
 @pytest.mark.slow
 def test_memory_and_output_stay_flat_in_500_moves(explorer):
-    process, sizes = psutil.Process(), []
-    for move in range(600):
-        if move % 2:
-            explorer.ratio.value = 10 + move % 80
+    def move(n):
+        if n % 2:
+            explorer.ratio.value = 10 + n % 80
         else:
-            explorer.seed.value = move
-        if move in (99, 599):
-            gc.collect()
-            sizes.append((process.memory_info().rss / 2**20, len(str(explorer._repr_mimebundle_())) / 2**20))
-    (memory, output), (memory_after, output_after) = sizes
-    print(f"500 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
-    assert memory_after < memory + 15 and output_after < 2 * output
+            explorer.seed.value = n
+
+    assert_flat(explorer, move)
 
 
 @pytest.mark.notebook
@@ -236,8 +229,4 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
     from papermill import execute_notebook
 
     execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"preset": "micro", "clip": 3}, kernel_name="python3")
-    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
-    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB"))
-    assert image.std() > 10
+    assert_widget_and_picture(tmp_path / "out.ipynb")

@@ -1,19 +1,17 @@
 """The reconstruction explorer without a browser: what its pictures, words and sounds are of."""
 
 import base64
-import gc
 import io
 from pathlib import Path
 
 import asda_case
-import nbformat
 import numpy as np
-import psutil
 import pytest
 import soundfile
 import torch
 from PIL import Image
 from test_figures import check_layout
+from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config, load_encoder
 from asit_lab.encoder import Encoder
@@ -349,19 +347,14 @@ def test_the_profiles_drawn_are_those_of_the_error(explorer):
 
 @pytest.mark.slow
 def test_memory_and_output_stay_flat_in_500_moves(explorer):
-    process, sizes = psutil.Process(), []
-    for move in range(600):
-        explorer.ratio.value = 10 + move % 80
-        explorer.snapshots[0].value = move % 2
-        if not move % 10:
-            explorer.colours.value = (-1.0 - 0.01 * (move % 7), 1.0)
-            explorer.chooser.clip.value = move // 10 % 12
-        if move in (99, 599):
-            gc.collect()
-            sizes.append((process.memory_info().rss / 2**20, len(str(explorer._repr_mimebundle_())) / 2**20))
-    (memory, output), (memory_after, output_after) = sizes
-    print(f"500 moves: memory {memory:.0f} -> {memory_after:.0f} MB, output {output:.2f} -> {output_after:.2f} MB")
-    assert memory_after < memory + 15 and output_after < 2 * output
+    def move(n):
+        explorer.ratio.value = 10 + n % 80
+        explorer.snapshots[0].value = n % 2
+        if not n % 10:
+            explorer.colours.value = (-1.0 - 0.01 * (n % 7), 1.0)
+            explorer.chooser.clip.value = n // 10 % 12
+
+    assert_flat(explorer, move)
 
 
 @pytest.mark.notebook
@@ -371,10 +364,4 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
     execute_notebook(
         NOTEBOOK, tmp_path / "out.ipynb", {"run": "smoke", "other": "smoke", "data": "synth:12"}, kernel_name="python3"
     )
-    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    (output,) = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(output.data)
-    assert (
-        output.data["text/plain"] == "ReconstructionExplorer()"
-        and pixels(base64.b64decode(output.data["image/png"])).std() > 10
-    )
+    assert_widget_and_picture(tmp_path / "out.ipynb")

@@ -6,30 +6,17 @@
 The names below are imported when first used: the process of a point needs little of this.
 """
 
-from importlib import import_module
+import lazy_loader
 
-_LAZY = {
-    "Study": "study",
-    "read_study": "study",
-    "study_names": "study",
-    "points": "check",
-    "run": "runner",
-    "forecast": "dry_run",
-    "listing": "overview",
-    "status": "overview",
-    "stop": "overview",
-    "collect": "results",
-    "experiment": "pretrain_and_probe",
-}
-
-__all__ = list(_LAZY)
-
-
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'asit_lab.batch' has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "study": ["Study", "read_study", "study_names"],
+        "check": ["points"],
+        "runner": ["run"],
+        "dry_run": ["forecast"],
+        "overview": ["listing", "status", "stop"],
+        "results": ["collect"],
+        "pretrain_and_probe": ["experiment"],
+    },
+)

@@ -6,25 +6,16 @@
 The names below are imported when first used: curves of a run need neither anywidget nor the explorers.
 """
 
-from importlib import import_module
+import lazy_loader
 
-_LAZY = {
-    "LiveCurves": "live",
-    "MaskExplorer": "mask",
-    "ReconstructionExplorer": "reconstruction",
-    "AttentionExplorer": "attention",
-    "EmbeddingExplorer": "embedding",
-    "RunMonitor": "monitor",
-}
-
-__all__ = list(_LAZY)
-
-
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'asit_lab.widgets' has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "live": ["LiveCurves"],
+        "mask": ["MaskExplorer"],
+        "reconstruction": ["ReconstructionExplorer"],
+        "attention": ["AttentionExplorer"],
+        "embedding": ["EmbeddingExplorer"],
+        "monitor": ["RunMonitor"],
+    },
+)

@@ -7,7 +7,7 @@ moves, and the same bytes go into the cell's output bundle, where they outlive t
 import base64
 import html
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 
 import ipywidgets
@@ -194,11 +194,16 @@ class Explorer(ipywidgets.VBox):
         self.add_class(f"asit-{type(self).__name__.removesuffix('Explorer').removeprefix('Run').lower()}")
 
     def arrange(
-        self, controls: list[ipywidgets.Widget], pictures: list[ipywidgets.Widget], narrowest: int = 520
+        self,
+        controls: list[ipywidgets.Widget],
+        pictures: list[ipywidgets.Widget],
+        below: Sequence[ipywidgets.Widget] = (),
+        narrowest: int = 520,
     ) -> None:
         """Controls in a column, pictures beside it; under it where less than `narrowest` pixels are left for them.
 
-        JupyterLab leaves some 800 pixels to both when its window is 1280 wide and its file browser open.
+        JupyterLab leaves some 800 pixels to both when its window is 1280 wide and its file browser open. What is in
+        `below` comes under both and has the whole width.
         """
         column = ipywidgets.Layout(width=CONTROLS_WIDTH, flex="0 0 auto", padding="0 12px 0 0", overflow="hidden")
         rest = ipywidgets.Layout(flex=f"1 1 {narrowest}px", min_width="320px", overflow="hidden")
@@ -206,7 +211,7 @@ class Explorer(ipywidgets.VBox):
             [ipywidgets.VBox(controls, layout=column), ipywidgets.VBox(pictures, layout=rest)],
             layout=ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"),
         )
-        self.children = [self.message, body, self._names]
+        self.children = [self.message, body, *below, self._names]
 
     def errors_in_words(self):
         """Context: see `Message.in_words`."""

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ class RunMonitor(Explorer):
         self.table, self.picture, self.reconstructions = ipywidgets.HTML(), Picture(), Picture()
         lines = [self.runs, self.curves, self.axis, self.smoothing]
         controls = [*lines, self.watch, self.state, self.sampled, self.sample]
-        self.arrange(controls, [self.table, self.picture, self.reconstructions])
+        self.arrange(controls, [self.table, self.picture], below=[self.reconstructions])
         self.on(self.runs, self._look)
         self.on([self.curves, self.axis, self.smoothing], self.redraw)
         self.on([self.sampled, self.sample], self._show_samples)
@@ -133,7 +134,7 @@ class RunMonitor(Explorer):
     def _begin(self) -> None:
         """Watch, where there is something to watch and a loop to do it on."""
         if not self.under_way or self._loop is None or self._loop.is_closed():
-            self._end("" if not self.runs.value else "drawn once" if self.under_way else "all chosen runs have ended")
+            self._end("" if not self.runs.value else "drawn once" if self.under_way else _ended())
             return
         other = RunMonitor._watching and RunMonitor._watching()
         if other is not None and other is not self and other.watch.value:
@@ -165,7 +166,7 @@ class RunMonitor(Explorer):
                 else:
                     self._complain()
         self._task = None
-        self._end("all chosen runs have ended")
+        self._end(_ended())
 
     def close(self) -> None:
         """Stop watching and take the widget away."""
@@ -262,6 +263,11 @@ class RunMonitor(Explorer):
         """Curves and reconstructions, one under the other."""
         pictures = [self.picture.value, self.reconstructions.value]
         return stacked(pictures) if any(pictures) else b""
+
+
+def _ended() -> str:
+    """With the time, so that a press on Watch is seen to have looked again."""
+    return f"all chosen runs have ended (looked at {time.strftime('%H:%M:%S')})"
 
 
 def _short_title(name: str) -> str:
