@@ -7,7 +7,7 @@ from batch_case import PARAMETERS, write_notebook, write_study
 from distributed.scheduler import KilledWorker
 
 from asit_lab import InputError
-from asit_lab.batch import experiment, points, pretrain_and_probe
+from asit_lab.batch import experiment, points, pretrain_and_measure
 from asit_lab.batch.cluster import Cluster
 from asit_lab.batch.execute import check_without_notebook, execute_notebook
 from asit_lab.batch.pool import Pool
@@ -101,7 +101,7 @@ def test_workers_without_a_gpu_do_no_points_where_others_have_one():
 
 
 def test_what_the_probe_needs_is_looked_for_before_the_training(point, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_and_probe, "find_spec", lambda name: None)
+    monkeypatch.setattr(pretrain_and_measure, "find_spec", lambda name: None)
     for early in (
         lambda: experiment("smoke", "synth:40", "", 0, tmp_path / "run"),
         lambda: check_without_notebook(point),

@@ -223,7 +223,7 @@ def test_results_become_flat():
 
 
 def test_collect(study, monkeypatch):
-    monkeypatch.setattr(results, "ANSWERED", "score")
+    monkeypatch.setattr(results, "ANSWERED", {"score": "predictions.csv"})
     a0, a1, b0, b1 = points(study, "smoke")
     remember(study, "smoke", [a0, a1, b0, b1])
     with pytest.raises(InputError, match="none of its 4 points is finished"):
@@ -244,7 +244,7 @@ def test_collect(study, monkeypatch):
     assert a["difference"] == pytest.approx(-0.25) and a["low"] < -0.25 < a["high"] < 0
     assert np.isnan(b["difference"]) and a["inside_spread"] is None
     assert found.words == "There are no published values to compare with."
-    monkeypatch.setattr(results, "ANSWERED", "another")  # answers say nothing of this measure then
+    monkeypatch.setattr(results, "ANSWERED", {"another": "predictions.csv"})  # answers say nothing of this measure then
     a = collect(study).summary.iloc[0]
     assert a["difference"] == pytest.approx(-0.3) and np.isnan(a["low"]) and np.isnan(a["high"])
 
@@ -258,6 +258,23 @@ def test_a_difference_inside_the_spread_is_said_to_be(study):
         shutil.rmtree(point.folder)
         finish(point, score)
     assert collect(study, seeds=2).summary.iloc[0]["inside_spread"] is False
+
+
+def test_a_scale_may_measure_something_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    text = 'smoke: {measure: {metric: finetune.mean, label: "fine-tuned (%)"}}, micro: {}'
+    study = read_study(write_study(tmp_path, SMALL.replace("smoke: {seeds: 2}", text)))
+    for point, score in zip(points(study, "smoke"), [0.5, 0.7], strict=True):
+        finish(point, score, finetune={"mean": score + 0.1, "protocol": "finetune smoke"})
+        (point.folder / "run/finetuned.csv").write_text(
+            "split,path,group,label,predicted\n"
+            + "".join(f"1,{i},{i},x,{'xy'[i % 5 > 4 * score]}\n" for i in range(40))
+        )
+    smoke, micro = collect(study, "smoke", seeds=1), collect(study, "micro", seeds=1)
+    assert smoke.summary["mean"].tolist() == pytest.approx([60, 80]) and smoke.study.plot.label == "fine-tuned (%)"
+    assert smoke.summary["difference"][0] == pytest.approx(-0.0) and smoke.summary["low"].notna()[0]
+    assert micro.summary["mean"].tolist() == [0.5, 0.7] and micro.study.plot.label == "score"
+    assert study.plot.label == "score"
 
 
 def test_a_measure_that_no_result_has(study):

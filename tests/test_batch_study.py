@@ -12,6 +12,7 @@ from asit_lab.batch import check, points, read_study, study_names
 from asit_lab.batch.execute import check_without_notebook
 from asit_lab.batch.notebook import read_notebook
 
+PROJECT = Path(__file__).resolve().parent.parent
 STUDIES = [
     "alignment",
     "asda_loss_weight",
@@ -47,8 +48,13 @@ def test_all_studies_of_the_papers_are_there():
 
 
 @pytest.mark.parametrize("name", STUDIES)
-@pytest.mark.parametrize("scale", ["smoke", "micro"])
-def test_studies_can_be_started(name, scale):
+@pytest.mark.parametrize("scale", ["smoke", "micro", "full"])
+def test_studies_can_be_started(name, scale, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").symlink_to(PROJECT / "notebooks")
+    (tmp_path / "data/imagenet").mkdir(parents=True)
+    for size in ("small", "base"):  # what one study starts from at full size
+        (tmp_path / f"data/imagenet/vit_{size}_patch16_224.safetensors").touch()
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
     found = points(name, scale)
     assert len({point.setting for point in found}) >= 2
     for point in found:
@@ -141,6 +147,10 @@ def test_outputs_and_texts_of_a_notebook_do_not_count(home):
         ("grid: {steps: []}\nscales: {smoke: {}}", ["grid.steps: no values"]),
         ("scales: {smoke: {}}", ["there is nothing to compare"]),
         ("grid: {steps: [1]}\nscales: {smoke: {gird: {}}}", ["scales.smoke.gird: unknown key: did you mean grid?"]),
+        (
+            "grid: {steps: [1]}\nscales: {smoke: {measure: {metrik: x}}}",
+            ["metrik: unknown key: did you mean metric?"],
+        ),
         ("grd: {steps: [1]}\nscales: {smoke: {}}", ["grd: unknown key: did you mean grid?"]),
         ("grid: {steps: [1]}\nscales: {smoke: {hours: -1}}", ["scales.smoke.hours: -1 is not valid"]),
         ("grid: {steps: [1]}\nscales: {smoke: {grid: {stepz: [1]}}}", ["scales.smoke.grid.stepz", "mean steps?"]),
@@ -165,6 +175,14 @@ def test_settings_are_checked_against_the_configuration(home):
         points(study, "smoke")
     study.write_text(study.read_text().replace("0.5, 1.5", "0.7, 0.5").replace("preset: smoke", "preset: smoky"))
     with pytest.raises(InputError, match="did you mean smoke?"):
+        points(study, "smoke")
+
+
+def test_recipes_are_checked(home):
+    study = write_study(home, "grid: {mask.ratio: [0.5]}\nscales: {smoke: {settings: {recipe: smokey}}}")
+    parameters = 'preset = "smoke"\ndata = ""\nrecipe = ""\noverrides = ""\nseed = 0\nout = ""'
+    write_notebook(home / "count.ipynb", parameters, "pass")
+    with pytest.raises(InputError, match="setting 'mask.ratio=0.5': .*smokey.* did you mean smoke"):
         points(study, "smoke")
 
 

@@ -17,6 +17,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dry_run": ["forecast"],
         "overview": ["listing", "status", "stop"],
         "results": ["collect"],
-        "pretrain_and_probe": ["experiment"],
+        "pretrain_and_measure": ["experiment"],
     },
 )

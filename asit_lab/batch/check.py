@@ -140,6 +140,10 @@ def _configured(notebook: Notebook, parameters: dict, overrides: dict[str, Any])
     if fixed:
         raise InputError(f"{fixed[0]}: every point is given its own, by data and seeds")
     config = load_config(preset, [*asked, *plain])
+    if parameters.get("recipe"):
+        from ..evaluation.finetune import load_recipe  # here, as it brings seconds of imports
+
+        load_recipe(parameters["recipe"])
     if config.train.init_from and not resolve(config.train.init_from).exists():
         raise InputError(f"train.init_from: {resolve(config.train.init_from)} does not exist")
     before, after = load_config(preset, plain).to_dict(), config.to_dict()

@@ -36,7 +36,7 @@ class Forecast:
         wall = self.hours / min(self.workers, max(1, count - done))
         return {
             "points": f"{count}, {done} of them finished",
-            "time": f"about {wall:.3g} h with {self.workers} at once, training alone" if wall == wall else "not known",
+            "time": f"about {wall:.3g} h of pretraining with {self.workers} at once" if wall == wall else "not known",
             "disk": f"{disk:.3g} GB more, {self.disk_free_gb:.3g} GB free",
         }
 
@@ -50,8 +50,8 @@ def forecast(
 ) -> Forecast:
     """What `run` with the same arguments would take; a few training steps of every setting are measured.
 
-    They are measured with the threads that each of `workers` would have, though alone on the machine. Probes and
-    pictures are not counted. Raises what `run` would before it starts.
+    They are measured with the threads that each of `workers` would have, though alone on the machine. Probes,
+    fine-tuning and pictures are not counted. Raises what `run` would before it starts.
     """
     study = read_study(study)
     found = points(study, scale, data or None, seeds or None)

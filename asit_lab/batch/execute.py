@@ -80,14 +80,14 @@ def execute_notebook(folder: Path, point: Point, stopping: Stopping) -> None:
 
 def without_notebook(folder: Path, point: Point) -> None:
     """The same point by package calls alone."""
-    from .pretrain_and_probe import experiment
+    from .pretrain_and_measure import experiment
 
     experiment(**point.parameters, out=str(folder / RUN))
 
 
 def check_without_notebook(point: Point) -> None:
     """Raises InputError for a point that only its notebook can do, and where a package is missing."""
-    from .pretrain_and_probe import PARAMETERS, check_packages
+    from .pretrain_and_measure import PARAMETERS, check_packages
 
     check_packages()
     other = [name for name in point.parameters if name not in PARAMETERS]

@@ -13,12 +13,13 @@ from ..evaluation import resampling
 from ..training.files import read_json, whole
 from .overview import asked_for
 from .point import Point
-from .pretrain_and_probe import PREDICTIONS
+from .pretrain_and_measure import FINETUNED, PROBED
 from .state import RUN, read_status, result_of, state_of
 from .study import Study, read_study
 
 RESAMPLES = 1000
-ANSWERED = "probe.teacher.mean"  # the metric that is the share of right answers in PREDICTIONS
+# Metrics that are, where a clip has one label, the share of right answers in a file of the run.
+ANSWERED = {"probe.teacher.mean": PROBED, "finetune.mean": FINETUNED}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def collect(
     Without data and seeds the points are those of the last run.
     Raises InputError when none is finished, and for a plot.metric that no result has.
     """
-    study = read_study(study)
+    study = read_study(study).at(scale)
     found = asked_for(study, scale, data, seeds)
     table = pd.DataFrame([_row(point) for point in found])
     finished = (table["state"] == "finished").to_numpy()
@@ -162,7 +163,8 @@ def _reference(study: Study, found: list[Point]) -> str:
 
 def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, reference: str) -> pd.DataFrame:
     factor, rows = study.plot.factor, []
-    answers = {point.hash: _answers(point) for point in finished}
+    answered = ANSWERED.get(study.plot.metric)
+    answers = {point.hash: _answers(point, answered) for point in finished} if answered else {}
     for setting in dict.fromkeys(table["setting"]):
         points = [point for point in finished if point.setting == setting]
         values = table.loc[(table["setting"] == setting) & (table["state"] == "finished"), study.plot.metric]
@@ -177,7 +179,7 @@ def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, referen
             "spread": values.std(ddof=1),
         }
         rows.append({**row, "published": about["published"]})
-        if points and setting != reference and study.plot.metric == ANSWERED:
+        if points and setting != reference and answered:
             rows[-1] |= _difference(points, [p for p in finished if p.setting == reference], answers, factor)
     summary = pd.DataFrame(rows)
     for name in ("difference", "low", "high"):
@@ -192,9 +194,9 @@ def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, referen
     return summary
 
 
-def _answers(point: Point) -> pd.Series | None:
-    """Whether each tested clip was answered rightly: index (split, path, group)."""
-    path = point.folder / RUN / PREDICTIONS
+def _answers(point: Point, name: str) -> pd.Series | None:
+    """Whether each tested clip was answered rightly: index (split, path, group). None where there is no such file."""
+    path = point.folder / RUN / name
     if not path.is_file():
         return None
     table = pd.read_csv(path, dtype={"split": str, "path": str, "group": str, "label": str, "predicted": str})

@@ -35,6 +35,17 @@ class Row(Section):
     """scales it belongs to (none: all)"""
 
 
+class Measure(Section):
+    """The number that a study compares."""
+
+    metric: str = "probe.teacher.mean"
+    """number of the collected results"""
+    label: str = "linear probe, accuracy (%)"
+    """what that is, with its unit"""
+    factor: float = 100.0
+    """what the number is multiplied by to have that unit"""
+
+
 class Scale(Section):
     """How large the study is done."""
 
@@ -48,21 +59,17 @@ class Scale(Section):
     """settings all points have at this scale"""
     grid: dict[str, list[Any]] = {}
     """values that take the place of the study's own in its grid"""
+    measure: Measure | None = None
+    """what takes the place of the study's own metric, label and factor (none: nothing)"""
     hours: Annotated[float, Field(gt=0)] = 24.0
     """a point that takes longer than this is ended, hours"""
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     """a point that takes more memory than this is ended, GB (none: no limit)"""
 
 
-class Plot(Section):
+class Plot(Measure):
     """What the figure and the table show."""
 
-    metric: str = "probe.teacher.mean"
-    """number of the collected results"""
-    label: str = "linear probe, accuracy (%)"
-    """what that is, with its unit"""
-    factor: float = 100.0
-    """what the number is multiplied by to have that unit"""
     x: str | None = None
     """setting along the horizontal axis (none: one line a setting, drawn as dots)"""
     x_label: str | None = None
@@ -140,6 +147,12 @@ class Study(Section):
             raise InputError(f"study {self.name}: scale {name!r}: {nearest(name, self.scales)}")
         return self.scales[name]
 
+    def at(self, scale: str) -> "Study":
+        """The study with what it measures at a scale."""
+        measure = self.scale(scale).measure
+        plot = self.plot.model_copy(update=measure.model_dump()) if measure else self.plot
+        return self.model_copy(update={"plot": plot})
+
     def compared(self, scale: str) -> list["Compared"]:
         """What is compared at a scale, in the order of the file."""
         grid = {**self.grid, **self.scale(scale).grid}
@@ -204,6 +217,7 @@ def _explain(problem: dict) -> str:
     dotted = ".".join(place)
     if problem["type"] == "extra_forbidden":
         part = _PARTS.get(place[0], Study) if len(place) > 1 else Study
+        part = Measure if "measure" in place[1:-1] else part
         return f"{dotted}: unknown key: {nearest(place[-1], part.model_fields)}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])

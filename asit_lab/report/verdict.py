@@ -52,7 +52,9 @@ def unit_of(collected: Collected) -> Unit:
     plot, most = collected.study.plot, collected.summary["mean"].abs().max()
     percent = "%" in plot.label
     decimals = 1 if percent or not most > 0 else max(1, 2 - math.floor(math.log10(most)))
-    better = plot.metric.startswith("probe.")  # a score; of other measures it is not known which end is the good one
+    better = plot.metric.startswith(
+        ("probe.", "finetune.")
+    )  # a score; of other measures it is not known which end is the good one
     return Unit(decimals, " points" if percent else "", *(("better", "worse") if better else ("higher", "lower")))
 
 

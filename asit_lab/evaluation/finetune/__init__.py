@@ -2,6 +2,6 @@
 
 from .recipe import Recipe, load_recipe, recipe_names
 from .result import FinetuneResult, load_result
-from .run import finetune
+from .run import check_task, finetune
 
-__all__ = ["FinetuneResult", "Recipe", "finetune", "load_recipe", "load_result", "recipe_names"]
+__all__ = ["FinetuneResult", "Recipe", "check_task", "finetune", "load_recipe", "load_result", "recipe_names"]

@@ -69,7 +69,7 @@ def finetune(
     recipe = load_recipe(recipe, overrides)
     encoder = enc if isinstance(enc, Encoder) else open_encoder(enc)
     manifest = data if isinstance(data, Manifest) else load_manifest(str(data))
-    _check_task(manifest, recipe)
+    check_task(manifest, recipe)
     points = _points(manifest, seeds, folds)
     folder = _open(resolve(out), _setup(encoder, recipe, manifest), resume)
     names = {point.folder: point.name for point in points}
@@ -116,7 +116,8 @@ def _fit_all(encoder: Encoder, recipe: Recipe, manifest: Manifest, points: list[
     return None
 
 
-def _check_task(manifest: Manifest, recipe: Recipe) -> None:
+def check_task(manifest: Manifest, recipe: Recipe) -> None:
+    """Raises InputError where the labels of a data set do not fit a recipe: several a clip, or one."""
     if manifest.multi and recipe.task == "single":
         raise InputError(
             f"{manifest.source}: its clips may have several labels, but recipe {recipe.name} is for one class a clip "

@@ -13,13 +13,14 @@ from ..data import load_manifest
 from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..evaluation import reconstruction_errors
-from ..evaluation.probe import ProbeResult, compare_results
+from ..evaluation.finetune import check_task, finetune, load_recipe
+from ..evaluation.probe import compare_results
 from ..training.files import whole
 from ..training.pretrain import pretrain
 from ..training.run import Run
 
-PARAMETERS = ("preset", "data", "evaluate", "overrides", "seed", "out")
-PREDICTIONS = "predictions.csv"
+PARAMETERS = ("preset", "data", "evaluate", "recipe", "overrides", "seed", "out")
+PROBED, FINETUNED = "predictions.csv", "finetuned.csv"  # answers of the probe, and of the fine-tuned encoder
 
 
 def experiment(
@@ -29,18 +30,23 @@ def experiment(
     seed: int,
     out: str | Path,
     evaluate: str = "",
+    recipe: str = "",
     on_log: Callable[[Run, dict], None] | None = None,
 ) -> Run:
-    """Pretrain into the run directory `out`, then probe and measure reconstructions; a run that is there goes on.
+    """Pretrain into the run directory `out`, measure what came of it; a run that is there goes on.
 
-    evaluate: labelled data set to probe on; empty: the one it was pretrained on (not probed if that has no labels).
-    result.json gets `reconstruction` (errors on recordings held out, and baselines) and `probe` (linear: the teacher,
-    the same architecture untrained, statistics of the log-mel); predictions.csv the teacher's answer to each clip.
-    Raises what `pretrain` raises; KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and
-    was stopped for it.
+    evaluate: labelled data set to measure on; empty: the one it was pretrained on (not probed if that has no labels).
+    recipe: fine-tune by this recipe as well, in `out`/finetuned; empty: only the probe.
+    result.json gets `reconstruction` (errors on recordings held out, and baselines), `probe` (linear: the teacher,
+    the same architecture untrained, statistics of the log-mel) and `finetune`; predictions.csv and finetuned.csv the
+    answers to each clip, where a clip has one label.
+    Raises what `pretrain` and `finetune` raise, a recipe that does not fit the labels before any training;
+    KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and was stopped for it.
     """
     check_packages()
     cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
+    if recipe:
+        check_task(load_manifest(evaluate or data), load_recipe(recipe))
     run = pretrain(cfg, out, on_log=on_log)
     if run.status == "interrupted":
         raise KeyboardInterrupt
@@ -48,6 +54,8 @@ def experiment(
         raise RuntimeError(f"{run.dir}: {run.progress.get('reason', run.status)}")
     if "probe" not in run.result:
         _measure(run, cfg, evaluate)
+    if recipe:
+        _finetune(run, evaluate or data, recipe, seed)
     return run
 
 
@@ -70,17 +78,29 @@ def _measure(run: Run, cfg, evaluate: str) -> None:
     if evaluate or len(labelled.classes) > 1:
         untrained = Encoder.random(cfg, cfg.train.seed)
         results = compare_results({"teacher": encoder, "random init": untrained}, labelled)
-        _keep_predictions(run, results[0], labelled.table)
+        if not labelled.multi:
+            _keep(run, PROBED, results[0].predictions, labelled.table)
         probes = [one.to_dict() for one in results]
     run.record(reconstruction=errors, probe=probes, evaluated_on=evaluate or cfg.data.source)
 
 
-def _keep_predictions(run: Run, result: ProbeResult, table: pd.DataFrame) -> None:
-    """predictions.csv: split, path, group, label, predicted of every clip that was tested."""
-    if not {"split", "path", "label", "predicted"} <= set(result.predictions):
-        raise InputError(f"{result.name}: its predictions have the columns {', '.join(result.predictions)}")
+def _finetune(run: Run, data: str, recipe: str, seed: int) -> None:
+    """Fine-tune the run's encoder, or go on with it, and add its scores to result.json."""
+    manifest = load_manifest(data)
+    result = finetune(load_encoder(run.dir), manifest, recipe, out=run.dir / "finetuned", seeds=(seed,))
+    if result.status != "finished":
+        raise KeyboardInterrupt
+    if not manifest.multi:
+        _keep(run, FINETUNED, result.predictions, manifest.table)
+    found = result.to_dict()
+    kept = ("protocol", "metric", "mean", "spread", "low", "high", "folds", "clips", "chance")
+    run.record(finetune={name: found[name] for name in kept})
+
+
+def _keep(run: Run, name: str, predictions: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write split, path, group, label, predicted of every clip that was tested."""
     groups = table.drop_duplicates("path").set_index("path")["group"]
-    kept = result.predictions[["split", "path", "label", "predicted"]].copy()
+    kept = predictions[["split", "path", "label", "predicted"]].copy()
     kept.insert(2, "group", kept["path"].map(groups))
-    with whole(run.dir / PREDICTIONS) as temporary:
+    with whole(run.dir / name) as temporary:
         kept.to_csv(temporary, index=False)
