@@ -77,6 +77,7 @@ def write_study(home: Path, text: str, name: str = "small") -> Path:
 def start_runner(home: Path, study: Path, **options) -> subprocess.Popen:
     """`batch.run` in a process of its own; it ends with status 3 when it was told to stop."""
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background ignores it
         "import sys; from asit_lab import batch; "
         f"done = batch.run({str(study)!r}, **{options!r}); sys.exit(3 if done.attrs['stopped'] else 0)"
     )
