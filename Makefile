@@ -43,7 +43,8 @@ demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/
 	about pretrain.html "the notebook with its pictures, for a browser"; \
 	about pretrain.ipynb "the notebook as it ran"; \
 	about config.yaml "the whole configuration of the run"; \
-	about metrics.csv "losses, rates and speed, step by step"; \
+	about metrics.csv "losses and rates, step by step"; \
+	about timings.csv "seconds and clips a second, step by step"; \
 	about snapshots "weights of teacher, student and decoder over the run"; \
 	about figures "the pictures of the notebook"; \
 	about samples "clean, corrupted and reconstructed log-mels"; \

@@ -1,6 +1,6 @@
 """What `micro` learns, over three seeds: pretrain, probe beside the same architecture untrained, and print the table.
 
-.venv/bin/python reports/gallery/seeds.py esc50:PATH runs/seeds
+.venv/bin/python reports/gallery/seeds.py esc10:PATH runs/seeds
 
 A run that is there already is used, one that was stopped goes on. Three seeds take some forty minutes on two cores.
 Two readings: layer and pooling chosen inside the training folds, and the mean of the last layer's patches, which is

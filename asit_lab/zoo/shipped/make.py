@@ -1,8 +1,8 @@
 """Renew this folder from a run of preset `micro`: weights in half precision, configuration, and the card README.md with
 what they are worth.
 
-.venv/bin/asit-lab pretrain --preset micro --data esc50:PATH/esc10 --out runs/micro
-.venv/bin/python asit_lab/zoo/shipped/make.py runs/micro esc10
+.venv/bin/papermill notebooks/pretrain.ipynb out.ipynb -p preset micro -p data esc10:PATH -p out runs/esc10
+.venv/bin/python asit_lab/zoo/shipped/make.py runs/esc10 esc10
 
 The second argument is the data set's public name, which the configuration is published with: a path says nothing on
 another machine. Measured are the run's own weights and what this folder then holds, on the run's held-out recordings
@@ -37,8 +37,8 @@ encoder.reconstruct(wave, sample_rate)  # clean, corrupted, reconstructed log-me
 
 ## What made it
 
-    .venv/bin/asit-lab pretrain --preset {preset} --data esc50:PATH/{source} --out runs/{preset}
-    .venv/bin/python asit_lab/zoo/shipped/make.py runs/{preset} {source}
+    .venv/bin/papermill notebooks/pretrain.ipynb out.ipynb -p preset {preset} -p data {source}:PATH -p out runs/{source}
+    .venv/bin/python asit_lab/zoo/shipped/make.py runs/{source} {source}
 
 The first takes about a quarter of an hour on two cores. The second keeps the teacher's backbone and the decoder in half
 precision ({megabytes:.1f} MB), measures, and writes this text.
