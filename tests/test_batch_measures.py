@@ -68,6 +68,18 @@ def test_a_recipe_that_does_not_fit_is_refused_before_the_training(tmp_path, rec
     assert not (tmp_path / "run").exists()
 
 
+def test_labels_that_cannot_be_measured_on_are_refused_before_the_training(tmp_path):
+    for number in range(9):
+        path = tmp_path / "sounds" / ("rare" if number == 8 else f"class {number % 2}") / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, 16000), 16000)
+    data = f"folder:{tmp_path / 'sounds'}"
+    for evaluate, words in (("", "'rare' comes from one source recording only"), ("folder:/nowhere", "does not exist")):
+        with pytest.raises(InputError, match=words):
+            experiment("smoke", data, "", 0, tmp_path / "run", evaluate)
+    assert not (tmp_path / "run").exists()
+
+
 def test_clips_with_several_labels_have_no_right_or_wrong(tmp_path):
     """Their score is mAP; whether all labels of a clip were found says something else."""
     rng = np.random.default_rng(0)

@@ -209,7 +209,7 @@ def test_durations_in_words():
 
 def test_results_become_flat():
     probe = [
-        {"encoder": "teacher", "protocol": "linear", "mean": 0.7, "scores": {"1": 0.6}},
+        {"encoder": "teacher", "protocol": "linear", "metric": "mAP", "mean": 0.7, "scores": {"1": 0.6}},
         {"encoder": "teacher", "protocol": "knn", "mean": 0.5},
     ]
     result = {"steps": 4, "last": {"loss": 1.5}, "probe": probe, "notes": ["a"], "reconstruction": None}
@@ -217,6 +217,7 @@ def test_results_become_flat():
         "steps": 4,
         "last.loss": 1.5,
         "probe.teacher.mean": 0.7,
+        "probe.teacher.metric": "mAP",
         "probe.teacher knn.mean": 0.5,
         "reconstruction": None,
     }
@@ -275,6 +276,61 @@ def test_a_scale_may_measure_something_else(tmp_path, monkeypatch):
     assert smoke.summary["difference"][0] == pytest.approx(-0.0) and smoke.summary["low"].notna()[0]
     assert micro.summary["mean"].tolist() == [0.5, 0.7] and micro.study.plot.label == "score"
     assert study.plot.label == "score"
+
+
+def answered(tmp_path, monkeypatch, ours: list[tuple[str, str, str]]):
+    """The difference of a point with these answers, (split, label, answer), to one that is wrong on every clip."""
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    monkeypatch.setattr(results, "ANSWERED", {"score": "predictions.csv"})
+    study = read_study(write_study(tmp_path, SMALL))
+    for point, answers in zip(points(study, "smoke", seeds=1), (ours, [(*one[:2], "?") for one in ours]), strict=True):
+        finish(point, 0.5)
+        lines = [f"{split},{i},{label},{label},{answer}" for i, (split, label, answer) in enumerate(answers)]
+        text = "\n".join(["split,path,group,label,predicted", *lines])
+        (point.folder / "run/predictions.csv").write_text(text)
+    return collect(study, "smoke", seeds=1).summary.iloc[0]
+
+
+def test_splits_count_alike_in_a_difference(tmp_path, monkeypatch):
+    """As in the mean: nine clips of one split are answered rightly, the only one of the other is not."""
+    found = answered(tmp_path, monkeypatch, [("1", f"x{i}", f"x{i}") for i in range(9)] + [("2", "y", "z")])
+    assert found["difference"] == pytest.approx(0.5) and found["low"] <= 0.5 <= found["high"]
+
+
+def test_words_that_pandas_takes_for_nothing_are_names(tmp_path, monkeypatch):
+    labels = ["None", "NA", "null", "nan", "dog"]
+    found = answered(tmp_path, monkeypatch, [("1", label, label) for label in labels])
+    assert found["difference"] == 1 and found["low"] == 1
+
+
+def test_the_label_says_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    text = 'smoke: {measure: {metric: probe.teacher.mean, label: "probe, accuracy (%)"}}'
+    study = read_study(write_study(tmp_path, SMALL.replace("smoke: {seeds: 2}", text)))
+    for metric in ("mAP", "accuracy"):
+        for point in points(study, "smoke"):
+            shutil.rmtree(point.folder, ignore_errors=True)
+            finish(point, 0.5, probe=[{"encoder": "teacher", "metric": metric, "mean": 0.5}])
+        assert collect(study, "smoke", seeds=1).study.plot.label == f"probe, {metric} (%)"
+
+
+def test_a_result_without_the_number_is_no_seed(study):
+    first, second, *others = points(study, "smoke")
+    finish(first, 0.5)
+    finish(second, None)
+    for point in others:
+        finish(point, 0.7)
+    assert collect(study, seeds=2).summary["seeds"].tolist() == [1, 2]
+
+
+def test_an_axis_of_words_is_refused(study):
+    plot = study.plot.model_copy(update={"x": "what"})
+    rows = [row.model_copy(update={"settings": {"what": what}}) for row, what in zip(study.rows, "ab", strict=True)]
+    changed = study.model_copy(update={"plot": plot, "rows": rows})
+    for point in points(changed, "smoke"):
+        finish(point, 0.5)
+    with pytest.raises(InputError, match="plot.x: what: a, b: not all are numbers; leave plot.x out"):
+        collect(changed, "smoke", seeds=2).figure()
 
 
 def test_a_measure_that_no_result_has(study):

@@ -82,6 +82,9 @@ def test_mistakes_show_before_anything_is_computed(home):
         evaluate({"A b": trained(), "a-b": trained()}, DATA, ("finetune",), recipe="smoke", untrained=False)
     with pytest.raises(InputError, match="nowhere: no such run, snapshot or preset"):
         evaluate({"a": "nowhere"}, DATA)
+    for names in (("кит", "волк"), ("a b", "a-b")):  # of folders; a probe needs none
+        with pytest.raises(InputError, match="nowhere"):
+            evaluate(dict.fromkeys(names, trained()), "folder:nowhere", ("linear",))
     assert list(home.iterdir()) == []
 
 

@@ -499,6 +499,15 @@ def test_compared_curves(metrics):
     assert len({line.get_color() for line in shown.values()}) == 3
 
 
+def test_runs_without_rows_take_no_colour_from_the_others(metrics):
+    """As in the table of RunMonitor, which numbers them all."""
+    alone, young = figures.compared_curves({"a": metrics, "b": metrics}), {"a": metrics[:0], "b": metrics}
+    colours = [line.get_color() for line in alone.legends[0].get_lines()]
+    (legend,) = figures.compared_curves(young).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["b"]
+    assert [line.get_color() for line in legend.get_lines()] == colours[1:] != colours[:1]
+
+
 def test_compared_curves_of_nothing_and_of_something_else(metrics):
     assert figures.compared_curves({"new": metrics[:0]}).texts[0].get_text() == "nothing logged yet"
     figure = figures.compared_curves({"a": metrics.assign(loss=np.nan), "b": metrics[:1].assign(loss=np.inf)})

@@ -177,8 +177,8 @@ def test_differences_are_told_in_words(page):
         f"{worse} The difference, −50.0 points, is outside the spread over seeds, 2.0; its 95 % interval over clips, −"
         in said
     )
-    assert "a third: no point of it is finished." in said
-    assert "Of 2 settings beside the reference, 1 worse; 1 not told apart from it." in "\n".join(page.words["p"])
+    assert "a third: no number of it is there yet." in said
+    assert "Of 2 settings beside the reference, 1 worse; 1 not known yet." in "\n".join(page.words["p"])
 
 
 def test_published_values_stand_beside_ours_with_what_differs(page):

@@ -81,7 +81,7 @@ def test_words_about_a_difference(row, short, real, said):
 def test_reference_and_settings_without_results():
     rows = [("none", 0, NAN, NAN, NAN, NAN, NAN, None, 1.0), REFERENCE]
     none, reference = verdicts(collected_of(rows, "ref"))
-    assert none.words == "none: no point of it is finished." and none.short == "no result"
+    assert none.words == "none: no number of it is there yet." and none.short == "no result"
     assert reference.words == "ref is what the others are compared with: 60.0 ± 1.0 over 3 seeds."
     without = [("other", 2, 50.0, 1.0, NAN, NAN, NAN, None, 1.0), ("ref", 0, NAN, NAN, NAN, NAN, NAN, None, 2.0)]
     other, _ = verdicts(collected_of(without, "ref"))
@@ -101,6 +101,12 @@ def test_in_short():
     )
     assert in_short(collected_of(rows[3:], "ref")).endswith("reference, 1 not told apart from it.")
     assert in_short(collected_of(rows[:1] + rows[4:], "ref")).endswith("1 better; none not told apart from it.")
+    single = ("one seed, no interval", 1, 50.0, NAN, -10.0, NAN, NAN, None, 1.0)
+    waits = ("waits", 0, NAN, NAN, NAN, NAN, NAN, None, 1.0)
+    assert in_short(collected_of([single, waits, REFERENCE], "ref")).endswith("reference, 2 not known yet.")
+    assert in_short(collected_of([*rows[2:4], single, REFERENCE], "ref")).endswith(
+        "1 worse; 1 not told apart from it and 1 not known yet."
+    )
 
 
 def test_a_measure_whose_good_end_is_not_known():

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import load_config
+from ..config import load_config, resolve
 from ..data import load_manifest
 from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..evaluation import reconstruction_errors
 from ..evaluation.finetune import check_task, finetune, load_recipe
 from ..evaluation.probe import compare_results
+from ..evaluation.protocols import splits
 from ..training.files import whole
 from ..training.pretrain import pretrain
 from ..training.run import Run
@@ -40,13 +41,13 @@ def experiment(
     result.json gets `reconstruction` (errors on recordings held out, and baselines), `probe` (linear: the teacher,
     the same architecture untrained, statistics of the log-mel) and `finetune`; predictions.csv and finetuned.csv the
     answers to each clip, where a clip has one label.
-    Raises what `pretrain` and `finetune` raise, a recipe that does not fit the labels before any training;
+    Raises what `pretrain` and `finetune` raise, and before any training for labels that cannot be measured on;
     KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and was stopped for it.
     """
     check_packages()
     cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
-    if recipe:
-        check_task(load_manifest(evaluate or data), load_recipe(recipe))
+    if not (resolve(out) / "result.json").is_file():
+        _check_labels(evaluate or data, bool(evaluate), recipe)
     run = pretrain(cfg, out, on_log=on_log)
     if run.status == "interrupted":
         raise KeyboardInterrupt
@@ -63,6 +64,15 @@ def check_packages() -> None:
     """Raises InputError where the probe could not be done, before the hours of training that come first."""
     if find_spec("sklearn") is None:
         raise InputError("scikit-learn is not installed, and every point ends with a probe: pip install scikit-learn")
+
+
+def _check_labels(data: str, asked: bool, recipe: str) -> None:
+    """Raises InputError for labels that could not be measured on, before the hours of training that come first."""
+    manifest = load_manifest(data)
+    if asked or recipe or len(manifest.classes) > 1:
+        splits(manifest.table, multi=manifest.multi)
+    if recipe:
+        check_task(manifest, load_recipe(recipe))
 
 
 def _measure(run: Run, cfg, evaluate: str) -> None:

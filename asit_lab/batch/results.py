@@ -100,9 +100,20 @@ def collect(
     if metric not in table:
         numbers = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
         raise InputError(f"study {study.name}: plot.metric: no result has {metric!r}; there are {', '.join(numbers)}")
+    study = _labelled(study, table)
     reference = _reference(study, found)
     summary = _summarise(study, [point for point, done in zip(found, finished, strict=True) if done], table, reference)
     return Collected(study, scale, table, summary, reference)
+
+
+def _labelled(study: Study, table: pd.DataFrame) -> Study:
+    """The study with the label of what was measured: where clips have several labels a score is mAP, else accuracy."""
+    found = set(table.get(f"{study.plot.metric.rpartition('.')[0]}.metric", pd.Series(dtype=object)).dropna())
+    label = study.plot.label
+    for other, metric in (("accuracy", "mAP"), ("mAP", "accuracy")):
+        if found == {metric}:
+            label = label.replace(other, metric)
+    return study.model_copy(update={"plot": study.plot.model_copy(update={"label": label})})
 
 
 def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -116,7 +127,11 @@ def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             for entry in value:
                 words = [text for text in entry.values() if isinstance(text, str)] if isinstance(entry, dict) else []
                 if words:
-                    inner = {key: each for key, each in entry.items() if not isinstance(each, list | dict | str)}
+                    inner = {
+                        key: each
+                        for key, each in entry.items()
+                        if key == "metric" or not isinstance(each, list | dict | str)
+                    }
                     place = f"{prefix}{name}.{words[0]}."
                     taken = any(key.startswith(place) for key in found)
                     found |= flat(inner, f"{prefix}{name}.{' '.join(words)}." if taken else place)
@@ -174,7 +189,7 @@ def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, referen
         row = {
             "setting": setting,
             **settings,
-            "seeds": len(values),
+            "seeds": int(values.notna().sum()),
             "mean": values.mean(),
             "spread": values.std(ddof=1),
         }
@@ -199,7 +214,7 @@ def _answers(point: Point, name: str) -> pd.Series | None:
     path = point.folder / RUN / name
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype={"split": str, "path": str, "group": str, "label": str, "predicted": str})
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a class called "None" or "NA" stays one
     right = (table["label"] == table["predicted"]).astype(float)
     return right.groupby([table["split"], table["path"], table["group"]]).mean()
 
@@ -207,7 +222,8 @@ def _answers(point: Point, name: str) -> pd.Series | None:
 def _difference(ours: list[Point], others: list[Point], answers: dict, factor: float) -> dict[str, float]:
     """Mean difference in accuracy and its 95 % interval, over clips that both were asked (bootstrap over recordings).
 
-    Answers are averaged over seeds first: only what differs from clip to clip makes the interval.
+    Answers are averaged over seeds first: only what differs from clip to clip makes the interval. Splits count alike,
+    however many clips they test, as they do in the mean.
     """
     mine = [answers[point.hash] for point in ours if answers[point.hash] is not None]
     theirs = [answers[point.hash] for point in others if answers[point.hash] is not None]
@@ -217,12 +233,14 @@ def _difference(ours: list[Point], others: list[Point], answers: dict, factor: f
     groups = pd.factorize(gains.index.get_level_values("group"))[0]
     if len(np.unique(groups)) < 2:
         return {}
+    each = 1 / gains.groupby(level="split").transform("size").to_numpy()
     drawn = [
-        resampling.share(weights @ gains.to_numpy(), weights.sum(1))
+        resampling.share(weights @ (each * gains.to_numpy()), weights @ each)
         for weights in resampling.weights(groups, RESAMPLES)
     ]
     low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
-    return {"difference": factor * gains.mean(), "low": factor * float(low), "high": factor * float(high)}
+    difference = np.average(gains, weights=each)
+    return {"difference": factor * float(difference), "low": factor * float(low), "high": factor * float(high)}
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------

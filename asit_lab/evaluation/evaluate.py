@@ -92,7 +92,7 @@ def evaluate(
         named |= _untrained(named, seeds[0])
     folder = resolve(out)
     folders = {name: folder / FINETUNE / _file_name(name) for name in named}
-    if len(set(folders.values())) < len(folders):
+    if FINETUNE in protocols and len(set(folders.values())) < len(folders):
         raise InputError(f"encoders: {', '.join(named)}: names must differ in letters and digits")
     results: dict[tuple[str, str], ProbeResult | FinetuneResult] = {}
     for protocol in protocols:
@@ -132,7 +132,7 @@ def _same(one: Encoder, other: Encoder) -> bool:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "encoder"
+    return re.sub(r"[\W_]+", "-", name).strip("-").lower() or "encoder"
 
 
 def _write(found: Evaluation, manifest: Manifest) -> None:

@@ -35,7 +35,8 @@ def example_crops(enc, manifest, clips: int = 4, seed: int = 0) -> dict[int, tor
     }
     if not found:
         raise InputError(f"{manifest.source}: none of {len(drawn)} clips could be read")
-    silent = {row: not above_silence(enc.front_end(wave[None])).mean() > 0.5 for row, wave in found.items()}
+    raw = {row: enc.front_end(wave[None].to(enc.device)).cpu() for row, wave in found.items()}
+    silent = {row: not above_silence(each).mean() > 0.5 for row, each in raw.items()}
     chosen = sorted(found, key=lambda row: (silent[row], drawn.index(row)))[:clips]
     return {row: found[row] for row in sorted(chosen)}
 

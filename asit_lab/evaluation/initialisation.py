@@ -47,6 +47,8 @@ def initialisation_study(
 
 def _pretrained(config: RunConfig, folder: Path) -> Encoder:
     run = pretrain(config, folder)
+    if run.status == "interrupted":
+        raise KeyboardInterrupt
     if run.status != "finished":
         raise InputError(f"{run.dir}: {run.status}; the same call goes on")
     return load_encoder(run.dir)

@@ -48,6 +48,9 @@ def ablation(
     if not len(summary):
         raise InputError("summary: no setting has a result yet")
     beside = published_label if published_label is not None and summary["published"].notna().any() else None
+    if x is not None and pd.to_numeric(summary[x], errors="coerce").isna().any():
+        values = ", ".join(str(value) for value in summary[x])
+        raise InputError(f"plot.x: {x}: {values}: not all are numbers; leave plot.x out for a line a setting")
     if x is None:
         figure = _dots(summary, points, label, beside, inches)
     else:

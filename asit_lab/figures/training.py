@@ -107,7 +107,8 @@ def compared_curves(
         raise InputError("runs: expected at least one run to draw, got none")
     for name, metrics in runs.items():
         _check_steps(metrics, f"metrics of {name}")
-    runs = {name: metrics for name, metrics in runs.items() if len(metrics)}
+    numbers = {run: number for number, run in enumerate(runs)}  # of colours: a run without rows yet has its own too
+    runs = {run: metrics for run, metrics in runs.items() if len(metrics)}
     there = {column for metrics in runs.values() for column in metrics}
     names = _losses_in(list(runs.values())) if names is None else [name for name in names if name in there]
     if not names:
@@ -121,15 +122,15 @@ def compared_curves(
     for place, name in enumerate(names):
         ax = figure.add_subplot(grid[place])
         drawn = []
-        for number, metrics in enumerate(runs.values()):
+        for run, metrics in runs.items():
             if name in metrics:
                 steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
                 share = smoothing if len(metrics) >= _SMOOTH_FROM else 0.0
-                drawn.append((steps, _draw_line(ax, steps, metrics[name], number, share, "")))
+                drawn.append((steps, _draw_line(ax, steps, metrics[name], numbers[run], share, "")))
         _scale_axes(ax, *(np.concatenate(each) for each in zip(*drawn, strict=True)), smooth, log)
         ax.set_title(curve_title(name))
         ax.set_xlabel("" if place + columns < len(names) else "step")
-    lines = [Line2D([], [], linewidth=1.5, **_line_style(number)) for number in range(len(runs))]
+    lines = [Line2D([], [], linewidth=1.5, **_line_style(numbers[run])) for run in runs]
     figure.legend(lines, list(runs), loc="lower left", handlelength=2.5, labelspacing=0.2)
     if smooth:
         _say_smoothed(figure, "")

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from .. import figures
-from ..data import load_manifest
+from ..data import Manifest, load_manifest
 from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..evaluation import compare_attention, example_crops, reconstruct_clips
@@ -83,7 +83,7 @@ def look(chosen: Chosen) -> Look:
     found = Look(chosen)
     try:
         encoder = load_encoder(chosen.run)
-        manifest = _held(encoder)
+        manifest, whose = _held(encoder)
         waves = example_crops(encoder, manifest, CLIPS, SEED)
     except InputError as error:
         found.notes.append(f"No pictures of this run: {error}")
@@ -91,7 +91,7 @@ def look(chosen: Chosen) -> Look:
     (row, wave), *_ = waves.items()
     about = f"{manifest.table['label'].iloc[row] or 'no label'}, clip {row}"
     for draw in (
-        lambda: _reconstructions(encoder, manifest, chosen),
+        lambda: _reconstructions(encoder, manifest, whose, chosen),
         lambda: _masks(encoder, wave, about, chosen),
         lambda: _attention(encoder, wave, about, chosen),
     ):
@@ -106,15 +106,15 @@ def _add(found: Look, draw: Callable[[], Picture]) -> None:
         found.notes.append(str(error))
 
 
-def _held(encoder: Encoder):
-    """The clips that were kept out of a run's pretraining; all where none were."""
+def _held(encoder: Encoder) -> tuple[Manifest, str]:
+    """The clips that were kept out of a run's pretraining, and what they are in words; all where none were."""
     data = encoder.config.data
     manifest = load_manifest(data.source, segment_seconds=data.segment_seconds)
     _, held = manifest.holdout(data.holdout)
-    return held if len(held) else manifest
+    return (held, "held out of pretraining") if len(held) else (manifest, "it was pretrained on, as none were held out")
 
 
-def _reconstructions(encoder: Encoder, manifest, chosen: Chosen) -> Picture:
+def _reconstructions(encoder: Encoder, manifest: Manifest, whose: str, chosen: Chosen) -> Picture:
     if not encoder.reconstructs:
         latent = encoder.decoder is not None
         what = "its decoder predicts latent targets, not log-mels" if latent else "the run has no decoder"
@@ -134,8 +134,8 @@ def _reconstructions(encoder: Encoder, manifest, chosen: Chosen) -> Picture:
         f"{chosen.key}_reconstructions",
         reconstruction_strip(examples, axes),
         pd.concat(tables, ignore_index=True),
-        f"{chosen.setting}. Clips held out: clean, corrupted, reconstructed, and the absolute error. {words}.",
-        f"Reconstructions of clips held out of pretraining; zeros stand in corrupted places. {words}.",
+        f"{chosen.setting}. Clips {whose}: clean, corrupted, reconstructed, and the absolute error. {words}.",
+        f"Reconstructions of clips {whose}; zeros stand in corrupted places. {words}.",
     )
 
 

@@ -62,13 +62,13 @@ def written(collected: Collected) -> Written:
             cells.append(published)
         rows.append(tuple(cells))
     columns = ("Setting", "Seeds", "Ours", "Difference", "Verdict", *(("Published",) if has_published else ()))
-    return Written(_caption(collected, study, has_published), columns, tuple(rows))
+    return Written(_caption(collected, study, has_published, table["low"].notna().any()), columns, tuple(rows))
 
 
-def _caption(collected: Collected, study, has_published: bool) -> str:
+def _caption(collected: Collected, study, has_published: bool, has_interval: bool) -> str:
     text = (
         f"{study.title} (scale {collected.scale}). Ours: {study.plot.label}, mean ± standard deviation over seeds. "
-        f"Difference: to {collected.reference}, with its 95 % interval over clips (paired)."
+        f"Difference: to {collected.reference}{', with its 95 % interval over clips (paired)' if has_interval else ''}."
     )
     if has_published:
         published = study.published

@@ -75,16 +75,17 @@ def in_short(collected: Collected) -> str:
     real = [verdict for verdict in others if verdict.real]
     counted = [f"{sum(v.short == short for v in real)} {short}" for short in dict.fromkeys(v.short for v in real)]
     told = f"{', '.join(counted)}; " if counted else ""
-    return (
-        f"Of {len(others)} {'setting' if len(others) == 1 else 'settings'} beside the reference, {told}"
-        f"{len(others) - len(real) or 'none'} not told apart from it."
-    )
+    unknown = sum(verdict.short in ("no result", "not known") for verdict in others)
+    same = len(others) - len(real) - unknown
+    said = f"{same or 'none'} not told apart from it" if same or not unknown else ""
+    rest = " and ".join(part for part in (said, f"{unknown} not known yet" if unknown else "") if part)
+    return f"Of {len(others)} {'setting' if len(others) == 1 else 'settings'} beside the reference, {told}{rest}."
 
 
 def _verdict(row: pd.Series, reference: pd.Series, unit: Unit) -> Verdict:
     name, other, seeds = row["setting"], reference["setting"], int(row["seeds"])
     if not seeds:
-        return Verdict("no result", f"{name}: no point of it is finished.", False)
+        return Verdict("no result", f"{name}: no number of it is there yet.", False)
     over = f"over {seeds} seeds" if seeds > 1 else "with one seed"
     mean = unit.number(row["mean"]) + (f" ± {unit.number(row['spread'])}" if seeds > 1 else "")
     if name == other:
