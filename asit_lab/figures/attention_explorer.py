@@ -66,8 +66,9 @@ class AttentionPanels:
     """What one token attends to (upper row), and what attends to it (lower row), a column for each kind of weights.
 
     Made once, then drawn again and again: `show` changes what is in the panels, which takes a fraction of the time of a
-    new figure. One square-root scale for all softmaxes and one, symmetric about 0, for the difference, which is hatched
-    where it is negative; both follow what is shown. The token itself is framed.
+    new figure. A row has one square-root scale for its softmaxes and one, symmetric about 0, for the difference, which
+    is hatched where it is negative; all follow what is shown. Rows have their own: what a token gives sums to 100 %,
+    what it gets may be next to nothing. The token itself is framed.
     """
 
     @styled
@@ -76,15 +77,16 @@ class AttentionPanels:
         difference. grid: patches along time and mel; patch: frames, mels of each."""
         self.columns, self.grid = dict(columns), grid
         single = len(columns) == 1
-        self.figure = new_figure(8.0, 3.5 if single else 3.8)
+        self.figure = new_figure(8.0, 3.5 if single else 4.5)
         cells = self.figure.subplots(2, 2 * len(columns), width_ratios=(_BOX if single else (1, 12)) * len(columns))
         # At first to 0.35 %, whose tick labels are as wide as any.
-        norms = {"softmax": PowerNorm(0.5, 0, 0.35), "difference": FuncNorm((signed_root, signed_square), -1, 1)}
+        norms = {("softmax", row): PowerNorm(0.5, 0, 0.35) for row in (0, 1)}
+        norms |= {("difference", row): FuncNorm((signed_root, signed_square), -1, 1) for row in (0, 1)}
         self._panels: dict[tuple[str, int], _Panel] = {}
         for (number, kind), row in product(enumerate(self.columns), (0, 1)):
             box, ax = cells[row, 2 * number : 2 * number + 2]
             scale = self._scale(kind)
-            self._panels[kind, row] = _Panel(box, ax, grid, patch, axes, norms[scale], scale == "difference")
+            self._panels[kind, row] = _Panel(box, ax, grid, patch, axes, norms[scale, row], scale == "difference")
             ax.set_title(self.columns[kind])
             if number:
                 ax.set_ylabel("")
@@ -94,16 +96,14 @@ class AttentionPanels:
             if row == 0:
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
-        for scale in norms:
-            under = [panel for (kind, _), panel in self._panels.items() if self._scale(kind) == scale]
+        for scale, row in norms:
+            under = [panel for (kind, at), panel in self._panels.items() if (self._scale(kind), at) == (scale, row)]
             if under:
-                place = {"location": "right", "pad": 0.01} if single else {"location": "bottom", "pad": 0.03}
-                extend = "both" if scale == "difference" else "max"
-                panels = [panel.ax for panel in under]
-                length = len(panels) / 2 * 20
-                bar = self.figure.colorbar(
-                    under[0].image, ax=panels, label=_SCALES[scale], extend=extend, aspect=length, **place
-                )
+                look = {"label": _SCALES[scale], "extend": "both" if scale == "difference" else "max"}
+                place = {"location": "right", "pad": 0.01, "aspect": 10}
+                if not single:
+                    place = {"location": "bottom", "pad": 0.03, "aspect": 20 * len(under)}
+                bar = self.figure.colorbar(under[0].image, ax=[panel.ax for panel in under], **look, **place)
                 bar.outline.set_linewidth(0.5)
         self._heading = self.figure.suptitle("heading", x=0.01, ha="left", weight="bold", parse_math=False)
         self.figure.draw_without_rendering()  # gives every panel its place,
@@ -130,11 +130,11 @@ class AttentionPanels:
                 raise InputError(f"weights[{kind!r}]: expected shape {[count, count]}, got {list(found.shape)}")
             percent[kind, 0], percent[kind, 1] = 100 * found[token], 100 * found[:, token]
         most = {
-            scale: _most([values for (kind, _), values in percent.items() if self._scale(kind) == scale])
-            for scale in _SCALES
+            (scale, row): _most([v for (kind, at), v in percent.items() if (self._scale(kind), at) == (scale, row)])
+            for scale, row in product(_SCALES, (0, 1))
         }
         for (kind, row), panel in self._panels.items():
-            end = most[self._scale(kind)]
+            end = most[self._scale(kind), row]
             panel.image.set_clim(-end if panel.signed else 0.0, end)
             panel.fill(percent[kind, row], token, self.columns[kind])
         self._heading.set_text(heading)
