@@ -116,6 +116,8 @@ def test_a_damaged_run_is_left_out_with_a_word(folder, file, content, words):
 def test_a_foreign_folder_is_left_out_with_a_word(folder):
     (folder / "notes/deeper").mkdir(parents=True)
     (folder / ".hidden").mkdir()
+    (folder / "evaluation/finetune").mkdir(parents=True)
+    (folder / "evaluation/result.json").write_text("{}")
     (folder / "file.txt").write_text("mine")
     table = list_runs(folder)
     assert len(table) == 4

@@ -124,11 +124,16 @@ def is_held(folder: Path) -> bool:
 
 
 def _candidates(root: Path) -> Iterator[tuple[Path, str]]:
-    """(folder, "") of everything that may be a run, in order, and (folder, reason) of folders that hold none."""
+    """(folder, "") of everything that may be a run, in order, and (folder, reason) of folders that hold none.
+
+    Folders of evaluations and fine-tuning lie among runs too; they have a result, and are no mistake.
+    """
     found = sorted(Path(inside) for inside, _, files in os.walk(root) if "config.yaml" in files)
     yield from ((path, "") for path in found)
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if root not in found and not any(folder in (path, *path.parents) for path in found):
+        if root in found or any(folder in (path, *path.parents) for path in found):
+            continue
+        if not any(folder.rglob("result.json")):
             yield folder, "not a run directory (it has no config.yaml)"
 
 
