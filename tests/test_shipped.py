@@ -84,7 +84,7 @@ def test_the_card_owns_up_to_what_a_straight_line_does_better():
 
 def test_the_card_names_the_commands_the_data_and_its_licence():
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for words in ("asit-lab pretrain --preset micro", "shipped/make.py", "CC BY 3.0", "Piczak", "freesound.org"):
+    for words in ("papermill notebooks/pretrain.ipynb", "shipped/make.py", "CC BY 3.0", "Piczak", "freesound.org"):
         assert words in card
 
 
