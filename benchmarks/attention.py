@@ -49,7 +49,7 @@ def main() -> None:
         options.out.write_text("\n".join(lines) + "\n")
 
 
-def table(device: torch.device, threads: int, batch: int = 2, rounds: int = 7) -> list[str]:
+def table(device: torch.device, threads: int, batch: int, rounds: int) -> list[str]:
     """The lines of a Markdown table, and two that say whether the choice is a good one."""
     cases = [(kind, precision, tokens) for kind in SOFTMAXES for precision in PRECISIONS for tokens in TOKENS]
     memory = {  # before any timing: a process can only be forked while torch has no threads

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchaudio
-from attention import table as attention
 
 from asit_lab.config import load_config
 from asit_lab.data import Batch
@@ -37,13 +36,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    paths = attention(device, options.threads)  # first: it forks, which torch's threads do not survive
     lines = [f"torch {torch.__version__}, {name}, {options.threads} threads; medians of {ROUNDS}", ""]
     lines += ["| what | plain | here | plain / here |", "|---|---|---|---|"]
     for what, unit, plain, ours in [*front_end(device), *corruption(device)]:
         a, b = pair(plain, ours, device)
         lines.append(f"| {what} | {a * 1e3:.2f} ms {unit} | {b * 1e3:.2f} ms {unit} | {a / b:.2f} |")
-    lines += ["", *paths]
     lines += ["", "| training step | clips/s |", "|---|---|", *steps(device)]
     print("\n".join(lines))
     if options.out:
