@@ -1,6 +1,7 @@
 """Several encoders in one table: rows, files, what goes on after a stop, and what start weights are worth."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 
 from asit_lab import Encoder, load_config, pretrain, zoo
 from asit_lab.errors import InputError
-from asit_lab.evaluation import evaluate, initialisation_study
+from asit_lab.evaluation import evaluate, initialisation, initialisation_study
 
 DATA = "synth:40"
 COLUMNS = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
@@ -136,3 +137,11 @@ def test_what_start_weights_are_worth(home):
     without = initialisation_study(cfg, DATA, "study", recipe="smoke")
     assert list(without.table["encoder"]) == rows[:2]
     pd.testing.assert_series_equal(without.table["mean"], found.table["mean"][:2])
+
+
+def test_a_pretraining_that_is_interrupted_interrupts_the_study(home, monkeypatch):
+    """Ctrl-C is no bad input: a command ends with the status of an interrupt."""
+    stopped = SimpleNamespace(status="interrupted", dir=home)
+    monkeypatch.setattr(initialisation, "pretrain", lambda config, folder: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        initialisation_study(load_config("smoke"), DATA, "study", recipe="smoke")

@@ -19,7 +19,7 @@ from asit_lab import InputError
 from asit_lab.batch import points, read_study
 from asit_lab.batch.record import remember
 from asit_lab.batch.state import RESULT, write_state
-from asit_lab.report import report
+from asit_lab.report import pictures, report
 from asit_lab.training import files
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -242,6 +242,13 @@ def test_pictures_have_their_data(made, home, smoke_run):
         "everything",
         "no <i>decoder</i>",
     }
+
+
+@pytest.mark.parametrize(("holdout", "words"), [(0.25, "held out of pretraining"), (0.0, "it was pretrained on")])
+def test_clips_are_said_to_be_held_out_where_they_were(holdout, words):
+    encoder = asit_lab.Encoder.random(asit_lab.load_config("smoke", [f"data.holdout={holdout}"]), 0)
+    clips, said = pictures._held(encoder)
+    assert words in said and (len(clips) == 40) == (not holdout)
 
 
 # --- What is missing or wrong ---------------------------------------------------------------------------------------
