@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 
 from .point import Point
-from .state import state_of
+from .state import STATES, state_of
 from .study import Study
 
 
@@ -37,10 +37,8 @@ class Progress:
 
     def words(self) -> str:
         """How many points are over, and how."""
-        counts: dict[str, int] = {}
-        for state in self.over.values():
-            counts[state] = counts.get(state, 0) + 1
-        told = [f"{count} {state}" for state, count in counts.items()]
+        states = list(self.over.values())
+        told = [f"{states.count(state)} {state}" for state in STATES if state in states]
         return f"{', '.join(told) or 'none finished'} of {len(self.points)}"
 
     def _left(self, others: Iterable[Point]) -> str:
