@@ -5,6 +5,7 @@
 """
 
 import difflib
+import functools
 import math
 import os
 import shlex
@@ -147,31 +148,46 @@ def load_config(preset: str | Path = "asit-vit-s", overrides: list[str] | str | 
     shell splits words, works too: "mask.ratio=0.7 'mask.kinds={zeros: 1}'" (papermill's -p passes texts).
     Raises InputError naming the key and what would be right.
     """
-    return validate(_apply_overrides(_read(str(preset)), overrides or []))
+    layers = read_layers("preset", str(preset), PRESETS, "sections such as 'train:'")
+    return validate(_apply_overrides(functools.reduce(_merge, layers), overrides or []))
 
 
-def _read(preset: str, seen: tuple[str, ...] = ()) -> dict:
-    """The merged contents of a preset or file and its bases, not validated yet."""
-    path = PRESETS / f"{preset}.yaml"
-    if not path.is_file():
-        path = resolve(preset)
-        if path.is_dir():
-            path = path / "config.yaml"
+def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
+    """The contents of a YAML file and of those it builds on by `base: NAME`, the file itself last, each with `name`.
+
+    kind: what it is in words ("preset"). name: of a file in `folder`, or a path, of a run directory too. example: a key
+    such files have. Raises InputError naming the file.
+    """
+    layers, seen = [], []
+    while name is not None:
+        path = folder / f"{name}.yaml"
         if not path.is_file():
-            near = difflib.get_close_matches(preset, preset_names(), 1)
+            path = resolve(name)
+            path = path / "config.yaml" if path.is_dir() else path
+        if not path.is_file():
+            names = sorted(one.stem for one in folder.glob("*.yaml"))
+            near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise InputError(f"preset {preset!r}: no such preset or file{hint} Presets: {', '.join(preset_names())}")
-    if str(path) in seen:
-        raise InputError(f"{path}: its base leads back to itself")
+            raise InputError(f"{kind} {name!r}: no such {kind} or file{hint} {kind.capitalize()}s: {', '.join(names)}")
+        if path in seen:
+            raise InputError(f"{path}: its base leads back to itself")
+        seen.append(path)
+        content = read_yaml(path, example)
+        base = content.pop("base", None)
+        name = str(base) if base else None
+        layers.insert(0, {"name": path.stem, **content})
+    return layers
+
+
+def read_yaml(path: Path, example: str) -> dict:
+    """The keys and values of a YAML file; none of an empty one. Raises InputError for anything else in it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected sections such as 'train:', found {type(content).__name__}")
-    content.setdefault("name", path.stem)
-    base = content.pop("base", None)
-    return _merge(_read(base, (*seen, str(path))), content) if base else content
+        raise InputError(f"{path}: expected {example}, found {type(content).__name__}")
+    return content
 
 
 def _merge(base: dict, change: dict) -> dict:

@@ -121,6 +121,11 @@ class Mask(Section):
             raise ValueError(f"mask.kinds: at least one of {', '.join(MASK_KINDS)} needs odds above 0")
         return self
 
+    @classmethod
+    def of_one_kind(cls, kind: str, share: float, block: float, align: bool) -> "Mask":
+        """Corruption by one kind alone, always of this share of the pixels."""
+        return cls(ratio=share, ratio_min=share, alien_ratio=share, block=block, align=align, kinds={kind: 1.0})
+
     @property
     def corrupts(self) -> bool:
         """Whether any pixel can be corrupted at all."""

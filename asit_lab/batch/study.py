@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..config import home, resolve
+from ..config import home, read_yaml, resolve
 from ..errors import InputError
 from ..settings import Section
 
@@ -191,12 +190,7 @@ def read_study(study: "str | Path | Study") -> Study:
         path = resolve(STUDIES / f"{study}.yaml")
     if not path.is_file():
         raise InputError(f"study {str(study)!r}: no such study or file; {nearest(str(study), study_names())}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected keys such as 'rows:', found {type(content).__name__}")
+    content = read_yaml(path, "keys such as 'rows:'")
     try:
         return Study.model_validate({"name": path.stem, **content})
     except ValidationError as error:

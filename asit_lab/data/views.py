@@ -5,11 +5,7 @@ or of devices, nor on what happens to be cached.
 """
 
 import functools
-import os
-import signal
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from .. import random
 from ..config import RunConfig
 from ..errors import InputError
+from .loader import load
 from .manifest import Manifest, read_row
 from .silence import sounding
 
 WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
 TRIES = 20  # rows drawn in place of an unreadable one before giving up
-PREFETCH = 2  # batches a loader process makes ahead
 
 
 @dataclass
@@ -211,67 +207,7 @@ def make_loader(
     Raises InputError for a manifest without clips or a batch size that is not a multiple of `world`; while going
     through it, when nothing but unreadable files is drawn.
     """
-    workers = cfg.data.workers
-    return _Loader(
-        ViewDataset(cfg, manifest, views, rank, world),
-        batch_size=None,
-        sampler=_Steps(start, stop),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=functools.partial(_leave_signals, os.getpid()) if workers else None,
-        generator=torch.Generator(),  # so that the loader draws nothing from the global one
-    )
-
-
-def _leave_signals(trainer: int, _worker: int) -> None:
-    """In a loader process: leave signals to the training process, which finishes its step and then ends its loaders.
-
-    Ctrl-C and a scheduler's SIGTERM reach the whole process group; the batch under way would be lost. A SIGTERM from
-    the training process `trainer` still counts: it is how one that hangs is ended.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_obey, args=(trainer,), daemon=True).start()
-
-
-def _obey(trainer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
-    os._exit(0)
-
-
-class _Loader(DataLoader):
-    """A DataLoader that raises the InputErrors its dataset hands over."""
-
-    def close(self) -> None:
-        """End the loader processes now, not when the last reference to them goes."""
-        iterator, self._iterator = self._iterator, None
-        if iterator is not None:
-            iterator._shutdown_workers()
-
-    def __iter__(self) -> Iterator[Batch]:
-        batches = super().__iter__()
-        for batch in batches:
-            if isinstance(batch, InputError):
-                # Let go of the loader processes: the error's traceback keeps this frame alive.
-                del batches
-                self._iterator = None
-                raise batch
-            yield batch
-
-
-class _Steps:
-    """The steps of a run in order, as a sampler."""
-
-    def __init__(self, start: int, stop: int):
-        self.steps = range(start, stop)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
+    return load(ViewDataset(cfg, manifest, views, rank, world), start, stop, cfg.data.workers)
 
 
 def overlap_note(cfg: RunConfig, manifest: Manifest, views: int) -> str | None:

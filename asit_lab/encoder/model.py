@@ -228,11 +228,16 @@ class Encoder(nn.Module):
             raise InputError(f"mask: shape {tuple(mask.shape)}, but the log-mel has {tuple(clean.shape)}")
         mask = mask.expand_as(clean)
         corrupted = clean.masked_fill(mask, 0.0)
+        return Reconstruction(clean, corrupted, self.fill_in(corrupted), mask)
+
+    @torch.no_grad()
+    def fill_in(self, corrupted: Tensor) -> Tensor:
+        """What student and decoder make of a log-mel [B, T, M], however it was corrupted; window by window."""
         parts = []
         for window in self._windows(corrupted):
             grid = (window.shape[1] // self.config.model.patch[0], self.config.grid[1])
             parts.append(self.decoder(self.student(window)[:, 1:], grid))
-        return Reconstruction(clean, corrupted, torch.cat(parts, dim=1), mask)
+        return torch.cat(parts, dim=1)
 
     def draw_mask(self, clean: Tensor, seed: int = 0) -> Tensor:
         """Block masks as pretraining draws them for zeros: log-mel [B, T, M] -> bool [B, T, M].

@@ -163,14 +163,7 @@ class MaskExplorer(Explorer):
     def _blocks(self) -> tuple[Tensor, np.ndarray, np.ndarray, str]:
         """GMML's corruption: log-mel, pixel mask, token mask, and how it was made in words."""
         kind, share = self.kind.value, self.ratio.value / 100
-        settings = Mask(
-            ratio=share,
-            ratio_min=share,
-            alien_ratio=share,
-            block=self.block.value / 100,
-            align=self.align.value,
-            kinds={kind: 1.0},
-        )
+        settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
         keys, patch = self._keys(), self.cfg.model.patch
         masks = gmml(keys, *self.clean.shape[1:], settings, patch)
         if kind == "alien":

@@ -134,19 +134,9 @@ def hidden_patches(grid: tuple[int, int], share: float, block: int, seed: int) -
 # --- What they make of it -------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def reconstructed(enc: Encoder, corrupted: Tensor) -> Tensor:
-    """What student and decoder make of a corrupted log-mel [1, T, M], however it was corrupted; window by window, as
-    `Encoder.reconstruct` does with zeros."""
-    patch, bands = enc.config.model.patch[0], enc.config.grid[1]
-    windows = corrupted.to(enc.device).split(enc.config.input_frames, dim=1)
-    parts = [enc.decoder(enc.student(one)[:, 1:], (one.shape[1] // patch, bands)) for one in windows]
-    return torch.cat(parts, dim=1).cpu()
-
-
 def reconstruction(enc: Encoder, clean: Tensor, corrupted: Tensor, mask: Tensor, title: str) -> Reconstructed:
     """Of log-mels and mask [1, T, M], as arrays [T, M]."""
-    images = (clean, corrupted, reconstructed(enc, corrupted), mask)
+    images = (clean, corrupted, enc.fill_in(corrupted.to(enc.device)).cpu(), mask)
     return Reconstructed(*(one[0].numpy() for one in images), title)
 
 

@@ -176,14 +176,7 @@ class ReconstructionExplorer(Explorer):
         named = list(zip(self._encoders(), self._titles(), strict=True))
         if self.reconstructs:
             kind, share = self.kind.value, self.ratio.value / 100
-            settings = Mask(
-                ratio=share,
-                ratio_min=share,
-                alien_ratio=share,
-                block=self.block.value / 100,
-                align=self.align.value,
-                kinds={kind: 1.0},
-            )
+            settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
             donor = self._donor() if kind == "alien" else None
             patch = self.cfg.model.patch
             corrupted, mask = reconstructing.corrupted_pixels(self.clean, settings, patch, self.seed.value, donor)

@@ -1,8 +1,5 @@
 """Batches of labelled clips: which, and what stretch of each; a batch depends on (seed, step) and the data alone."""
 
-import functools
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +9,7 @@ from torch.utils.data import Dataset
 
 from ... import random
 from ...data.manifest import Manifest, read_row
-from ...data.views import PREFETCH, TRIES, WHOLE_SECONDS, AudioCache, _leave_signals, _Loader, _Steps, epoch_order
+from ...data.views import TRIES, WHOLE_SECONDS, AudioCache, epoch_order
 from ...errors import InputError
 from .augment import beta, mixed, rolled
 from .recipe import Recipe
@@ -168,22 +165,3 @@ def windows(wave: np.ndarray, samples: int) -> tuple[np.ndarray, int]:
         return np.pad(wave, (0, samples - len(wave)))[None], len(wave)
     starts = dict.fromkeys(min(at, len(wave) - samples) for at in range(0, len(wave), samples))
     return np.stack([wave[at : at + samples] for at in starts]), samples
-
-
-def load(clips: Dataset, start: int, stop: int, workers: int) -> Iterator:
-    """A loader of items start..stop-1; `close` ends its processes."""
-    return _Loader(
-        clips,
-        batch_size=None,
-        sampler=_Steps(start, stop),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=PREFETCH if workers else None,
-        collate_fn=_as_it_is,
-        worker_init_fn=functools.partial(_leave_signals, os.getpid()) if workers else None,
-        generator=torch.Generator(),  # so that the loader draws nothing from the global one
-    )
-
-
-def _as_it_is(item):
-    return item

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ...data.loader import load
 from ...data.manifest import Manifest
 from ...encoder import Encoder
 from ...errors import InputError
@@ -32,7 +33,7 @@ from ...training.run import StepLog, environment
 from .. import metrics
 from ..protocols import Split
 from .augment import augmented
-from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips, load
+from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips
 from .model import build_classifier
 from .outputs import SCORES, Outputs, save_outputs
 from .recipe import Recipe

@@ -6,6 +6,8 @@ ASDA's are its released code's (arXiv 2507.02666); VoxCeleb1's is SUPERB's (arXi
 """
 
 import difflib
+import functools
+import operator
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +15,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ...config import resolve
+from ...config import read_layers
 from ...errors import InputError
 from ...schedules import warmup_cosine
 from ...settings import Duration, NonNegative, Positive, Section, Share, steps_of
@@ -178,7 +180,11 @@ def load_recipe(recipe: str | Path | Recipe = "ast-esc50", overrides: list[str] 
 
     Raises InputError naming the key and what would be right.
     """
-    content = recipe.to_dict() if isinstance(recipe, Recipe) else _read(str(recipe))
+    if isinstance(recipe, Recipe):
+        content = recipe.to_dict()
+    else:
+        layers = read_layers("recipe", str(recipe), RECIPES, "keys such as 'rate:'")
+        content = functools.reduce(operator.or_, layers)
     for override in shlex.split(overrides) if isinstance(overrides, str) else overrides or []:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
@@ -192,27 +198,6 @@ def load_recipe(recipe: str | Path | Recipe = "ast-esc50", overrides: list[str] 
     except ValidationError as error:
         name = content.get("name", "custom")
         raise InputError("\n".join(f"recipe {name}: {_explain(one)}" for one in error.errors())) from None
-
-
-def _read(recipe: str, seen: tuple[str, ...] = ()) -> dict:
-    """The contents of a recipe laid over those of its bases, not validated yet."""
-    path = RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
-        path = resolve(recipe)
-    if not path.is_file():
-        near = difflib.get_close_matches(recipe, recipe_names(), 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise InputError(f"recipe {recipe!r}: no such recipe or file{hint} Recipes: {', '.join(recipe_names())}")
-    if str(path) in seen:
-        raise InputError(f"{path}: its base leads back to itself")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected keys such as 'rate:', found {type(content).__name__}")
-    base = content.pop("base", None)
-    return (_read(base, (*seen, str(path))) if base else {}) | {"name": path.stem} | content
 
 
 def _explain(problem: dict) -> str:

@@ -1,0 +1,86 @@
+"""A loader of training batches that is the same for pretraining and fine-tuning: its processes, errors and signals."""
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import InputError
+
+PREFETCH = 2  # batches a loader process makes ahead
+
+
+def load(batches: Dataset, start: int, stop: int, workers: int) -> DataLoader:
+    """A loader of items start..stop-1, as they are, one a step; `close` ends its processes.
+
+    Raises, while one goes through it, an InputError that `batches` gives in place of an item.
+    """
+    return _Loader(
+        batches,
+        batch_size=None,
+        sampler=_Steps(start, stop),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=PREFETCH if workers else None,
+        collate_fn=_as_it_is,
+        worker_init_fn=functools.partial(_leave_signals, os.getpid()) if workers else None,
+        generator=torch.Generator(),  # so that the loader draws nothing from the global one
+    )
+
+
+def _as_it_is(item):
+    return item
+
+
+class _Loader(DataLoader):
+    """A DataLoader that raises the InputErrors its dataset hands over."""
+
+    def close(self) -> None:
+        """End the loader processes now, not when the last reference to them goes."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+    def __iter__(self) -> Iterator:
+        batches = super().__iter__()
+        for batch in batches:
+            if isinstance(batch, InputError):
+                # Let go of the loader processes: the error's traceback keeps this frame alive.
+                del batches
+                self._iterator = None
+                raise batch
+            yield batch
+
+
+class _Steps:
+    """The steps of a run in order, as a sampler."""
+
+    def __init__(self, start: int, stop: int):
+        self.steps = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _leave_signals(trainer: int, _worker: int) -> None:
+    """In a loader process: leave signals to the training process, which finishes its step and then ends its loaders.
+
+    Ctrl-C and a scheduler's SIGTERM reach the whole process group; the batch under way would be lost. A SIGTERM from
+    the training process `trainer` still counts: it is how one that hangs is ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey, args=(trainer,), daemon=True).start()
+
+
+def _obey(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
