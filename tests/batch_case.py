@@ -31,7 +31,8 @@ while count < steps or what in ("hang", "eat"):
     if what == "eat":
         kept.append(bytearray(b"x") * 30_000_000)
     count += 1
-    (folder / "count.txt").write_text(str(count))
+    (folder / "count.new").write_text(str(count))
+    os.replace(folder / "count.new", folder / "count.txt")
 if what != "nothing":
     (folder / "result.json").write_text(json.dumps({"score": steps / 10 + seed}))
 with (folder / "words.txt").open("a") as file:

@@ -1,5 +1,6 @@
 """Differential attention: written-out formulas, both ways to compute it, what it keeps, and whole models with it."""
 
+import gc
 import math
 
 import pytest
@@ -252,6 +253,7 @@ def test_what_blocks_work_in_does_not_grow():
 @pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])
 @pytest.mark.parametrize("kind", DIFFERENTIAL)
 def test_bf16_is_close_and_warns_of_nothing(kind, path, recwarn):
+    gc.collect(), recwarn.clear()  # what tests before left open
     module, x = loud(kind, path=path), torch.randn(2, 9, 24)
     nn.init.normal_(module.qk.weight, std=0.1)  # not so loud that rounding moves the attention
     wanted = module(x)[0]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from batch_case import is_gone, kernel_of, wait_until, words, write_study
@@ -24,16 +25,25 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def cluster(tmp_path):
     """(address, processes: scheduler and two workers of one thread)."""
-    address = tmp_path / "scheduler.json"
+    file = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
-    processes = [_start([*command, "--host", "127.0.0.1", "--scheduler-file", str(address)], tmp_path)]
-    wait_until(address.is_file, "the scheduler")
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(address), "--nthreads", "1"]
-    processes += [_start([*worker, "--no-dashboard", "--local-directory", str(tmp_path)], tmp_path) for _ in range(2)]
-    yield json.loads(address.read_text())["address"], processes
-    for process in reversed(processes):
-        process.terminate()
-        process.wait()
+    processes = [_start([*command, "--host", "127.0.0.1", "--scheduler-file", str(file)], tmp_path)]
+    try:
+        wait_until(lambda: _address(file), "the scheduler")
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1"]
+        worker += ["--no-dashboard", "--local-directory", str(tmp_path)]
+        processes += [_start(worker, tmp_path) for _ in range(2)]
+        yield _address(file), processes
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
+
+
+def _address(file) -> str | None:
+    """The scheduler's, None while it has not written its whole file."""
+    with suppress(OSError, ValueError):
+        return json.loads(file.read_text())["address"]
 
 
 def _start(command: list[str], folder) -> subprocess.Popen:

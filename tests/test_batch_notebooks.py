@@ -5,14 +5,13 @@ All studies have the same notebook but for their name, so two of them are run.
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from notebook_case import stock_papermill
 
 from asit_lab import batch, load_run
 from asit_lab.batch.state import state_of
@@ -34,11 +33,8 @@ def home(tmp_path_factory):
 def papermill(home: Path, notebook: str, folder: Path, *parameters: str):
     """`papermill` as from a shell that stands in `folder`; the executed notebook."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "papermill", str(ABLATIONS / f"{notebook}.ipynb"), "out.ipynb", "-k", "python3"]
-    for name, value in zip(parameters[::2], parameters[1::2], strict=True):
-        command += ["-p", name, value]
-    environment = os.environ | {"ASIT_LAB_HOME": str(home), "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    environment = os.environ | {"ASIT_LAB_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = stock_papermill(ABLATIONS / f"{notebook}.ipynb", folder, *parameters, environment=environment)
     assert done.returncode == 0, done.stderr[-6000:]
     return nbformat.read(folder / "out.ipynb", as_version=4)
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 from matplotlib.image import imread
+from notebook_case import stock_papermill
 
 from asit_lab import load_config, load_run
 
@@ -27,12 +28,8 @@ NOTEBOOKS = PROJECT / "notebooks"
 def papermill(notebook: Path, folder: Path, *parameters: str) -> subprocess.CompletedProcess:
     """`papermill notebook out.ipynb -p ...` as from a shell that stands in `folder`."""
     environment = {name: value for name, value in os.environ.items() if name != "ASIT_LAB_HOME"}
-    # Kernels of this environment come before any that are installed for the user.
-    environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
-    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", "-k", "python3"]
-    for name, value in zip(parameters[::2], parameters[1::2], strict=True):
-        command += ["-p", name, value]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    environment |= {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
+    return stock_papermill(notebook, folder, *parameters, environment=environment)
 
 
 def executed(notebook: Path, folder: Path, *parameters: str):

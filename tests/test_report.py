@@ -13,6 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from notebook_case import stock_papermill
 
 import asit_lab
 from asit_lab import InputError
@@ -343,17 +344,8 @@ def test_command(bare):
 
 @pytest.mark.notebook
 def test_notebook(bare, tmp_path):
-    parameters = ["-p", "studies", "made_up.yaml", "-p", "out", str(tmp_path / "report")]
-    papermill = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(PROJECT / "notebooks/report.ipynb"),
-        "out.ipynb",
-        "-k",
-        "python3",
-    ]
-    done = subprocess.run([*papermill, *parameters], cwd=tmp_path, capture_output=True, text=True)
+    parameters = ("studies", "made_up.yaml", "out", str(tmp_path / "report"))
+    done = stock_papermill(PROJECT / "notebooks/report.ipynb", tmp_path, *parameters)
     assert done.returncode == 0, done.stderr[-6000:]
     outputs = [
         output

@@ -181,7 +181,7 @@ def test_loader_processes_leave_signals_to_the_training_process():
     cfg = load_config("smoke", [*SMALL, "data.workers=2"])
     loader = make_loader(cfg, load_manifest(cfg.data.source), stop=30)
     batches = iter(loader)
-    seen = [next(batches).step]
+    seen = [next(batches).step, next(batches).step]  # one of each: both have come to their first
     workers = loader._iterator._workers
     for number in (INT, TERM):
         # From another process: what the training process itself sends is not for the whole group.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from notebook_case import stock_papermill
 from PIL import Image
 from widgets_case import assert_flat, assert_widget_and_picture
 
@@ -265,7 +266,6 @@ def test_memory_and_output_stay_flat_in_500_moves(differential):
 
 @pytest.mark.notebook
 def test_the_notebook_runs_under_stock_papermill(tmp_path):
-    from papermill import execute_notebook
-
-    execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"run": "micro-asda", "clip": 3}, kernel_name="python3")
+    done = stock_papermill(NOTEBOOK, tmp_path, "run", "micro-asda", "clip", "3")
+    assert done.returncode == 0, done.stderr[-6000:]
     assert_widget_and_picture(tmp_path / "out.ipynb")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from notebook_case import stock_papermill
 from PIL import Image
 from widgets_case import assert_flat, assert_widget_and_picture
 
@@ -253,7 +254,6 @@ def test_memory_and_output_stay_flat_in_200_moves(explorer):
 
 @pytest.mark.notebook
 def test_the_notebook_runs_under_stock_papermill(tmp_path):
-    from papermill import execute_notebook
-
-    execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", {"data": "synth:20"}, kernel_name="python3")
+    done = stock_papermill(NOTEBOOK, tmp_path, "data", "synth:20")
+    assert done.returncode == 0, done.stderr[-6000:]
     assert_widget_and_picture(tmp_path / "out.ipynb")

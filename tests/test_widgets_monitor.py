@@ -4,6 +4,8 @@ import asyncio
 import base64
 import io
 import json
+import os
+import threading
 from contextlib import ExitStack
 
 import numpy as np
@@ -196,12 +198,16 @@ def test_which_runs_are_chosen_at_first(tmp_path):
     (tmp_path / "not-begun").mkdir()
     (tmp_path / "not-begun/config.yaml").write_text("name: x", encoding="utf-8")
     write_json(tmp_path / "b/c/status.json", {"status": "finished"})  # the one written to last
+    for turn, name in enumerate(("a", "d", "b/c")):
+        for path in (tmp_path / name).iterdir():
+            os.utime(path, (turn, turn))
     folders = runs_below(tmp_path)
     assert list(folders) == ["a", "b/c", "d"] and worth_watching(folders) == ["b/c"]
     with ExitStack() as hold:
         for name in ("a", "d"):
             hold.enter_context(only_writer(tmp_path / name))
             write_json(tmp_path / name / "status.json", {"status": "running"})
+        os.utime(tmp_path / "a" / "status.json", (10, 10))  # before d's, however coarse the disk's clock
         assert worth_watching(folders) == ["a", "d"]
     assert worth_watching(folders) == ["d"]  # nobody is there any more
     with pytest.raises(InputError, match="no run here yet"):
@@ -283,15 +289,12 @@ def test_pause_close_and_one_watcher_at_a_time(tmp_path):
 
 def test_reading_does_not_hold_up_the_kernel(tmp_path, monkeypatch):
     """While a slow disk is read, other tasks of the loop go on."""
-    import time
-
     run = make_run(tmp_path / "a", status="running")
-    reading = []
+    reading, free = [], threading.Event()
 
     def slow(run):
         reading.append("begun")
-        time.sleep(0.3)
-        reading.append("done")
+        reading.append(free.wait(20))
         return read(run)
 
     async def follow():
@@ -300,16 +303,16 @@ def test_reading_does_not_hold_up_the_kernel(tmp_path, monkeypatch):
             monkeypatch.setattr(watched, "_read", slow)
             log(run, 32)
             await until(lambda: reading)
-            assert reading == ["begun"]
-            turns = 0
-            while "done" not in reading:
+            for _ in range(4):
                 await asyncio.sleep(0.01)
-                turns += 1
+            assert reading == ["begun"]
+            free.set()
+            await until(lambda: len(reading) > 1)
             monitor.close()
-            return turns
 
     read = watched._read
-    assert asyncio.run(follow()) > 3
+    asyncio.run(follow())
+    assert reading[1] is True  # the loop came to set it before the reader's patience ended
 
 
 def test_without_a_loop_it_draws_once(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from notebook_case import stock_papermill
 from PIL import Image
 from test_figures import check_layout
 from widgets_case import assert_flat, assert_widget_and_picture
@@ -359,9 +360,6 @@ def test_memory_and_output_stay_flat_in_500_moves(explorer):
 
 @pytest.mark.notebook
 def test_the_notebook_runs_under_stock_papermill(tmp_path):
-    from papermill import execute_notebook
-
-    execute_notebook(
-        NOTEBOOK, tmp_path / "out.ipynb", {"run": "smoke", "other": "smoke", "data": "synth:12"}, kernel_name="python3"
-    )
+    done = stock_papermill(NOTEBOOK, tmp_path, "run", "smoke", "other", "smoke", "data", "synth:12")
+    assert done.returncode == 0, done.stderr[-6000:]
     assert_widget_and_picture(tmp_path / "out.ipynb")

@@ -1,11 +1,9 @@
 """Executed notebooks of explorers as HTML: the pictures are there with the network off."""
 
-import subprocess
-import sys
-
 import nbformat
 import pytest
 from lab_case import environment
+from notebook_case import stock_papermill
 from test_explorers import EXPLORERS
 
 from asit_lab.report.export import export_html
@@ -15,9 +13,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.mark.parametrize("name", ["start", *EXPLORERS])
 def test_export_shows_every_picture_offline(name, home, browser, tmp_path):
-    executed = tmp_path / f"{name}.ipynb"
-    command = [sys.executable, "-m", "papermill", home / "notebooks" / f"{name}.ipynb", executed, "-k", "python3"]
-    done = subprocess.run(command, env=environment(home), capture_output=True, text=True, cwd=home)
+    executed = tmp_path / "out.ipynb"
+    done = stock_papermill(home / "notebooks" / f"{name}.ipynb", tmp_path, environment=environment(home))
     assert done.returncode == 0, done.stderr[-3000:]
     cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
     bundles = [output.get("data", {}) for cell in cells for output in cell.outputs]
