@@ -10,7 +10,22 @@ from .errors import InputError
 
 __getattr__, _, _LAZY = lazy_loader.attach(
     __name__,
-    submodules=["evaluation", "zoo"],
+    submodules=[
+        "audio",
+        "batch",
+        "config",
+        "data",
+        "evaluation",
+        "features",
+        "figures",
+        "masking",
+        "nn",
+        "objectives",
+        "report",
+        "settings",
+        "widgets",
+        "zoo",
+    ],
     submod_attrs={
         "config": ["RunConfig", "load_config"],
         "training.pretrain": ["pretrain"],

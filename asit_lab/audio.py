@@ -51,8 +51,11 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
     start, seconds: the stretch wanted; only that part of the file is decoded. At most round(seconds * sample_rate)
     samples come back, fewer where the file ends. `seconds=None` reads to the end.
     Raises InputError naming file and reason: missing, not audio, corrupt, truncated, zero length, shorter than 25 ms,
-    a stretch that starts outside the file, samples that are not numbers.
+    a stretch that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
     """
+    for name, value in (("sample_rate", sample_rate), ("seconds", 1.0 if seconds is None else seconds)):
+        if not value > 0:
+            raise InputError(f"{name}: {value:g}; expected more than 0")
     with _open(path) as file:
         header = _check_header(path, file)
         if not 0 <= start < header.seconds:

@@ -9,6 +9,7 @@ import functools
 import math
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -119,8 +120,8 @@ class RunConfig(Section):
             return self.train.steps
         return max(1, math.ceil(self.train.epochs * self.steps_per_epoch(clips)))
 
-    def with_overrides(self, overrides: list[str]) -> "RunConfig":
-        """A validated copy with dotted overrides such as "mask.ratio=0.5" applied."""
+    def with_overrides(self, overrides: list[str] | str | Mapping[str, Any]) -> "RunConfig":
+        """A validated copy with overrides applied, as in `load_config`."""
         return validate(_apply_overrides(self.to_dict(), overrides))
 
     def to_dict(self) -> dict:
@@ -140,15 +141,18 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load_config(preset: str | Path = "asit-vit-s", overrides: list[str] | str | None = None) -> RunConfig:
+def load_config(
+    preset: str | Path = "asit-vit-s", overrides: list[str] | str | Mapping[str, Any] | None = None
+) -> RunConfig:
     """Read and validate a configuration.
 
     preset: name of a preset, path of a YAML file (a run's config.yaml too), or a run directory.
     overrides: dotted assignments such as "mask.ratio=0.7"; the right side is YAML. One text with several, split as a
-    shell splits words, works too: "mask.ratio=0.7 'mask.kinds={zeros: 1}'" (papermill's -p passes texts).
+    shell splits words, works too: "mask.ratio=0.7 'mask.kinds={zeros: 1}'" (papermill's -p passes texts). So does a
+    dictionary of values: {"mask.ratio": 0.7}.
     Raises InputError naming the key and what would be right.
     """
-    layers = read_layers("preset", str(preset), PRESETS, "sections such as 'train:'")
+    layers = read_layers("preset", os.fspath(preset), PRESETS, "sections such as 'train:'")
     return validate(_apply_overrides(functools.reduce(_merge, layers), overrides or []))
 
 
@@ -207,7 +211,11 @@ def _set(content: dict, path: list[str], value: Any) -> dict:
     return {**content, path[0]: _set(inner if isinstance(inner, dict) else {}, path[1:], value)}
 
 
-def _apply_overrides(content: dict, overrides: list[str] | str) -> dict:
+def _apply_overrides(content: dict, overrides: list[str] | str | Mapping[str, Any]) -> dict:
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            content = _override(content, key, value)
+        return content
     if isinstance(overrides, str):
         try:
             overrides = shlex.split(overrides)
@@ -218,11 +226,15 @@ def _apply_overrides(content: dict, overrides: list[str] | str) -> dict:
         if not equals or not dotted.strip():
             raise InputError(f"override {override!r}: expected key=value, such as mask.ratio=0.7")
         try:
-            path, parsed = dotted.strip().split("."), yaml.safe_load(value)
-            content = _set(content, path, parsed) if len(path) > 1 else _merge(content, {path[0]: parsed})
+            content = _override(content, dotted.strip(), yaml.safe_load(value))
         except yaml.YAMLError:
             raise InputError(f"override {override!r}: {value!r} is not a value YAML can read") from None
     return content
+
+
+def _override(content: dict, dotted: str, value: Any) -> dict:
+    path = dotted.split(".")
+    return _set(content, path, value) if len(path) > 1 else _merge(content, {path[0]: value})
 
 
 def validate(content: dict) -> RunConfig:

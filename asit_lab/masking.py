@@ -43,8 +43,13 @@ class Masks:
 
 
 def token_mask(pixels: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Pixel mask bool [B, T, M] -> token mask bool [B, T/p, M/q]: True where at least half of a patch is corrupted."""
+    """Pixel mask bool [B, T, M] -> token mask bool [B, T/p, M/q]: True where at least half of a patch is corrupted.
+
+    Raises InputError unless T and M are whole numbers of patches.
+    """
     batch, frames, mels = pixels.shape
+    if frames % patch[0] or mels % patch[1]:
+        raise InputError(f"pixels: {frames} x {mels} are not a whole number of patches of {patch[0]} x {patch[1]}")
     patches = pixels.reshape(batch, frames // patch[0], patch[0], mels // patch[1], patch[1])
     return patches.float().mean(dim=(2, 4)) >= TOKEN_SHARE
 
@@ -74,7 +79,11 @@ def corrupt(clean: Tensor, masks: Masks, keys: Tensor, donors: Tensor | None = N
 
     clean: float [B, T, M]. keys: int64 [B], as for `gmml`. donors: int64 [B], for each view the view its alien blocks
     come from (see `draw_donors`); needed only where a kind is "alien".
+    Raises InputError for shapes that differ, and for alien blocks without donors.
     """
+    if clean.shape != masks.pixels.shape or keys.shape != clean.shape[:1]:
+        shapes = f"{tuple(clean.shape)}, of keys {tuple(keys.shape)}, of masks {tuple(masks.pixels.shape)}"
+        raise InputError(f"corrupt: shape of clean is {shapes}; expected [B, T, M], [B] and [B, T, M]")
     filled = torch.zeros_like(clean)
     is_noise = masks.kind == MASK_KINDS.index("noise")
     if is_noise.any():
@@ -82,6 +91,8 @@ def corrupt(clean: Tensor, masks: Masks, keys: Tensor, donors: Tensor | None = N
         filled[is_noise] = noise.view(-1, *clean.shape[1:]).to(clean.dtype)
     is_alien = masks.kind == MASK_KINDS.index("alien")
     if is_alien.any():
+        if donors is None:
+            raise InputError('corrupt: masks of kind "alien" need donors, such as draw_donors(keys, len(keys))')
         filled[is_alien] = clean[donors[is_alien]]
     return torch.where(masks.pixels, filled, clean)
 
@@ -100,8 +111,10 @@ def donor_group(batch_size: int) -> int:
 def draw_donors(keys: Tensor, group: int) -> Tensor:
     """int64 [B] in [0, B): another member of each clip's group of `group` neighbours.
 
-    keys: int64 [B] in batch order, B a multiple of `group` >= 2.
+    keys: int64 [B] in batch order. Raises InputError unless B is a multiple of `group` and `group` at least 2.
     """
+    if group < 2 or len(keys) % group:
+        raise InputError(f"group: {group} neighbours; expected at least 2 that divide the batch of {len(keys)}")
     place = torch.arange(len(keys), device=keys.device)
     step = 1 + integers(fold(keys, "donor"), 1, group - 1).squeeze(-1)  # never the clip itself
     return place // group * group + (place + step) % group
@@ -119,8 +132,10 @@ def inverse_blocks(
     hidden ones, change sides. At least one block, also on grids that are smaller than the formula is made for.
 
     keys: int64 [B] of asit_lab.random. grid: patches along time, along mel. block: side of a block, patches.
-    Raises InputError when the share leaves nothing visible or nothing hidden.
+    Raises InputError when the share leaves nothing visible or nothing hidden, and for a block without patches.
     """
+    if block < 1:
+        raise InputError(f"block: {block} patches; expected at least 1")
     patches = grid[0] * grid[1]
     keep = visible_of(patches, visible)
     if not 0 < keep < patches:

@@ -134,6 +134,14 @@ def test_samples_that_are_no_numbers(tmp_path, value):
         audio.read(path, 16000)
 
 
+def test_rates_and_lengths_of_nought(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.0, 8000), 8000)
+    for arguments, words in (((0,), "sample_rate: 0; expected"), ((8000, 0.0, 0), "seconds: 0; expected more than 0")):
+        with pytest.raises(InputError, match=words):
+            audio.read(path, *arguments)
+
+
 def test_stretch_outside_the_file(tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, tone(1.0, 16000), 16000)

@@ -131,6 +131,16 @@ def test_override_that_is_no_yaml():
     )
 
 
+def test_overrides_as_a_dictionary():
+    given = {"mask.ratio": 0.5, "mask.kinds": {"zeros": 1}, "train": {"steps": 7}, "data.source": "folder:it's here"}
+    cfg = load_config("smoke", given)
+    assert (cfg.mask.ratio, cfg.mask.kinds, cfg.train.steps) == (0.5, {"zeros": 1.0}, 7)
+    assert cfg.data.source == "folder:it's here" and cfg.train.log_every == load_config("smoke").train.log_every
+    assert load_config("smoke").with_overrides(given) == cfg
+    with pytest.raises(InputError, match="mask.ratoi: unknown key; did you mean mask.ratio"):
+        load_config("smoke", {"mask.ratoi": 0.5})
+
+
 def test_one_text_holds_several_overrides():
     """As papermill's -p passes them."""
     cfg = load_config("smoke", "mask.ratio=0.6 'mask.kinds={zeros: 1}' train.seed=2")

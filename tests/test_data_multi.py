@@ -77,6 +77,13 @@ def test_audio_that_the_list_does_not_name(sounds):
     ]
 
 
+def test_folds_as_pandas_writes_them_beside_missing_ones(sounds):
+    found = load(sounds, "path,label,fold\na.wav,dog,1.0\nb.wav,cat,2.0\nc.wav,cat,\n")
+    assert found.table["fold"].tolist()[:2] == [1, 2]
+    with pytest.raises(InputError, match=r"list\.csv, line 2: fold '1.5' is not a whole number"):
+        load(sounds, "path,label,fold\na.wav,dog,1.5\n")
+
+
 @pytest.mark.parametrize("column", ["fold", "split"])
 def test_a_part_without_a_usable_file(sounds, column):
     first, second = ("1", "2") if column == "fold" else ("train", "test")

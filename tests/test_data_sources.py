@@ -131,6 +131,11 @@ def test_wrong_source(spec, message):
         load_manifest(spec)
 
 
+def test_a_source_that_is_no_text(tmp_path):
+    with pytest.raises(InputError, match='expected a text such as "folder:PATH" or "synth", got a PosixPath'):
+        load_manifest(tmp_path)
+
+
 def test_a_bare_path_is_told_to_be_a_folder(classes):
     with pytest.raises(InputError, match=f"did you mean folder:{classes}"):
         load_manifest(str(classes))

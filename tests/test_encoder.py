@@ -58,6 +58,10 @@ def test_containers_give_the_same(enc, waves):
     numpy = waves[0, :20000].numpy()
     for wave in (waves[0, :20000], numpy, numpy[None], numpy.astype(np.float64), numpy.tolist(), [numpy.tolist()]):
         torch.testing.assert_close(enc.embed(wave, RATE), wanted)
+    locked = numpy.copy()
+    locked.flags.writeable = False
+    for wave in (numpy[::-1].copy()[::-1], numpy.repeat(2)[::2], numpy.astype(">f4"), locked):
+        torch.testing.assert_close(enc.embed(wave, RATE), wanted)
     assert torch.equal(enc.embed(torch.from_numpy(numpy).requires_grad_(), RATE), wanted)
 
 
@@ -188,6 +192,7 @@ def test_drawn_masks_are_pretraining_s(enc, waves):
         (torch.zeros(0, RATE), 44100, r"audio in it, got \(0, 16000\)"),
         (torch.zeros(2, 0), 44100, "audio in it"),
         (torch.zeros(RATE, dtype=torch.int16), RATE, r"floating-point samples in \[-1, 1\], got torch.int16"),
+        (torch.zeros(RATE, 2), 44100, r"\(16000, 2\) looks like \[samples, channels\].* wave.mean\(1\)"),
         (torch.zeros(RATE), 0, "sample_rate: 0 is not"),
         (torch.zeros(RATE), -8000, "sample_rate: -8000 is not"),
     ],
@@ -202,7 +207,11 @@ def test_other_wrong_arguments(enc, waves):
     wave = waves[:, :RATE]
     with pytest.raises(InputError, match="pool: 'max' is not one of mean, class, mean\\+std"):
         enc.embed(wave, RATE, pool="max")
-    for layers in ((2,), (-3,), (0, 7), ()):
+    for layer in ("last", 1.5, 9):
+        with pytest.raises(InputError, match="not among the model's 2 blocks"):
+            enc.embed(wave, RATE, layer=layer)
+    assert torch.equal(enc.attention(wave, RATE, -1).map, enc.attention(wave, RATE, (-1,)).map)
+    for layers in ((2,), (-3,), (0, 7), (), "last", 9):
         with pytest.raises(InputError, match="not among the model's 2 blocks"):
             enc.attention(wave, RATE, layers)
     for shape in ((96, 63), (2, 80, 64), (3, 96, 64), (64,)):
@@ -225,7 +234,8 @@ def test_a_run_is_its_last_snapshot(enc, smoke_run, waves):
     assert torch.equal(last.embed(waves, RATE), enc.embed(waves, RATE))
     assert not torch.allclose(first.embed(waves, RATE), enc.embed(waves, RATE))
     assert (enc.name, first.name, enc.config) == ("smoke, step 6", "smoke, step 3", smoke_run.config)
-    assert torch.equal(load_encoder(str(smoke_run.dir)).embed(waves, RATE), enc.embed(waves, RATE))
+    for source in (str(smoke_run.dir), smoke_run):
+        assert torch.equal(load_encoder(source).embed(waves, RATE), enc.embed(waves, RATE))
 
 
 def test_teacher_embeds_and_student_reconstructs(enc, smoke_run):

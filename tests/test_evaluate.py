@@ -75,12 +75,16 @@ def test_fine_tuning_is_a_row_and_is_not_done_twice(home):
 def test_mistakes_show_before_anything_is_computed(home):
     with pytest.raises(InputError, match="protocols: liner; expected some of linear, knn, weighted, finetune"):
         evaluate({"a": trained()}, DATA, ("liner",))
+    with pytest.raises(InputError, match="protocols: kn; expected some of"):
+        evaluate(trained(), DATA, "kn")
     with pytest.raises(InputError, match="encoders: there are none"):
         evaluate({}, DATA)
     with pytest.raises(InputError, match="recipe 'smok': no such recipe or file; did you mean smoke"):
         evaluate({"a": trained()}, DATA, ("linear", "finetune"), recipe="smok")
     with pytest.raises(InputError, match="encoders: A b, a-b: names must differ in letters and digits"):
         evaluate({"A b": trained(), "a-b": trained()}, DATA, ("finetune",), recipe="smoke", untrained=False)
+    with pytest.raises(InputError, match="seeds: 3 is one number; expected several"):
+        evaluate(trained(), DATA, "knn", seeds=3, untrained=False)
     with pytest.raises(InputError, match="nowhere: no such run, snapshot or preset"):
         evaluate({"a": "nowhere"}, DATA)
     for names in (("кит", "волк"), ("a b", "a-b")):  # of folders; a probe needs none

@@ -94,6 +94,14 @@ def test_what_cannot_be_split_is_said(data, words):
         splits(data)
 
 
+def test_seeds_and_folds_that_are_none():
+    data = table(list("ababab"))
+    with pytest.raises(InputError, match=r"seeds: 3 is one number; expected several, such as \(0, 1, 2\), or \(3,\)"):
+        splits(data, seeds=3)
+    with pytest.raises(InputError, match="folds: 1; expected at least 2"):
+        splits(data, folds=1)
+
+
 def test_inner_splits_keep_recordings_together():
     groups = np.array([f"r{i // 2}" for i in range(24)], dtype=object)
     labels = np.array(["ab"[i // 2 % 2] for i in range(24)], dtype=object)

@@ -12,9 +12,11 @@ from asit_lab.objectives.losses import (
     cross_entropy,
     cross_view_loss,
     entropy,
+    frame_loss,
     masked_l1,
     teacher_probabilities,
     uncertainty_weighted,
+    utterance_loss,
 )
 
 STUDENT_T, TEACHER_T = 0.1, 0.04
@@ -168,10 +170,35 @@ def test_empty_mask_gives_nought_and_a_gradient_of_noughts():
 
 
 def test_shapes_that_differ():
-    with pytest.raises(InputError, match=r"differ in shape: \[\(2, 4, 4\), \(2, 4, 5\)\]"):
+    with pytest.raises(InputError, match=r"masked_l1: .* differ: reconstruction \[2, 4, 4\], target \[2, 4, 5\]"):
         masked_l1(torch.zeros(2, 4, 4), torch.zeros(2, 4, 5))
-    with pytest.raises(InputError, match=r"\(4, 4\)\]"):
+    with pytest.raises(InputError, match=r"mask \[4, 4\]"):
         masked_l1(torch.zeros(2, 4, 4), torch.zeros(2, 4, 4), torch.ones(4, 4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (lambda s, p: cross_entropy(s, p, 0.1), [(6, 5), (1, 5)]),
+        (lambda s, p: cross_entropy(s, p, 0.1), [(6, 5), (6, 1)]),
+        (lambda s, p: cross_view_loss(s, p, 0.1), [(2, 4, 5), (2, 1, 5)]),
+        (lambda s, p: cross_view_loss(s, p, 0.1), [(2, 4, 5), (3, 4, 5)]),
+        (lambda s, p: contrastive_loss(s, p, 0.1), [(2, 8, 5), (2, 9, 5)]),
+        (frame_loss, [(1, 10, 8), (2, 10, 8), (1, 10)]),
+        (frame_loss, [(5, 10, 8), (2, 10, 8), (5, 10)]),
+        (frame_loss, [(4, 10, 8), (2, 10, 8), (2, 10)]),
+        (frame_loss, [(4, 10, 8), (0, 10, 8), (4, 10)]),
+        (utterance_loss, [(1, 8), (2, 8)]),
+        (utterance_loss, [(4, 8), (2, 1)]),
+    ],
+)
+def test_shapes_that_would_broadcast(loss, shapes):
+    with pytest.raises(InputError, match="shapes that are to be the same differ"):
+        loss(*(torch.ones(shape) for shape in shapes))
+
+
+def test_nothing_hidden_gives_nought():
+    assert frame_loss(torch.ones(4, 3, 8), torch.zeros(2, 3, 8), torch.zeros(4, 3, dtype=torch.bool)) == 0
 
 
 # --- through an optimiser step --------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import torch
 
 from asit_lab import masking
 from asit_lab.config import load_config
-from asit_lab.masking import Masks, corrupt, donor_group, draw_donors, gmml, token_mask
+from asit_lab.errors import InputError
+from asit_lab.masking import Masks, corrupt, donor_group, draw_donors, gmml, inverse_blocks, token_mask
 from asit_lab.random import fold, integers, key
 from asit_lab.settings import MASK_KINDS, Mask
 
@@ -311,6 +312,23 @@ def test_donor_is_another_clip_of_the_group(group):
     assert torch.equal(drawn // group, (place // group).expand_as(drawn))
     for i in range(24):
         assert len(set(drawn[:, i].tolist())) == group - 1  # each of the others has its turn
+
+
+def test_what_would_broadcast_or_lack_is_refused():
+    keys, clean = keys_of(8), torch.randn(8, 96, 64)
+    masks = gmml(keys, 96, 64, Mask(kinds={"alien": 1.0}), (16, 16))
+    with pytest.raises(InputError, match='kind "alien" need donors'):
+        corrupt(clean, masks, keys)
+    for wrong in (clean[:, None], clean[:1], clean[..., :32]):
+        with pytest.raises(InputError, match=r"shape of clean is .* expected \[B, T, M\]"):
+            corrupt(wrong, masks, keys, draw_donors(keys, 8))
+    for group in (1, 3):
+        with pytest.raises(InputError, match=f"group: {group} neighbours; expected at least 2 that divide"):
+            draw_donors(keys, group)
+    with pytest.raises(InputError, match="pixels: 96 x 64 are not a whole number of patches of 16 x 20"):
+        token_mask(masks.pixels, (16, 20))
+    with pytest.raises(InputError, match="block: 0 patches"):
+        inverse_blocks(keys, (6, 4), block=0)
 
 
 def test_donors_do_not_depend_on_how_the_batch_is_split():

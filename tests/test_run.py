@@ -3,6 +3,8 @@
 import json
 from contextlib import ExitStack
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -118,6 +120,22 @@ def test_record_adds_to_the_result(cfg, tmp_path):
     result = run.record(probe=[{"mean": 0.5}], errors=None)
     assert result == {"seed": 0, "probe": [{"mean": 0.5}], "errors": None}
     assert json.loads((run.dir / "result.json").read_text()) == result
+
+
+def test_results_keep_what_arrays_and_tables_hold(cfg, tmp_path):
+    run = open_run(tmp_path / "run", cfg)
+    table = pd.DataFrame({"name": ["a", "b"], "score": np.array([0.5, 0.25], np.float32)})
+    found = run.record(
+        half=np.float32(0.5),
+        seven=np.int64(7),
+        quarter=torch.tensor(0.25),
+        many=np.arange(2000),
+        table=table,
+        path=run.dir,
+    )
+    assert (found["half"], found["seven"], found["quarter"]) == (0.5, 7, 0.25)
+    assert found["many"] == list(range(2000)) and found["path"] == str(run.dir)
+    assert found["table"] == [{"name": "a", "score": 0.5}, {"name": "b", "score": 0.25}]
 
 
 def test_snapshots_are_in_the_order_of_their_steps(cfg, tmp_path):

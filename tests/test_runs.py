@@ -173,6 +173,7 @@ def test_by_status(folder):
         (["optim.rate=7e-4"], ["b", "fresh", "sweep/point"]),  # the preset's own
         (["optim.rate=0.0010"], ["a"]),
         (["optim.rate=7.1e-4"], []),
+        ("mask.align=true", ["a"]),
         (["mask.align=true"], ["a"]),
         (["optim.betas=[0.9, 0.95]", "train.steps=9"], ["sweep/point"]),
         (["data.source=synth:12"], ["fresh"]),

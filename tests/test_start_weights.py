@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from asit_lab import zoo
 from asit_lab.config import load_config
 from asit_lab.errors import InputError
 from asit_lab.nn.vit import fit_positions
@@ -242,6 +243,11 @@ def test_a_snapshot_of_another_architecture(tmp_path):
     with pytest.raises(InputError, match=r"\(96,\) there, \(48,\) here"):
         init_student(student, str(tmp_path / "wide.safetensors"))
     assert all(torch.equal(t, before[name]) for name, t in student.state_dict().items())
+
+
+def test_tensors_are_no_imagenet_file():
+    with pytest.raises(InputError, match="imagenet: expected the path of a .safetensors file, got tensors"):
+        zoo.load("imagenet", {})
 
 
 def test_files_that_are_no_start_weights(tmp_path):

@@ -148,6 +148,14 @@ def test_the_loop_is_plain_training(toy, tmp_path, overrides, clip):
     assert run.metrics["gradient_norm"].tolist() == pytest.approx([norms[step] for step in (0, 2, 4, 6)], rel=1e-4)
 
 
+def test_a_configuration_by_name_and_by_run(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("asit_lab.training.pretrain.load_config", lambda name: {"small": config()}[name])
+    assert asit_lab.pretrain("small", tmp_path / "run").status == "finished"
+    monkeypatch.undo()
+    run = asit_lab.load_run(tmp_path / "run")
+    assert asit_lab.load_config(run) == run.config and asit_lab.pretrain(run, run).status == "finished"
+
+
 def test_the_order_of_a_step(toy, tmp_path):
     asit_lab.pretrain(config("train.accumulate=2"), tmp_path / "run")
     events = toy.made.events

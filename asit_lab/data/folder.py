@@ -134,7 +134,10 @@ def _read_csv(csv: Path, table: pd.DataFrame) -> Listing:
 
 def _fold(text: str, csv: Path, line: int) -> int | None:
     try:
-        return int(text) if text.strip() else None
+        number = float(text) if text.strip() else None  # pandas writes 1.0 where another row has no fold
+        if number is None or number.is_integer():
+            return None if number is None else int(number)
+        raise ValueError
     except ValueError:
         raise InputError(f"{csv}, line {line}: fold {text!r} is not a whole number") from None
 

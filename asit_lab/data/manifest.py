@@ -140,6 +140,8 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     Raises InputError for an unknown source, a path that does not exist or holds no audio, a wrong list, or when no
     file at all, or none of a fold or split, can be used.
     """
+    if not isinstance(spec, str):
+        raise InputError(f'data source: expected a text such as "folder:PATH" or "synth", got a {type(spec).__name__}')
     kind, _, argument = spec.strip().partition(":")
     _check_kind(spec, kind)
     if segment_seconds < audio.SHORTEST:

@@ -10,6 +10,7 @@ Shapes: B clips, S samples, T frames, M mel bands, grid of tokens (time, freq), 
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Reconstruction:
 class Encoder(nn.Module):
     """A backbone (the teacher's, unless said otherwise) with its front end.
 
+    Nothing it gives carries a gradient; `backbone`, student and decoder are the modules to train.
     student, decoder: what `reconstruct` (ASiT's decoder) or `prediction_error` (ASDA's) needs; None where the weights
     have none. heard: whether the weights were pretrained on config.data; not so of untrained and published ones.
     """
@@ -169,7 +171,7 @@ class Encoder(nn.Module):
         depth = len(self.backbone.blocks)
         if layers is None:
             return list(range(depth + 1))
-        wrong = [layer for layer in layers if not -depth <= layer <= depth]
+        wrong = [one for one in layers if not isinstance(one, numbers.Integral) or not -depth <= one <= depth]
         if wrong or not len(layers):
             raise InputError(
                 f"layers: {wrong or list(layers)} not among the model's {depth} blocks (0 to {depth - 1}, or -1 for "
@@ -178,16 +180,19 @@ class Encoder(nn.Module):
         return [int(layer) + depth if layer < 0 else int(layer) for layer in layers]
 
     @torch.no_grad()
-    def attention(self, wave, sample_rate: int, layers: tuple[int, ...] = (-1,)) -> AttentionMaps:
+    def attention(self, wave, sample_rate: int, layers: Sequence[int] = (-1,)) -> AttentionMaps:
         """Attention of the layers asked for (negative ones count from the last): [layer, B, H, query, key].
 
+        A clip longer than the crops of pretraining is looked at as a whole, positions stretched to its length: not what
+        happens in the windows of `embed`, `tokens` and `reconstruct`, of which one cannot see another.
         Token 0 is the class token, token 1 + t * freq + f the patch at time t and band f. Differential attention has
         both softmaxes, `first` and `second`, and `lam`, [layer, 1, 1, 1, 1]; `map` is their difference. In layers
         before the class token joins (model.class_token_at) nothing looks at it, and its own row is NaN.
         """
         depth = len(self.backbone.blocks)
-        wrong = [layer for layer in layers if not -depth <= layer < depth]
-        if wrong or not layers:
+        layers = (layers,) if isinstance(layers, numbers.Integral) else layers
+        wrong = [one for one in layers if not isinstance(one, numbers.Integral) or not -depth <= one < depth]
+        if wrong or not len(layers):
             raise InputError(f"layers: {wrong or layers} not among the model's {depth} blocks (0 to {depth - 1})")
         wanted = [layer % depth for layer in layers]
         maps = self.backbone.inspect(self.log_mel(wave, sample_rate), maps=wanted).maps
@@ -201,7 +206,10 @@ class Encoder(nn.Module):
         return AttentionMaps(**stacked)
 
     def class_attention(self, wave, sample_rate: int, layer: int = -1) -> Tensor:
-        """What the class token attends to: [B, S] -> [B, H, time, freq], each head's share of attention."""
+        """What the class token attends to: [B, S] -> [B, H, time, freq], each head's share of attention.
+
+        Of a long clip as in `attention`.
+        """
         rows = self.attention(wave, sample_rate, (layer,)).map[0][:, :, 0, 1:]
         return rows.unflatten(-1, (-1, self.config.grid[1]))
 

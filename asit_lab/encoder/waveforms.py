@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ..errors import InputError
 
+_CHANNELS = 32  # the most a recording has; no clip is that short
+
 
 def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
     """Waveforms [B, S] or [S] in any container -> float32 [B, S].
@@ -13,7 +15,7 @@ def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
     Raises InputError, beginning with `name`, for another shape, no audio, integers, or samples that are not finite.
     """
     try:
-        wave = wave if isinstance(wave, Tensor) else torch.as_tensor(np.asarray(wave))
+        wave = wave if isinstance(wave, Tensor) else _tensor(np.asarray(wave))
     except (TypeError, ValueError):  # clips of several lengths, texts
         raise InputError(
             f"{name}: not one array of samples (embed and pooled take clips of different lengths, as a list)"
@@ -23,8 +25,18 @@ def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
     wave = wave.float().reshape(1, -1) if wave.ndim == 1 else wave.float()
     if wave.ndim != 2 or 0 in wave.shape:
         raise InputError(f"{name}: expected [batch, samples] or [samples] with audio in it, got {tuple(wave.shape)}")
+    if wave.shape[1] <= _CHANNELS < wave.shape[0]:
+        raise InputError(
+            f"{name}: {tuple(wave.shape)} looks like [samples, channels]; expected [samples] or [batch, samples]: "
+            "average the channels first, as in wave.mean(1)"
+        )
     if not sample_rate > 0:
         raise InputError(f"sample_rate: {sample_rate} is not a number of Hz above 0")
     if not torch.isfinite(wave).all():
         raise InputError(f"{name}: has samples that are NaN or infinite")
     return wave
+
+
+def _tensor(wave: np.ndarray) -> Tensor:
+    """Also of arrays that torch takes no view of: reversed, of another byte order, read-only."""
+    return torch.from_numpy(np.require(wave, wave.dtype.newbyteorder("="), ["C_CONTIGUOUS", "WRITEABLE"]))

@@ -59,9 +59,9 @@ class Evaluation:
 
 
 def evaluate(
-    encoders: Mapping[str, Encoder | str | Path],
+    encoders: Mapping[str, Encoder | str | Path] | Encoder,
     data: Manifest | str,
-    protocols: Sequence[str] = ("linear", "knn"),
+    protocols: Sequence[str] | str = ("linear", "knn"),
     out: str | Path = "runs/evaluation",
     recipe: str = "micro",
     overrides: list[str] | str | None = None,
@@ -71,14 +71,16 @@ def evaluate(
     """Evaluate encoders on a labelled data set and write result.json, table.csv, per_class.csv and predictions.csv
     into `out`.
 
-    encoders: {name: an Encoder, or what `zoo.open_source` takes}. protocols: linear, knn, weighted (see `probe`),
-    finetune (see `finetune`, which gets `recipe` and `overrides`). seeds: of folds that are drawn, of fine-tuning and
-    of the untrained. untrained: whether each architecture is evaluated untrained too.
+    encoders: {name: an Encoder, or what `zoo.open_source` takes}, or one Encoder. protocols: linear, knn, weighted (see
+    `probe`), finetune (see `finetune`, which gets `recipe` and `overrides`). seeds: of folds that are drawn, of
+    fine-tuning and of the untrained. untrained: whether each architecture is evaluated untrained too.
     The files are written anew after every protocol and every fine-tuned encoder, and fine-tuning goes on where it was
     stopped, so the same call completes what an earlier one began.
     Raises InputError for an unknown protocol, two encoders that would share a folder, and all that `probe` and
     `finetune` refuse.
     """
+    encoders = {encoders.name: encoders} if isinstance(encoders, Encoder) else encoders
+    protocols = (protocols,) if isinstance(protocols, str) else protocols
     wrong = [one for one in protocols if one not in PROTOCOLS]
     if wrong or not protocols:
         raise InputError(f"protocols: {', '.join(wrong) or 'none'}; expected some of {', '.join(PROTOCOLS)}")

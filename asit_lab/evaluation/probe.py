@@ -8,6 +8,7 @@ train and which test: `protocols.splits`.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def probe(
 ) -> ProbeResult:
     """Probe an encoder on a labelled data set.
 
-    enc: an Encoder, an `Embedder`, or whatever `load_encoder` takes (run directory, snapshot, published checkpoint).
+    enc: an Encoder, an `Embedder`, or what `zoo.open_source` takes (run directory, snapshot, published checkpoint).
     data: a Manifest or a data source such as "esc50:PATH". pool: "class", "mean" or "mean+std" over the patches.
     layer: "last" is the final output, a number the output of that block (negative ones count from the last block).
     "auto": each split chooses on its training clips; "weighted" takes all layers, and mean+std.
@@ -69,9 +70,9 @@ def compare(
 ) -> pd.DataFrame:
     """The probe table: one row an encoder and one for the statistics of the log-mel, clips decoded once for all.
 
-    encoders: {name: Encoder or what `load_encoder` takes}; a single Encoder stands for {"teacher": it, "random init":
-    the same architecture untrained, from the run's seed}. The log-mel has the first encoder's sample rate and bands; as
-    it has no layers, its row is missing where protocol is "weighted". The rest as in `probe`.
+    encoders: {name: Encoder or what `zoo.open_source` takes}; a single Encoder stands for {"teacher": it, "random
+    init": the same architecture untrained, from the run's seed}. The log-mel has the first encoder's sample rate and
+    bands; as it has no layers, its row is missing where protocol is "weighted". The rest as in `probe`.
     Columns as `ProbeResult.table`. The results themselves are in `.attrs["results"]`, as `ProbeResult.to_dict` gives.
     """
     results = compare_results(encoders, data, protocol, pool, layer, seeds, batch_size, cache)
@@ -226,10 +227,10 @@ def _manifest(data):
 
 
 def _encoder(enc):
-    if isinstance(enc, (str, Path)):
-        from ..encoder import load_encoder
+    if isinstance(enc, (str, os.PathLike)):
+        from ..zoo import open_source
 
-        return load_encoder(enc)
+        return open_source(enc)
     return enc
 
 

@@ -44,6 +44,10 @@ def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS,
     Raises InputError for missing labels, a single class, a fold or split without clips, a class that training would
     not see (for multi-label data `gaps` tells of it), and a source recording on both sides, naming it.
     """
+    if isinstance(seeds, int):
+        raise InputError(f"seeds: {seeds} is one number; expected several, such as (0, 1, 2), or ({seeds},)")
+    if folds < 2:
+        raise InputError(f"folds: {folds}; expected at least 2")
     labels, groups = check_labels(table, multi), groups_of(table)
     fold, split = _column(table, "fold"), _column(table, "split")
     if fold is not None:

@@ -24,14 +24,19 @@ def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _alike(loss: str, **given: Tensor) -> None:
+    """Raise InputError unless all are of one shape: broadcast, they would give a number that means nothing."""
+    if len({tensor.shape for tensor in given.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given.items())
+        raise InputError(f"{loss}: shapes that are to be the same differ: {shapes}")
+
+
 def masked_l1(reconstruction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean absolute error over the pixels where `mask` is True (None: over all); a scalar.
 
     All of one shape, such as [B, T, M]. Raises InputError when the shapes differ. An empty mask gives 0.
     """
-    if reconstruction.shape != target.shape or (mask is not None and mask.shape != target.shape):
-        shapes = [tuple(t.shape) for t in (reconstruction, target, mask) if t is not None]
-        raise InputError(f"masked_l1: reconstruction, target and mask differ in shape: {shapes}")
+    _alike("masked_l1", reconstruction=reconstruction, target=target, mask=target if mask is None else mask)
     error = (_full(reconstruction) - _full(target)).abs()
     if mask is None:
         return error.mean()
@@ -45,15 +50,20 @@ def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) ->
 
 
 def cross_entropy(student: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each row: student logits [..., K] against teacher probabilities [..., K] -> [...]."""
+    """Cross-entropy of each row: student logits [..., K] against teacher probabilities [..., K] -> [...].
+
+    Raises InputError when the shapes differ.
+    """
+    _alike("cross_entropy", student=student, probabilities=probabilities)
     return -(probabilities * (_full(student) / temperature).log_softmax(-1)).sum(-1)
 
 
 def cross_view_loss(student: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
     """Global loss: each view's class token against the teacher's of the other views (equation of L_global); a scalar.
 
-    student, probabilities: [V, B, K] with V views >= 2. Raises InputError for one view.
+    student, probabilities: [V, B, K] with V views >= 2. Raises InputError for one view or shapes that differ.
     """
+    _alike("cross_view_loss", student=student, probabilities=probabilities)
     views = len(student)
     if views < 2:
         raise InputError("cross_view_loss: needs at least two views")
@@ -71,8 +81,9 @@ def contrastive_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
     student, teacher: projections of unit length [V, B, K] with V views >= 2. Each view's row against the teacher's rows
     of another view: cross-entropy of the products over the temperature, the clip's own being right (InfoNCE; between
-    student and teacher as in MoCo v3, arXiv 2104.02057). Raises InputError for one view.
+    student and teacher as in MoCo v3, arXiv 2104.02057). Raises InputError for one view or shapes that differ.
     """
+    _alike("contrastive_loss", student=student, teacher=teacher)
     views, clips = student.shape[:2]
     if views < 2:
         raise InputError("contrastive_loss: needs at least two views")
@@ -125,12 +136,24 @@ def frame_loss(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     """Mean `squared_error` of the hidden tokens; a scalar.
 
     prediction: [R, N, D]; target: [B, N, D], of which each clip counts for R / B rows that stand together; hidden:
-    bool [R, N].
+    bool [R, N]. Raises InputError for shapes that do not fit. Nothing hidden gives 0.
     """
-    error = squared_error(prediction, target.repeat_interleave(len(prediction) // len(target), dim=0))
-    return (error * hidden).sum() / hidden.sum()
+    target = _for_each_row("frame_loss", prediction, target)
+    _alike("frame_loss", prediction=prediction[..., 0], hidden=hidden)
+    return (squared_error(prediction, target) * hidden).sum() / hidden.sum().clamp(min=1)
 
 
 def utterance_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean `squared_error` of class tokens [R, D] against their clips' targets [B, D], rows as in `frame_loss`."""
-    return squared_error(prediction, target.repeat_interleave(len(prediction) // len(target), dim=0)).mean()
+    """Mean `squared_error` of class tokens [R, D] against their clips' targets [B, D], rows as in `frame_loss`.
+
+    Raises InputError for shapes that do not fit.
+    """
+    return squared_error(prediction, _for_each_row("utterance_loss", prediction, target)).mean()
+
+
+def _for_each_row(loss: str, prediction: Tensor, target: Tensor) -> Tensor:
+    """Each clip's target as often as there are rows of it: [B, ...] -> [R, ...]."""
+    copies = len(prediction) // max(1, len(target))
+    rows = target.repeat_interleave(copies, dim=0)
+    _alike(loss, **{"prediction": prediction, f"target, {copies} times": rows})
+    return rows

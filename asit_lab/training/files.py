@@ -75,8 +75,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+    """Write JSON whole or not at all. Arrays and tensors become lists, tables a list of their rows."""
+    write_text(path, json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def _plain(value):
+    """What JSON has no form for: numpy, torch and pandas values as what they hold, anything else as text."""
+    if hasattr(value, "columns"):  # without importing pandas
+        return value.to_dict("records")
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def read_json(path: Path) -> dict:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from ..config import RunConfig, resolve
+from ..config import RunConfig, load_config, resolve
 from ..data import Manifest, load_manifest, make_loader
 from ..data.views import WHOLE_SECONDS, overlap_note
 from ..errors import InputError
@@ -104,7 +104,7 @@ class _Measured:
     memory: int
 
 
-def plan(cfg: RunConfig, out: str | Path | None = None, resume: str = "auto", steps: int = 8) -> Plan:
+def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str = "auto", steps: int = 8) -> Plan:
     """What `pretrain(cfg, out, resume)` would take. Nothing is created or changed.
 
     steps: how many are measured, fewer where they are slow. Where even a few whole steps would take minutes or more
@@ -114,6 +114,7 @@ def plan(cfg: RunConfig, out: str | Path | None = None, resume: str = "auto", st
     """
     if steps < 1:
         raise InputError(f"steps: {steps} is not a number of steps to measure")
+    cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
     fabric = launch()
     run = _run_there(out, cfg, resume) if out is not None else None
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)

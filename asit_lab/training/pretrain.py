@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
-from ..config import RunConfig, diff
+from ..config import RunConfig, diff, load_config
 from ..data import Batch, Manifest, load_manifest, make_loader
 from ..data.views import overlap_note
 from ..errors import InputError
@@ -31,9 +31,10 @@ from .step import Stepper, launch
 OnLog = Callable[[Run, dict], None]
 
 
-def pretrain(cfg: RunConfig, out: str | Path, resume: str = "auto", on_log: OnLog | None = None) -> Run:
+def pretrain(cfg: RunConfig | str | Path, out: str | Path, resume: str = "auto", on_log: OnLog | None = None) -> Run:
     """Pretrain as the configuration says, into the run directory `out`.
 
+    cfg: a RunConfig, or a preset, YAML file or run directory to read one from.
     resume: "auto" continues a run that is there, "never" wants a new directory, "must" an existing run.
     on_log: called with the run and each new row of metrics (and clips_per_second), after it was written (live
     curves); takes the place of the progress bar.
@@ -46,6 +47,7 @@ def pretrain(cfg: RunConfig, out: str | Path, resume: str = "auto", on_log: OnLo
     the loss or a gradient is not finite; SystemExit with status 143 after SIGTERM. The state saved last stays in the
     run directory.
     """
+    cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
     fabric = launch()
     with ExitStack() as hold:
         run = _open_together(fabric, out, cfg, resume, hold)

@@ -29,10 +29,14 @@ NO_EFFECT = ("data.workers", "data.cache_mb", "data.max_bad_share", "train.check
 
 @dataclass
 class Run:
-    """A run directory. `metrics` and `status` are read anew at each access, so a running run can be watched."""
+    """A run directory, and taken wherever the path of one is. `metrics` and `status` are read anew at each access, so a
+    running run can be watched."""
 
     dir: Path
     config: RunConfig
+
+    def __fspath__(self) -> str:
+        return str(self.dir)
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def list_runs(
         except (InputError, OSError) as error:
             words = str(error).splitlines()[0].removeprefix(f"{path}{os.sep}").removeprefix(f"{path}: ")
             skipped.append((path.relative_to(root).as_posix(), words))
-    conditions = [_condition(text) for text in where]
+    conditions = [_condition(text) for text in ([where] if isinstance(where, str) else where)]
     for key in [*(key for key, _ in conditions), sort.removeprefix("-")]:
         _check_key(key, listed)
     listed = [one for one in listed if status in (None, one.row["status"])]

@@ -29,8 +29,9 @@ def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encod
     """Load published weights.
 
     kind: "asit" or "asda" (what their released code saves), or "imagenet" (timm's vision transformers). source: a .pt
-    or .safetensors file, or a state dict.
-    settings: what the weights do not say, such as heads=6 or mel_bins=128; see the loader of the kind.
+    or .safetensors file, or a state dict; of "imagenet" a .safetensors file.
+    settings: what the weights do not say, such as heads=6 or mel_bins=128 of "asit", config="asit-vit-s" of "imagenet";
+    see `load_asit`, `load_asda` and `load_imagenet`.
     Raises InputError naming the file and what does not fit.
     """
     if kind not in _LOADERS:

@@ -15,6 +15,8 @@ def load_imagenet(source: str | Path, config: str | RunConfig = "asit-vit-b") ->
     source: .safetensors file. config: a preset, YAML file, run directory or RunConfig of the same width, depth and
     heads. Raises InputError naming the file and the tensors that do not fit.
     """
+    if isinstance(source, dict):
+        raise InputError("imagenet: expected the path of a .safetensors file, got tensors")
     path = resolve(source)
     if not path.is_file() or not is_timm(path):
         raise InputError(f"{path}: expected a .safetensors file of a vision transformer under timm's names")

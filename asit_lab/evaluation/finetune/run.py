@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from ...config import flatten, resolve
 from ...data.manifest import Manifest, load_manifest
-from ...encoder import Encoder, open_encoder
+from ...encoder import Encoder
 from ...errors import InputError
 from ...training.files import FULL, clear_leftovers, write_json, write_text
 from ...training.interrupt import Signals, Terminated
 from ...training.lock import only_writer
+from ...zoo import open_source
 from .. import guard
 from ..protocols import Split, gaps, splits
 from .batches import targets_of
@@ -49,9 +50,10 @@ def finetune(
 ) -> FinetuneResult:
     """Train an encoder with a head on a labelled data set, split by split, and test it.
 
-    enc: an Encoder (`Encoder.random` for one from scratch), or a run directory, snapshot, or preset, which is then
-    untrained. data: a Manifest, or a data source such as "esc50:PATH". recipe: a name (see `recipe_names`), a YAML file
-    or a Recipe; overrides: such as "rate=1e-4". seeds: of everything random; each goes through all splits.
+    enc: an Encoder (`Encoder.random` for one from scratch), or what `zoo.open_source` takes: a run directory, a
+    snapshot, a preset, which is then untrained. data: a Manifest, or a data source such as "esc50:PATH". recipe: a name
+    (see `recipe_names`), a YAML file or a Recipe; overrides: such as "rate=1e-4". seeds: of everything random; each
+    goes through all splits.
     folds: some splits only, by number or name. resume: "auto" continues what is in `out`, "never" wants a new folder,
     "must" an existing one.
     One process on the best device. Splits that are finished stay as they are; one that was stopped, however it was,
@@ -67,7 +69,7 @@ def finetune(
     if resume not in ("auto", "never", "must"):
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")
     recipe = load_recipe(recipe, overrides)
-    encoder = enc if isinstance(enc, Encoder) else open_encoder(enc)
+    encoder = enc if isinstance(enc, Encoder) else open_source(enc)
     manifest = data if isinstance(data, Manifest) else load_manifest(str(data))
     check_task(manifest, recipe)
     points = _points(manifest, seeds, folds)
@@ -132,8 +134,9 @@ def check_task(manifest: Manifest, recipe: Recipe) -> None:
 
 def _points(manifest: Manifest, seeds: Sequence[int], folds: Sequence[int | str] | None) -> list[Point]:
     """Everything to fine-tune on."""
-    if not seeds:
-        raise InputError("seeds: there are none; give at least one, such as (0,)")
+    if isinstance(seeds, int) or not seeds:
+        raise InputError(f"seeds: {seeds}; expected some, such as (0,) or (0, 1, 2)")
+    folds = (folds,) if isinstance(folds, int | str) else folds
     points = []
     for seed in seeds:
         for split in splits(manifest.table, (seed,), multi=manifest.multi):
