@@ -3,11 +3,13 @@
 Imported where first used: neither pretraining nor reading a local folder needs huggingface_hub.
 """
 
+import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError, RevisionResolutionError
 
 from .encoder import Encoder
@@ -56,9 +58,18 @@ class HubEncoder(
             model_id = snapshot_download(model_id, allow_patterns=[CONFIG, WEIGHTS], **download)
         return cls(from_folder(Path(model_id)))
 
+    def generate_model_card(self, **values) -> ModelCard:
+        card = super().generate_model_card(**values)
+        return ModelCard(f"{card}\n\n{_mark(str(card))}\n")
+
 
 def save(encoder: Encoder, folder: Path) -> None:
-    """`Encoder.save_pretrained`."""
+    """`Encoder.save_pretrained`. A card of what was there before makes way, unless somebody wrote in it."""
+    card = folder / "README.md"
+    if _is_as_written(card):
+        card.unlink()
+    elif card.exists():
+        warnings.warn(f"{card}: kept as it is; see that it is of {encoder.name}, or remove it first", stacklevel=3)
     HubEncoder(encoder).save_pretrained(folder, model_card_kwargs=_card(encoder, "FOLDER"))
 
 
@@ -76,6 +87,18 @@ def fetch(repo_id: str, **options) -> Encoder:
     """
     with _explained(repo_id):
         return HubEncoder.from_pretrained(repo_id, **options).encoder
+
+
+def _mark(text: str) -> str:
+    """Last line of a card, not shown, by which a card that nobody changed is known."""
+    return f"<!-- asit_lab wrote this: {hashlib.sha256(text.strip().encode()).hexdigest()[:16]} -->"
+
+
+def _is_as_written(card: Path) -> bool:
+    if not card.is_file():
+        return False
+    text, _, mark = card.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")
+    return mark == _mark(text)
 
 
 def _card(encoder: Encoder, source: str) -> dict[str, object]:

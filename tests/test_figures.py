@@ -16,6 +16,7 @@ from matplotlib.patches import PathPatch
 from asit_lab import figures
 from asit_lab.errors import InputError
 from asit_lab.figures import MelAxes
+from asit_lab.training.run import Run
 
 AXES = MelAxes(hop_seconds=0.01, sample_rate=16000)
 NORMALISED = MelAxes(hop_seconds=0.01, sample_rate=32000, normalised=True)
@@ -463,9 +464,13 @@ def test_curves_are_logarithmic_only_over_a_wide_range(metrics):
     assert [ax.get_yscale() for ax in figure.axes[:4]] == ["log", "linear", "linear", "linear"]
 
 
-def test_curves_reject(metrics):
+def test_curves_reject(metrics, tmp_path):
     with pytest.raises(InputError, match="'step'"):
         figures.curves(metrics.drop(columns="step"))
+    with pytest.raises(InputError, match="metrics: expected a table, such as `metrics` of a run, got a Run"):
+        figures.curves(Run(tmp_path, None))
+    with pytest.raises(InputError, match="metrics of a: expected a table, .* got a dict"):
+        figures.compared_curves({"a": {}})
     with pytest.raises(InputError, match="loss_local.*value, label"):
         figures.curves(metrics, {"loss_local": 5.5})
 
@@ -619,6 +624,18 @@ def test_dataset_of_equal_lengths_without_labels(rng):
     assert [text.get_text() for text in figure.axes[2].texts] == ["no labels"]
 
 
+@pytest.mark.parametrize(
+    ("shortest", "longest", "first"), [(4.96, 5.03, 4.9), (5.0, 5.0013, 4.99), (0.77, 1, 0.7), (0.4, 1, 0)]
+)
+def test_lengths_that_are_nearly_equal_fill_their_axis(rng, shortest, longest, first):
+    seconds = np.r_[shortest, longest, rng.uniform(shortest, longest, 298)]
+    figure = figures.dataset(manifest(rng, 3).assign(seconds=seconds))
+    check_layout(figure)
+    low, high = figure.axes[0].get_xlim()
+    assert first <= low <= shortest and longest <= high and longest - shortest > 0.5 * (high - low)
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == 300
+
+
 def test_dataset_and_silence_reject(rng):
     with pytest.raises(InputError, match="seconds"):
         figures.dataset(manifest(rng, 3).drop(columns="seconds"))
@@ -660,6 +677,15 @@ def test_save(log_mel, tmp_path):
     assert len(list((tmp_path / "new").iterdir())) == 3  # nothing half-written left behind
     with pytest.raises(InputError, match="mel.jpg.*png"):
         figures.save(figure, tmp_path / "mel.jpg")
+
+
+def test_a_relative_path_counts_from_the_project_s_root(log_mel, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = figures.save(figures.spectrogram(log_mel, AXES), "new/mel.svg")
+    assert path == (tmp_path / "home/new/mel.svg").resolve() and path.is_file()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_save_is_repeatable(log_mel, tmp_path):

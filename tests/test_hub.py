@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 
 import pytest
 import torch
@@ -85,12 +86,27 @@ def test_the_model_card_says_how_to_load(saved):
     assert 'load_encoder("FOLDER")' in card and "[batch, 48]" in card
 
 
-def test_saving_again_keeps_a_card_of_one_s_own(copy, wave):
-    (copy / "README.md").write_text("mine")
+@pytest.mark.parametrize("own", ["mine", "{}\nHeard at night.\n", "At night. {}"])
+def test_saving_again_keeps_a_card_of_one_s_own_and_says_so(copy, wave, own):
+    card = copy / "README.md"
+    card.write_text(own.format(card.read_text()))
+    before = card.read_text()
     other = Encoder.random(load_config("smoke"), 9)
-    other.save_pretrained(copy)
-    assert (copy / "README.md").read_text() == "mine"
+    with pytest.warns(UserWarning, match=r"copy/README\.md: kept as it is; see that it is of random init \(seed 9\)"):
+        other.save_pretrained(copy)
+    assert card.read_text() == before
     assert torch.equal(load_encoder(copy).embed(wave, RATE), other.embed(wave, RATE))
+
+
+def test_saving_again_replaces_a_card_nobody_wrote_in(copy, tmp_path):
+    other = Encoder.random(load_config("smoke", ["model.width=96"]), 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):  # its own is known again too
+            other.save_pretrained(copy)
+    other.save_pretrained(tmp_path / "new")
+    assert (copy / "README.md").read_text() == (tmp_path / "new" / "README.md").read_text()
+    assert "# random init (seed 9)" in (copy / "README.md").read_text()
 
 
 # --- Folders that are none ------------------------------------------------------------------------------------------
@@ -178,6 +194,13 @@ def test_a_repository(offline, wave):
     assert torch.equal(open_encoder("hf://me/tiny").embed(wave, RATE), wanted)
     found = Encoder.from_pretrained("me/tiny", revision="main", cache_dir=offline)
     assert torch.equal(found.embed(wave, RATE), wanted)
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "export").mkdir()
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="export/nope: no such folder; .* load_encoder takes hf://export/nope"):
+        Encoder.from_pretrained("export/nope")
 
 
 def test_a_repository_that_cannot_be_had(offline):

@@ -62,6 +62,19 @@ def test_files_patterns_and_doubles(enc, folder, tmp_path):
     assert "not audio" in reasons[str(folder / "notes.txt")]
 
 
+def test_one_path_is_one(enc, folder, tmp_path):
+    for given in (folder / "sub", str(folder / "sub"), f"{folder}/sub/*"):
+        made = embed_files(enc, given, tmp_path / "x.csv")
+        assert list(made.table["path"]) == [str(folder / name) for name in ("sub/b.flac", "sub/c.wav")]
+
+
+def test_a_folder_that_exists_is_no_pattern(enc, folder, tmp_path):
+    odd = folder.rename(tmp_path / "g [1]*")
+    made = embed_files(enc, [f"{odd}/*.wav", f"{odd}/[a-t]*/**/*.flac"], tmp_path / "x.csv")
+    assert list(made.table["path"]) == [str(odd / name) for name in ("a.wav", "sub/b.flac")]
+    assert [path for path, _ in made.skipped] == [str(odd / "torn.wav")]
+
+
 def test_a_clip_too_short_is_left_out(enc, folder, tmp_path):
     soundfile.write(folder / "short.wav", np.zeros(100), RATE)
     soundfile.write(folder / "frame.wav", np.ones(552) * 0.1, 22050)  # 25.03 ms; 401 samples at 16 kHz

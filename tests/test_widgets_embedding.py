@@ -9,11 +9,13 @@ import pytest
 import soundfile
 from notebook_case import stock_papermill
 from PIL import Image
+from test_figures import check_layout
 from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
+from asit_lab.figures import embedding_map
 from asit_lab.widgets import EmbeddingExplorer, embedding
 from asit_lab.widgets.embedding import NEIGHBOURS
 
@@ -147,6 +149,21 @@ def test_points_are_drawn_where_they_can_be_clicked(explorer):
     assert (fractions > 0).all() and (fractions < 1).all()
 
 
+def test_a_long_title_ends_before_the_legend(enc, monkeypatch, tmp_path):
+    (tmp_path / "with_a_name_that_goes_on").mkdir()
+    for number in range(4):
+        wave = np.random.default_rng(number).normal(0, 0.1, RATE)
+        soundfile.write(tmp_path / "with_a_name_that_goes_on" / f"{number}.wav", wave, RATE)
+    drawn = []
+    made = embedding.NeighbourMap
+    monkeypatch.setattr(embedding, "NeighbourMap", lambda *arguments: drawn.append(arguments) or made(*arguments))
+    explorer = EmbeddingExplorer(enc, f"folder:{tmp_path / 'with_a_name_that_goes_on'}")
+    assert explorer.message.text == ""
+    [(points, labels, title, method)] = drawn
+    assert title.startswith("random init (seed 0)") and title.endswith("_a_name_that_goes_on, 4 clips")
+    check_layout(embedding_map(points, labels, title, method))
+
+
 def test_another_data_set_and_one_that_is_none(explorer):
     explorer.map.selected = 20
     explorer.data.value = "synth:11"
@@ -212,6 +229,7 @@ def test_a_file_that_goes_away_is_said_in_words(enc, tmp_path):
         ({"encoder_or_run": "smoke", "layer": 3}, "layer: 3 is not one of 2 (0 to 1), or None for the final output"),
         ({"encoder_or_run": "smoke", "pool": "median"}, "pool: 'median' is not one of mean+std, mean, class"),
         ({"encoder_or_run": "smoke", "data": "synth:1"}, "neighbours need two"),
+        ({"encoder_or_run": "smoke", "data": load_manifest("synth:4")}, '"synth" or "folder:PATH", got a Manifest'),
     ],
 )
 def test_a_wrong_argument_is_said_in_words(arguments, words):

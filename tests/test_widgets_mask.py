@@ -13,6 +13,7 @@ from PIL import Image
 from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
+from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
 from asit_lab.figures.mask_panels import borders
 from asit_lab.widgets import MaskExplorer
@@ -178,6 +179,7 @@ def test_sounds_are_made_when_asked_for_and_the_corrupted_one_goes_with_its_mask
         ({"preset": "asit-vit"}, "did you mean asit-vit-"),
         ({"preset": "micro", "data": "sinth"}, "there is no clip to show"),
         ({"preset": "micro", "data": "synth:10", "clip": 10}, "there is no clip to show"),
+        ({"preset": "micro", "data": load_manifest("synth:4")}, 'such as "synth" or "folder:PATH", got a Manifest'),
     ],
 )
 def test_a_wrong_argument_is_said_in_words(arguments, words):

@@ -179,6 +179,16 @@ def test_without_a_run_it_says_how_to_make_one(tmp_path):
     assert "not a run directory" in RunMonitor([tmp_path / "nothing"]).message.text
 
 
+def test_a_run_or_a_path_alone_is_one(tmp_path):
+    run = make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b")
+    for given in (run, run.dir, str(run.dir), [run]):
+        monitor = RunMonitor(given)
+        assert monitor.message.text == "" and monitor.runs.value == ("a",)
+        assert runs_named(given) == {"a": run.dir}
+    assert list(runs_named([run, other.dir])) == ["a", "b"]
+
+
 def test_a_run_that_cannot_be_read_is_named_and_the_others_are_drawn(tmp_path):
     make_run(tmp_path / "a"), make_run(tmp_path / "b")
     (tmp_path / "b/status.json").write_text("{", encoding="utf-8")

@@ -343,6 +343,31 @@ def test_the_profiles_drawn_are_those_of_the_error(explorer):
     assert line.get_xdata()[:2] == pytest.approx([0.005, 0.015])  # seconds
 
 
+@pytest.mark.parametrize("two", [False, True])
+def test_curves_stay_on_their_axes_however_large_the_error(smoke_run, tmp_path, two):
+    """Of a steady tone in noise, whose log-mel has a narrow range, by models that learned nothing."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * 16000)
+    (tmp_path / "tone").mkdir()
+    tone = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(4 * 16000) / 16000)
+    soundfile.write(tmp_path / "tone" / "a.wav", tone + noise, 16000)
+    explorer = ReconstructionExplorer(smoke_run.dir, "smoke" if two else None, f"folder:{tmp_path / 'tone'}")
+    assert explorer.message.text == ""
+    view = explorer.view
+    by_band = view._over_bands.get_ylim if two else view._over_bands.get_xlim
+    lines = [line.get_ydata() for line in view._by_time]
+    lines += [line.get_ydata() if two else line.get_xdata() for line in view._by_band]
+    highest = max(np.nanmax(line) for line in lines)
+    assert highest > explorer.most.value  # or this would test nothing
+    assert view._over_time.get_ylim() == by_band() and highest < by_band()[1] < 1.5 * highest
+    before = by_band()
+    explorer.snapshots[0].value = 0
+    explorer.seed.value = 3
+    assert by_band() == before  # so that moves compare
+    check_layout(view.figure)
+    explorer.most.value = explorer.most.max
+    assert by_band() == view._over_time.get_ylim() == (0, explorer.most.max)
+
+
 # --- Over time ------------------------------------------------------------------------------------------------------
 
 

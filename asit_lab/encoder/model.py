@@ -299,8 +299,9 @@ class Encoder(nn.Module):
     # --- sharing ----------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder to publish: config.json, model.safetensors and a model card, README.md, where there is none.
+        """Write a folder to publish: config.json, model.safetensors and a model card, README.md.
 
+        A card that somebody wrote in is kept, with a warning.
         Backbone, student and decoder are kept, so that what is loaded again can all that this encoder can.
         """
         from .loading import hub  # which needs this module
@@ -327,7 +328,13 @@ class Encoder(nn.Module):
         from .loading import from_folder, hub
 
         folder = resolve(source)
-        return from_folder(folder) if folder.is_dir() else hub().fetch(str(source), **options)
+        if folder.is_dir():
+            return from_folder(folder)
+        if "/" in str(source) and folder.parent.is_dir():  # the Hub would be asked for minutes, where there is none
+            raise InputError(
+                f"{folder}: no such folder; if {source} on the Hugging Face Hub is meant, load_encoder takes hf://{source}"
+            )
+        return hub().fetch(str(source), **options)
 
 
 def _share(overlap: float) -> float:

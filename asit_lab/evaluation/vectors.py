@@ -34,7 +34,7 @@ class Vectors:
 
 def embed_files(
     enc: Encoder,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     out: str | Path,
     pool: str = "mean",
     layer: int | None = None,
@@ -42,8 +42,9 @@ def embed_files(
 ) -> Vectors:
     """Embed audio files and write one row a file: path as given or found, seconds, and the vector as d0, d1, ...
 
-    files: files, folders (all audio below them) and patterns such as "calls/**/*.wav"; what is named twice is taken
-    once. out: .parquet (needs pyarrow; float32) or .csv (digits enough to give the same float32 back), written whole or
+    files: files, folders (all audio below them) and patterns such as "calls/**/*.wav", one of them or several; what is
+    named twice is taken once, and in a pattern the folders that exist are taken by their names, whatever signs these
+    have. out: .parquet (needs pyarrow; float32) or .csv (digits enough to give the same float32 back), written whole or
     not at all. A Parquet file keeps encoder, pool and layer as `pandas.read_parquet(out).attrs`.
     pool, layer, overlap: as in `Encoder.embed`.
     What cannot be read is left out and listed in `skipped`. Raises InputError, before anything is read, for an `out`
@@ -71,14 +72,14 @@ def embed_files(
     return Vectors(out, table, skipped)
 
 
-def find_files(files: Sequence[str | Path]) -> tuple[list[str], list[tuple[str, str]]]:
+def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], list[tuple[str, str]]]:
     """Paths of files, of the audio in folders and of what patterns match, each once; and (name, reason) where nothing
-    was found."""
+    was found. files: one name or several."""
     found: dict[str, None] = {}
     missing = []
-    for name in map(str, files):
+    for name in map(str, [files] if isinstance(files, str | Path) else files):
         place = resolve(name)
-        matches = [name] if place.exists() else sorted(glob.glob(str(place), recursive=True))
+        matches = [name] if place.exists() else _matches(place)
         paths = []
         for match in matches:
             folder = resolve(match)
@@ -88,6 +89,12 @@ def find_files(files: Sequence[str | Path]) -> tuple[list[str], list[tuple[str, 
             missing.append((name, f"{place}: {reason}"))
         found.update(dict.fromkeys(paths))
     return list(found), missing
+
+
+def _matches(pattern: Path) -> list[str]:
+    """What matches; the part that is there already is no pattern, so that a folder may be called "g [1]"."""
+    there = next(folder for folder in pattern.parents if folder.exists())
+    return sorted(glob.glob(str(Path(glob.escape(str(there)), pattern.relative_to(there))), recursive=True))
 
 
 def _checked(out: Path) -> Path:

@@ -91,9 +91,10 @@ def _draw_lengths(ax, seconds: np.ndarray) -> None:
         ax.set_xlim(0, 2 * middle)
     else:
         ax.hist(seconds, bins=40, color=COLOURS[0])
-        ax.set_xlim(left=0)
         median, low, high = (np.median(seconds), seconds.min(), seconds.max()) if seconds.size else (np.nan,) * 3
-        ax.set_title(f"length: median {median:.3g} s, from {low:.3g} to {high:.3g} s")
+        if not low > high / 2:  # from 0, unless that leaves half of the axis empty and the bars a thin line at its end
+            ax.set_xlim(left=0)
+        ax.set_title(f"length: median {median:.4g} s, from {low:.4g} to {high:.4g} s")
     ax.set(xlabel="length (s)", ylabel="clips")
     ax.yaxis.get_major_locator().set_params(integer=True)
 

@@ -31,7 +31,8 @@ class Panel(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """low, high: ends of the log-mels' colour scale. error: upper end of the error's, which begins at 0."""
+    """low, high: ends of the log-mels' colour scale. error: upper end of the error's, which begins at 0, and of the
+    axes of its means, as long as these stay below it."""
 
     low: float
     high: float
@@ -69,7 +70,7 @@ class ReconstructionView:
 
     def __init__(self):
         self.figure = self._canvas = None
-        self._layout = self._scales = self._backdrop = None
+        self._layout = self._scales = self._reach = self._backdrop = None
 
     @styled
     def draw(
@@ -103,10 +104,12 @@ class ReconstructionView:
         for drawn, title, panel, one in zip(self._images, self._titles, panels, values, strict=True):
             drawn.set_data(np.ma.masked_invalid(one.T))
             title.set_text(shortened(panel.title, _MOST_LETTERS[len(errors)]))
+        curves = []
         for i, error in enumerate(values[-len(errors) :]):
-            self._by_time[i].set_ydata(error_by_time(error))
-            by_band = error_by_band(error)
-            self._by_band[i].set_xdata(by_band) if len(errors) == 1 else self._by_band[i].set_ydata(by_band)
+            curves += [error_by_time(error), error_by_band(error)]
+            self._by_time[i].set_ydata(curves[-2])
+            self._by_band[i].set_xdata(curves[-1]) if len(errors) == 1 else self._by_band[i].set_ydata(curves[-1])
+        self._make_room(np.concatenate(curves))
         for text, name in zip(self._legend.get_texts() if self._legend else (), names, strict=False):
             text.set_text(shortened(name, 40))
 
@@ -197,15 +200,22 @@ class ReconstructionView:
             self._legend = self._over_time.legend(self._by_time, ["first", "second"], **look)
             for text in self._legend.get_texts():
                 text.set_parse_math(False)
-        self._limit_profiles()
+        self._limit_profiles(self._scales.error)
 
-    def _limit_profiles(self) -> None:
-        """Profiles reach to the end of the error's colour scale, so that they compare from one move to the next."""
-        over_bands = self._over_bands
+    def _make_room(self, curves: np.ndarray) -> None:
+        """Let profiles reach further where their curves do. They then stay so, and compare with the next move's."""
+        highest = curves[np.isfinite(curves)].max(initial=0.0)
+        if highest > self._reach:
+            self._backdrop = None  # ticks change
+            self._limit_profiles(1.25 * highest)  # with room, or the next moves would change them again
+
+    def _limit_profiles(self, reach: float) -> None:
+        """Profiles from 0 to `reach`: the end of the error's colour scale, unless a curve goes beyond it."""
+        self._reach, over_bands = reach, self._over_bands
         for axis in (self._over_time.yaxis, over_bands.xaxis if len(self._errors) == 1 else over_bands.yaxis):
             axis.set_major_locator(MaxNLocator(3))
-        self._over_time.set_ylim(0, self._scales.error)
-        (over_bands.set_xlim if len(self._errors) == 1 else over_bands.set_ylim)(0, self._scales.error)
+        self._over_time.set_ylim(0, reach)
+        (over_bands.set_xlim if len(self._errors) == 1 else over_bands.set_ylim)(0, reach)
 
     def _bars(self, grid, rows: int, columns: int, axes: MelAxes, unit: str) -> None:
         """The two colour bars, at the right of all panels."""
@@ -230,4 +240,4 @@ class ReconstructionView:
             drawn.set_clim(scales.low, scales.high)
         for drawn in self._errors:
             drawn.set_clim(0.0, scales.error)
-        self._limit_profiles()
+        self._limit_profiles(scales.error)

@@ -15,6 +15,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..config import resolve
 from ..errors import InputError
 
 # Okabe and Ito's palette: told apart with every common colour blindness. Yellow is left out, too pale on white.
@@ -113,9 +114,10 @@ def _number(value: float) -> str:
 def save(fig: Figure, path: str | Path) -> Path:
     """Write `fig` to `path` and return the path: .png (120 dots an inch), .pdf or .svg by its suffix.
 
-    The folder is made if needed. The file appears whole or not at all. Raises InputError for another suffix.
+    A relative path counts from the project's root. The folder is made if needed. The file appears whole or not at all.
+    Raises InputError for another suffix.
     """
-    path = Path(path)
+    path = resolve(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "pdf", "svg"):
         raise InputError(f"{path}: a figure is saved as .png, .pdf or .svg, not {path.suffix or 'without a suffix'}")

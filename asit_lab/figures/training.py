@@ -54,7 +54,7 @@ def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | 
     columns are left out. NaN leaves a gap.
     Losses are shown as logged (faint) and smoothed.
     references: column -> (value, label), a dashed line such as {"loss_local": (log(256), "ln 256: uniform")}.
-    Raises InputError without a column `step` or with a reference that is not (value, label).
+    Raises InputError for what is no table, without a column `step` or with a reference that is not (value, label).
     """
     _check_steps(metrics, "metrics")
     losses = _losses_in([metrics])
@@ -101,7 +101,7 @@ def compared_curves(
     than a factor of 50. smoothing: share of a run's rows that the running mean goes over, 0 for none; lines are as
     logged (faint) and smoothed, as in `curves`. width: of the whole, in inches, up to three panels beside each other;
     None: small panels of one size, up to five.
-    Raises InputError for no runs and for metrics without a column `step`.
+    Raises InputError for no runs and for metrics that are no table or without a column `step`.
     """
     if not runs:
         raise InputError("runs: expected at least one run to draw, got none")
@@ -153,6 +153,8 @@ def curve_title(name: str) -> str:
 
 
 def _check_steps(metrics: pd.DataFrame, name: str) -> None:
+    if not isinstance(metrics, pd.DataFrame):
+        raise InputError(f"{name}: expected a table, such as `metrics` of a run, got a {type(metrics).__name__}")
     if "step" not in metrics:
         raise InputError(f"{name}: expected a column 'step', found {', '.join(map(str, metrics.columns)) or 'none'}")
 

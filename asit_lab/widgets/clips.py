@@ -22,6 +22,14 @@ def clip_name(manifest: Manifest, row: int) -> str:
     return f"clip {row} of {manifest.source} ({manifest.table['label'].iloc[row] or 'no label'})"
 
 
+def source_text(data: str) -> str:
+    """`data`, if it can be typed where explorers ask for a data set. Raises InputError."""
+    if not isinstance(data, str):
+        kind = type(data).__name__
+        raise InputError(f'data: expected the text of a source, such as "synth" or "folder:PATH", got a {kind}')
+    return data
+
+
 class ClipChooser(ipywidgets.VBox):
     """A clip of a data set (`synth:40`, `esc50:PATH`), a file, or an upload.
 
@@ -33,7 +41,8 @@ class ClipChooser(ipywidgets.VBox):
     changed = traitlets.Int(0)
 
     def __init__(self, data: str = "synth:40", clip: int = 0, sample_rate: int | None = None):
-        """clip: row of the data set. sample_rate: what clips are brought to, Hz; None: each keeps its own."""
+        """data: a source as `load_manifest` takes it. clip: row of the data set. sample_rate: what clips are brought
+        to, Hz; None: each keeps its own. Raises InputError for data that is no text."""
         self.wanted_rate = sample_rate
         self.sample_rate, self.name, self.row = sample_rate, "", None
         self.manifest: Manifest | None = None
@@ -42,7 +51,7 @@ class ClipChooser(ipywidgets.VBox):
         self.message = Message()
         self.source = labelled(ipywidgets.ToggleButtons(options=_SOURCES), "", "where the clip comes from")
         self.source.style.button_width = "78px"
-        self.data = ipywidgets.Text(value=data, continuous_update=False)
+        self.data = ipywidgets.Text(value=source_text(data), continuous_update=False)
         labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
         self.clip = labelled(ipywidgets.Dropdown(), "clip", "row of the data set and label")
         self.path = ipywidgets.Text(placeholder="recording.wav", continuous_update=False)

@@ -13,12 +13,15 @@ from ..errors import InputError
 from ..evaluation.neighbours import POOLS, EmbeddingSpace
 from ..figures import MelAxes
 from ..figures.embedding_explorer import DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
+from ..figures.reconstruction_view import shortened
 from ..zoo import open_source
 from .base import Explorer, Picture, labelled, sound, stacked
 from .clickable import ClickableImage
+from .clips import source_text
 
 NEIGHBOURS = 8
 _LONGEST = 10.0  # s of a clip that are read, seen and heard
+_MOST_LETTERS = 60  # of the title over the plane, which a legend follows
 _KEPT = 64  # clips whose log-mel is kept
 _FACTS = '<div aria-live="polite" style="line-height: 1.5; overflow-wrap: anywhere">{}</div>'
 
@@ -63,7 +66,7 @@ class EmbeddingExplorer(Explorer):
             raise InputError(f"layer: {layer} is not one of {depth} (0 to {depth - 1}), or None for the final output")
         if pool not in POOLS:
             raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
-        self.data = ipywidgets.Text(value=data, continuous_update=False)
+        self.data = ipywidgets.Text(value=source_text(data), continuous_update=False)
         labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
         blocks = [(f"block {number}", number) for number in range(depth)]
         chosen = depth if layer is None else layer % depth if layer < 0 else layer
@@ -155,7 +158,8 @@ class EmbeddingExplorer(Explorer):
         space, wanted = self.space, (self.layer.value, self.pool.value)
         points = space.points(*wanted)
         title = f"{self.encoder.name}; {space.manifest.source}, {len(space.rows)} clips"
-        self._drawn = NeighbourMap(points, space.labels, title, f"t-SNE of {self.layer.label}, {self.pool.value}")
+        method = f"t-SNE of {self.layer.label}, {self.pool.value}"
+        self._drawn = NeighbourMap(points, space.labels, shortened(title, _MOST_LETTERS), method)
         self._wanted = wanted
         self._clip_names = [self._name(clip) for clip in range(len(space.rows))]
 

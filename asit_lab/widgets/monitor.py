@@ -13,6 +13,7 @@ import ipywidgets
 
 from ..errors import InputError
 from ..figures.training import compared_curves, curve_names, curve_title
+from ..training.run import Run
 from .base import Explorer, Picture, labelled, stacked
 from .run_table import run_table
 from .watched import UNDER_WAY, Glance, Watched, runs_below, runs_named, worth_watching
@@ -26,7 +27,7 @@ _NO_SAMPLES = ("-", "")
 class RunMonitor(Explorer):
     """Curves, health and last samples of one run, or of several over each other.
 
-    runs: run directories; None: those in and below `folder`, of which the ones under way are chosen at first, else the
+    runs: run directories or opened runs, or one; None: those in and below `folder`, of which the ones under way are chosen at first, else the
     one written to last. While a chosen run is under way, its files are looked at every `seconds` by a task on the
     kernel's loop, between cells and in a thread of its own, and drawn when they changed. That ends when all have
     ended, on Watch, on `close`, and when another monitor starts to watch: a cell that is run again leaves its old one
@@ -36,10 +37,13 @@ class RunMonitor(Explorer):
     _watching: "weakref.ref[RunMonitor] | None" = None
 
     def __init__(
-        self, runs: str | Path | Sequence[str | Path] | None = None, folder: str = "runs", seconds: float = 3.0
+        self,
+        runs: Run | str | Path | Sequence[Run | str | Path] | None = None,
+        folder: str = "runs",
+        seconds: float = 3.0,
     ):
         super().__init__()
-        self.given = [runs] if isinstance(runs, str | Path) else runs
+        self.given = runs
         self.folder, self.seconds = folder, seconds
         self.watched, self.folders = Watched(), {}
         self._lock = threading.RLock()  # the frontend's messages may be handled in another thread than the task

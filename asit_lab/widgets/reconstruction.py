@@ -91,7 +91,7 @@ class ReconstructionExplorer(Explorer):
         labelled(self.seed, "seed", "another seed, another mask")
         self.colours.readout_format = ".1f"  # two numbers have little room
         labelled(self.colours, "colours", "ends of the log-mels' colour scale; another clip brings its own")
-        labelled(self.most, "error up to", "end of the error's colour scale and axes")
+        labelled(self.most, "error up to", "end of the error's colour scale, and of its axes unless a curve is higher")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")
         names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
         self.recording, *self.sounds = map(sound, names)

@@ -99,8 +99,11 @@ def runs_below(folder: str | Path) -> dict[str, Path]:
     return {folder.relative_to(root).as_posix(): folder for folder in found}
 
 
-def runs_named(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """Run directories under their paths below the folder that they share. Raises InputError where one is none."""
+def runs_named(runs: Run | str | Path | Sequence[Run | str | Path]) -> dict[str, Path]:
+    """Run directories under their paths below the folder that they share. runs: such directories or opened runs, one
+    or several. Raises InputError where one is none."""
+    given = [runs] if isinstance(runs, Run | str | Path) else runs
+    paths = [one.dir if isinstance(one, Run) else one for one in given]
     folders = list(dict.fromkeys(load_run(path).dir.resolve() for path in paths))
     shared = Path(os.path.commonpath([folder.parent for folder in folders]))
     return {folder.relative_to(shared).as_posix(): folder for folder in folders}
