@@ -171,13 +171,14 @@ def _cover(keys: Tensor, kind: Tensor, target: Tensor, frames: int, mels: int, m
     used = torch.zeros(batch, dtype=torch.int64, device=keys.device)
     full_mels, full_frames = (kind == MASK_KINDS.index(name) for name in ("time", "frequency"))
     align = patch if mask.align else (1, 1)
+    edge = _needs_the_edge(frames, mels, mask, align)
     for round_ in range(_MAX_ROUNDS):
         area = covered.sum(dim=(1, 2))
         if bool((area >= target).all()):
             break
         round_keys = fold(keys, "blocks", round_)
-        rows = _sides(fold(round_keys, "frames"), frames, mask.block, align[0], full_frames)  # [B, K, T]
-        cols = _sides(fold(round_keys, "mels"), mels, mask.block, align[1], full_mels)  # [B, K, M]
+        rows = _sides(fold(round_keys, "frames"), frames, mask.block, align[0], full_frames, edge)  # [B, K, T]
+        cols = _sides(fold(round_keys, "mels"), mels, mask.block, align[1], full_mels, edge)  # [B, K, M]
         first = _first_cover(rows, cols).masked_fill_(covered, _ROUND)  # [B, T, M]
         gain = _histogram(first)[:, :_ROUND]  # pixels each block adds
         reached = area[:, None] + gain.cumsum(1) >= target[:, None]
@@ -187,12 +188,36 @@ def _cover(keys: Tensor, kind: Tensor, target: Tensor, frames: int, mels: int, m
     return covered, used
 
 
-def _sides(keys: Tensor, size: int, block: float, align: int, full: Tensor) -> Tensor:
-    """One side of `_ROUND` blocks: bool [B, K, size], True inside the block; everywhere where `full` [B]."""
-    longest = max(int(block * size), align + 1)  # exclusive
-    # As released, no block starts in the last unit of a side; longer blocks reach it. Where blocks are a single unit
-    # long (two patches do not fit into `block` of 64 mel bands) it would never be corrupted, so there they do start.
-    starts = size if round((longest - 1) / align) == 1 else max(1, size - align)
+def _needs_the_edge(frames: int, mels: int, mask: Mask, align: tuple[int, int]) -> bool:
+    """Whether blocks of a single unit must start in the last unit of a side for the share to be reached.
+
+    As released, no block does; longer ones reach it. Where all are a single unit long (two patches do not fit into
+    `block` of 64 mel bands) it is never corrupted, and with a share beyond the rest the released code would not end.
+    """
+    within = 1.0
+    for size, unit in zip((frames, mels), align, strict=True):
+        if size > unit and _is_single(size, mask.block, unit):
+            within *= 1 - unit / size
+    return within < max(mask.ratio, mask.alien_ratio)
+
+
+def _longest(size: int, block: float, align: int) -> int:
+    """Length that a block's side stays below, before it is aligned."""
+    return max(int(block * size), align + 1)
+
+
+def _is_single(size: int, block: float, align: int) -> bool:
+    """Whether a side of all blocks is one unit long."""
+    return round((_longest(size, block, align) - 1) / align) == 1
+
+
+def _sides(keys: Tensor, size: int, block: float, align: int, full: Tensor, edge: bool = False) -> Tensor:
+    """One side of `_ROUND` blocks: bool [B, K, size], True inside the block; everywhere where `full` [B].
+
+    edge: see `_needs_the_edge`.
+    """
+    longest = _longest(size, block, align)
+    starts = size if edge and _is_single(size, block, align) else max(1, size - align)
     start = integers(fold(keys, "start"), _ROUND, starts) // align * align
     length = align + integers(fold(keys, "length"), _ROUND, longest - align)
     length = torch.minimum(length, size - start)

@@ -32,8 +32,10 @@ def warmup_cosine(peak: float, low: float, steps: int, step: int, warmup: int) -
 
 def linear(start: float, end: float, steps: int, step: int) -> float:
     """`steps` equally spaced values from `start` to `end`, both included, then `end` for ever."""
-    if steps <= 1 or step >= steps:
+    if step >= steps:
         return end
+    if steps == 1:
+        return start
     return start + (end - start) * step / (steps - 1)
 
 

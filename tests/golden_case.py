@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-FOLDER = Path(os.environ.get("ASIT_LAB_GOLDEN", Path(__file__).parent / "golden"))
+FOLDER = Path(os.environ.get("ASIT_LAB_GOLDEN") or Path(__file__).parent / "golden")
 
 
 def golden(name: str) -> tuple[dict[str, torch.Tensor], dict]:
@@ -23,5 +23,5 @@ def under(tensors: dict, prefix: str) -> dict:
 def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-4) -> None:
     """Equal to within `tolerance` of the largest reference value."""
     assert ours.shape == theirs.shape
-    worst = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()
+    worst = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp(min=1e-12)
     assert worst <= tolerance, f"differs by {worst:.2e} of the largest value"

@@ -133,8 +133,8 @@ def test_targets_and_losses():
     counted = tensors["sample_size"].item()
     assert hidden.sum() == counted
     frame = frame_loss(tensors["decoder_out"], target, hidden)
-    close(frame[None] * counted, tensors["loss_frame_sum"])
-    clip = utterance_loss(tensors["encoder_out"][:, 0], utterance)
+    close(s["d2v_loss"] * frame[None] * counted, tensors["loss_frame_sum"])
+    clip = utterance_loss(tensors["encoder_out"][:, s["extra"] - 1], utterance)
     weight = s["cls_loss"] * rows  # the released weight is of a sum
     close(weight * clip[None] * counted, tensors["loss_cls_sum"])
     close((s["d2v_loss"] * frame + weight * clip)[None], tensors["loss_total"])
@@ -164,13 +164,15 @@ def test_layer_wise_rates():
     scales = layer_scales(0.65, depth)
     np.testing.assert_allclose(scales, tensors["layer_scale"].numpy(), rtol=1e-9)
     peak, steps, warmup, low = RATES["as20k"]
+    manifest = FOLDER / "manifest.json"
+    files = json.loads(manifest.read_text())["asda"] if manifest.exists() else {}
+    what = files.get("asda_schedules.safetensors", {}).get("tensors", {})
     blocks = [int(name.removeprefix("as20k_block").removesuffix(".lr")) for name in tensors if "_block" in name]
     assert len(blocks) >= 3
     for block in blocks:
-        ours = [
-            warmup_cosine(peak * scales[block + 1], low, steps, step, warmup)
-            for step in (0, 100, 400, 1000, 4000, 20000, 59999)
-        ]
+        said = re.search(r"at steps (\[.*?\])", what.get(f"as20k_block{block}.lr", {}).get("what", ""))
+        steps_at = json.loads(said[1]) if said else (0, 100, 400, 1000, 4000, 20000, 59999)
+        ours = [warmup_cosine(peak * scales[block + 1], low, steps, step, warmup) for step in steps_at]
         np.testing.assert_allclose(ours, tensors[f"as20k_block{block}.lr"].numpy(), rtol=1e-9, err_msg=f"block {block}")
 
 
@@ -281,7 +283,7 @@ def test_training_step(dtype, share_of_rate):
     losses = objective.losses(clean, visible, hidden, tensors["decoder_in"])
     counted = given["sample_size"].item()
     assert hidden.sum() == counted
-    close(losses.parts["frame"].detach()[None] * counted, tensors["loss_frame_sum"])
+    close(losses.parts["frame"].detach()[None] * s["d2v_loss"] * counted, tensors["loss_frame_sum"])
     close(losses.parts["utterance"].detach()[None] * s["cls_loss"] * rows * counted, tensors["loss_cls_sum"])
     close(losses.total.detach()[None], tensors["loss_total"])
 
@@ -297,7 +299,7 @@ def test_training_step(dtype, share_of_rate):
     assert set_schedule(optimizer, objective.cfg, s["B"], 0) == pytest.approx({"rate": s["lr"], "weight_decay": 0.05})
     norm = clip_gradients(parameters, objective.cfg.optim.clip, objective.cfg.optim.clip_by)
     close(norm[None], tensors["grad_norm_global"])
-    assert objective.cfg.optim.clip / norm.item() == pytest.approx(s["clip_coef"], rel=1e-4)
+    assert min(1.0, objective.cfg.optim.clip / norm.item()) == pytest.approx(s["clip_coef"], rel=1e-4)
     optimizer.step()
     objective.after_step(0)
     assert objective.ema_momentum(0) == pytest.approx(given["ema_decay_used"].item(), rel=1e-9)
@@ -308,6 +310,8 @@ def test_training_step(dtype, share_of_rate):
             difference = (module.state_dict()[name] - wanted).abs()
             if name.endswith("attn.qk.bias"):  # biases of keys have no gradient but rounding noise
                 difference[2 * s["embed"] :] = 0
+            noise = gradients[name].abs() < 1e-5 * gradients[name].abs().max()  # Adam makes a whole step of it
+            difference[noise] = 0
             assert difference.max() <= share_of_rate * s["lr"] + 2e-7 * wanted.abs().max(), f"{role}.{name}"
 
 
@@ -320,17 +324,26 @@ def test_inverse_block_statistics():
     time, mel = s["img_shape"]
     share, block = 1 - s["mask_prob"], s["mask_length"]
     keys = key(1, torch.arange(draws))
-    visible, hidden = inverse_blocks(keys, (time, mel), share, block, s["mask_prob_adjust"])
+    # Released, 0.2 of 320 patches are 63, as 1 - 0.8 falls short of 0.2.
+    kept_share = wanted["kept_target"] / (time * mel)
+    assert abs(kept_share - share) * time * mel <= 1
+    visible, hidden = inverse_blocks(keys, (time, mel), kept_share, block, s["mask_prob_adjust"] + share - kept_share)
     assert visible.shape == (draws, wanted["kept_target"])
     assert (hidden.sum(1) == wanted["masked_tokens"]).all()
     open_ = ~hidden.view(draws, time, mel)
     assert torch.equal(open_.flatten(1).nonzero()[:, 1].view(draws, -1), visible)
 
     def agrees(ours: torch.Tensor, theirs: dict, name: str) -> None:
-        """Means within four standard errors of their difference, deviations within a tenth."""
-        error = theirs["std"] * (2 / draws) ** 0.5
-        assert abs(ours.double().mean().item() - theirs["mean"]) < 4 * error, name
-        assert ours.double().std().item() == pytest.approx(theirs["std"], rel=0.1), name
+        """Means, and deviations of what is not rare, within four standard errors of their difference."""
+        ours = ours.double()
+        error = ((theirs["std"] ** 2 + ours.var().item()) / draws) ** 0.5
+        assert abs(ours.mean().item() - theirs["mean"]) <= 4 * error + 4 / draws, name
+        far = (ours - ours.mean()) ** 4
+        kurtosis = far.mean().item() / max(ours.var().item(), 1e-12) ** 2
+        if theirs["mean"] * draws > 100:  # else a handful of draws makes the deviation
+            assert ours.std().item() == pytest.approx(theirs["std"], rel=4 * ((kurtosis - 1) / (2 * draws)) ** 0.5), (
+                name
+            )
 
     pairs = (open_[:, 1:] & open_[:, :-1]).sum((1, 2)) + (open_[:, :, 1:] & open_[:, :, :-1]).sum((1, 2))
     agrees(pairs, wanted["kept_4neighbour_pairs"], "neighbours")

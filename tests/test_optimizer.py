@@ -3,11 +3,13 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from asit_lab import load_config
+from asit_lab.schedules import linear
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
 
 
@@ -149,3 +151,10 @@ def test_fairseq_s_convention():
     late = [set_schedule(optimizer, cfg, 40, step)["rate"] for step in (4, 5, 6, 19)]
     assert late[1] == pytest.approx(0.2) and late[0] == pytest.approx(0.17)
     assert late[1] > late[2] > late[3] > 0.05
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_linear_schedule_is_numpy_s_and_then_its_end(steps):
+    wanted = [*np.linspace(0.04, 0.07, steps), 0.07, 0.07]
+    assert [linear(0.04, 0.07, steps, step) for step in range(steps + 2)] == pytest.approx(wanted, rel=1e-12)
+    assert linear(0.04, 0.07, 0, 0) == 0.07
