@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from batch_case import PARAMETERS, write_notebook, write_study
 
-from asit_lab import InputError, load_config
+from asit_lab import InputError, batch, load_config
 from asit_lab.batch import check, points, read_study, study_names
 from asit_lab.batch.execute import check_without_notebook
 from asit_lab.batch.notebook import read_notebook
@@ -176,6 +176,14 @@ def test_settings_are_checked_against_the_configuration(home):
     study.write_text(study.read_text().replace("0.5, 1.5", "0.7, 0.5").replace("preset: smoke", "preset: smoky"))
     with pytest.raises(InputError, match="did you mean smoke?"):
         points(study, "smoke")
+
+
+def test_data_are_looked_for_before_the_first_point(home):
+    study = write_study(home, "grid: {mask.ratio: [0.5, 0.7]}\nscales: {smoke: {preset: smoke, data: 'folder:nope'}}")
+    write_notebook(home / "count.ipynb", 'preset = ""\ndata = ""\noverrides = ""\nseed = 0\nout = ""', "pass")
+    with pytest.raises(InputError, match=f"{home}/nope does not exist"):
+        batch.run(study)
+    assert not (home / "runs").exists()
 
 
 def test_recipes_are_checked(home):

@@ -1,5 +1,6 @@
 """The shell command: exit status, what goes to stdout and what to stderr, tables and JSON."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -294,6 +295,18 @@ def test_a_dry_run_into_another_run_names_the_difference(command, smoke_run):
     assert (status, out) == (2, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["probe", "smoke", "--data", "synth:40", "--protocol", "linaer"], "--protocol 'linaer': did you mean linear?"),
+        (["embed", "a.wav", "-e", "smoke", "-o", "a.csv", "--pool", "x"], "--pool 'x': valid: mean, class, mean+std"),
+        (["pretrain", "--out", "a", "--resume", "mist"], "--resume 'mist': did you mean must?"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_nearest(command, arguments, words):
+    assert command(*arguments) == (2, "", f"asit-lab: {words}\n")
+
+
 @pytest.mark.parametrize(("state", "expected"), [("finished", 0), ("interrupted", 130), ("failed", 1), ("running", 1)])
 def test_only_a_finished_run_is_a_success(command, monkeypatch, tmp_path, state, expected):
     metrics = pd.DataFrame({"step": [0, 10], "loss": [2.0, float("nan")]})
@@ -327,6 +340,14 @@ def test_finetune_and_starts(command, tmp_path, monkeypatch):
     status, out, err = command("starts", "--preset", "smoke", "-s", "train.steps=2", *arguments, "--json")
     assert status == 0, err
     assert [row["encoder"] for row in json.loads(out)["table"]] == ["scratch", "pretrained"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(command, tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "table.csv"))
+
+    monkeypatch.setattr(cli, "app", full)
+    assert command("embed") == (1, "", f"asit-lab: {tmp_path / 'table.csv'}: No space left on device\n")
 
 
 def test_embed_writes_a_table_of_vectors(command, tmp_path, monkeypatch):

@@ -93,6 +93,26 @@ def test_mistakes_show_before_anything_is_computed(home):
     assert list(home.iterdir()) == []
 
 
+def test_results_of_something_else_are_not_written_over(home):
+    evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
+    kept = (home / "out/result.json").read_bytes()
+    for encoders, data in (({"b": trained()}, DATA), ({"a": trained()}, "synth:30")):
+        with pytest.raises(InputError, match=f"holds results of a, mean.std log-mel on {DATA}; choose another folder"):
+            evaluate(encoders, data, ("knn",), "out", untrained=False)
+    assert (home / "out/result.json").read_bytes() == kept
+    both = evaluate({"a": trained(), "b": trained()}, DATA, ("knn",), "out", untrained=False)
+    assert set(both.table["encoder"]) == {"a", "b", "mean+std log-mel"}
+    (home / "run").mkdir()
+    (home / "run/config.yaml").touch()
+    for call in (
+        lambda: evaluate({"a": trained()}, DATA, ("knn",), "run"),
+        lambda: initialisation_study(load_config("smoke"), DATA, "run", recipe="smoke"),
+    ):
+        with pytest.raises(InputError, match="run: holds a pretraining run; choose another folder"):
+            call()
+    assert [path.name for path in (home / "run").iterdir()] == ["config.yaml"]
+
+
 # --- Start weights --------------------------------------------------------------------------------------------------
 
 

@@ -63,7 +63,8 @@ def one_by_one(sample_key, kind: str, target: float, frames: int, mels: int, mas
 
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "ratio"), [("zeros", 0.7), ("alien", 0.3), ("noise", 0.74), ("zeros", 0.8), ("time", 0.5), ("frequency", 0.5), ("none", 1)]
+    ("kind", "ratio"),
+    [("zeros", 0.7), ("alien", 0.3), ("noise", 0.74), ("zeros", 0.8), ("time", 0.5), ("frequency", 0.5), ("none", 1)],
 )
 def test_equal_to_drawing_blocks_one_by_one(kind, ratio, align):
     mask = mask_of(kind, ratio, align=align)

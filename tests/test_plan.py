@@ -244,6 +244,13 @@ def test_whole_steps_are_not_tried_where_they_are_too_much(cfg, clock, monkeypat
     assert "foretold from 4 clips" in planned.facts["step"] and "foretold from 4 clips" in planned.facts["memory"]
 
 
+def test_a_busy_machine_is_told(cfg, monkeypatch):
+    monkeypatch.setattr(planning.os, "getloadavg", lambda: (3.0 * os.cpu_count(), 0.0, 0.0))
+    assert plan(cfg, steps=1).facts["machine"].startswith("busy, 3.0 processes for each core")
+    monkeypatch.setattr(planning.os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+    assert "machine" not in plan(cfg, steps=1).facts
+
+
 def test_slow_steps_are_measured_fewer_times(cfg, clock):
     clock.steps = [15.0]  # of 4 clips; 30 s foretold for 8, of which four fit into two minutes
     planned = plan(cfg.with_overrides(["train.batch_size=8"]))

@@ -161,6 +161,16 @@ def test_running_without_a_process_is_stopped(tmp_path):
 # --- Choosing and sorting -------------------------------------------------------------------------------------------
 
 
+def test_steps_since_the_last_saved_state_count(tmp_path):
+    run = open_run(tmp_path / "a", load_config("smoke"))
+    write_json(run.dir / "status.json", {"status": "running", "step": 0, "total_steps": 240})
+    (run.dir / "metrics.csv").write_text("step,loss\n0,3.0\n170,2.5\n18")  # the last row is being written
+    with only_writer(run.dir):
+        assert list_runs(tmp_path)["step"].tolist() == [171]
+    write_json(run.dir / "status.json", {"status": "interrupted", "step": 100, "total_steps": 240})
+    assert list_runs(tmp_path)["step"].tolist() == [100]  # where it goes on from
+
+
 def test_by_status(folder):
     assert names(list_runs(folder, status="finished")) == ["b", "sweep/point"]
     with pytest.raises(InputError, match="status 'finishd': expected one of new, running, stopped, finished"):

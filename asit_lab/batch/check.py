@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def check_kernel(notebook: Notebook) -> None:
             f"{notebook.path}: its kernel {notebook.kernel!r} is not installed; there are: {there}. Choose one of them "
             "in the notebook, install it, or do the points without notebooks (--no-notebook)"
         ) from None
+
+
+def check_data(found: Iterable[Point]) -> None:
+    """Raises InputError where a data set of the points cannot be used on this machine, before any of them starts."""
+    from ..data.manifest import load_manifest  # torch comes with it
+
+    sources = {}
+    for point in found:
+        if point.config:
+            data = point.config["data"]
+            sources[data["source"], data["segment_seconds"]] = None
+    for source, seconds in sources:
+        load_manifest(source, segment_seconds=seconds)
 
 
 def _check_ours(study: Study, notebook: Notebook) -> None:

@@ -13,7 +13,7 @@ from ..config import home, resolve
 from ..errors import InputError
 from ..training.files import write_json
 from ..training.interrupt import Signals
-from .check import check_kernel, points
+from .check import check_data, check_kernel, points
 from .execute import check_without_notebook
 from .notebook import read_notebook
 from .overview import table
@@ -61,8 +61,8 @@ def run(
     killed, and none is tried twice. Ctrl-C, SIGTERM and `stop` let the steps under way finish and save; a second Ctrl-C
     does not wait.
     `.attrs["stopped"]` of the table says which of these it was (interrupted, terminated, stopped), "" for none.
-    Raises InputError for what `check.points` refuses, a missing kernel, a scheduler that is not there or goes away and
-    a disk that is full; nothing that was done is lost by any of them.
+    Raises InputError for what `check.points` refuses, a missing kernel, data that are not there, a scheduler that is
+    not there or goes away and a disk that is full; nothing that was done is lost by any of them.
     """
     study = read_study(study)
     found = points(study, scale, data or None, seeds or None)
@@ -71,6 +71,8 @@ def run(
     else:
         for point in found:
             check_without_notebook(point)
+    if scheduler is None:  # else the data are where its workers are
+        check_data(point for point in found if state_of(point.folder).state != "finished")
     limits = study.scale(scale)
     how = How(notebooks, again, hours or limits.hours, memory_gb or limits.memory_gb)
     with at_work(study, scale) as runner, Signals() as signals:

@@ -73,6 +73,11 @@ def main() -> None:
     except FloatingPointError as error:  # a loss that is no longer finite: the message says where
         print(f"asit-lab: {error}", file=sys.stderr)
         sys.exit(FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"asit-lab: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

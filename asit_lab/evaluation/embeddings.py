@@ -19,6 +19,8 @@ from . import cache
 
 log = logging.getLogger(__name__)
 
+LOG_MEL = "mean+std log-mel"  # name of what every table has beside the encoders
+
 
 @dataclass(frozen=True)
 class Embedder:
@@ -60,7 +62,7 @@ def log_mel_embedder(mel_bins: int = 64, sample_rate: int = 16000) -> Embedder:
         raw = [front_end(wave[None])[0] for wave in waves]  # each [T, M]
         return torch.stack([torch.cat([one.mean(0), one.std(0, unbiased=False)]) for one in raw])  # [clips, 2M]
 
-    return Embedder("mean+std log-mel", sample_rate, embed, f"mean+std log-mel {features.model_dump_json()}")
+    return Embedder(LOG_MEL, sample_rate, embed, f"{LOG_MEL} {features.model_dump_json()}")
 
 
 def embed_clips(

@@ -5,7 +5,7 @@ says shows only next to what costs nothing.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from ..config import resolve
 from ..data.manifest import Manifest, load_manifest
 from ..encoder import Encoder
 from ..errors import InputError
-from ..training.files import write_json, write_text
+from ..training.files import read_json, write_json, write_text
 from ..zoo import open_source
 from .classifiers import GRIDS
+from .embeddings import LOG_MEL
 from .finetune import FinetuneResult, finetune, load_recipe
 from .probe import compare_results
 from .probe_result import ProbeResult
@@ -76,8 +77,8 @@ def evaluate(
     fine-tuning and of the untrained. untrained: whether each architecture is evaluated untrained too.
     The files are written anew after every protocol and every fine-tuned encoder, and fine-tuning goes on where it was
     stopped, so the same call completes what an earlier one began.
-    Raises InputError for an unknown protocol, two encoders that would share a folder, and all that `probe` and
-    `finetune` refuse.
+    Raises InputError for an unknown protocol, two encoders that would share a folder, a folder with other results in
+    it, and all that `probe` and `finetune` refuse.
     """
     encoders = {encoders.name: encoders} if isinstance(encoders, Encoder) else encoders
     protocols = (protocols,) if isinstance(protocols, str) else protocols
@@ -93,6 +94,7 @@ def evaluate(
     if untrained:
         named |= _untrained(named, seeds[0])
     folder = resolve(out)
+    check_folder(folder, named, manifest.source)
     folders = {name: folder / FINETUNE / _file_name(name) for name in named}
     if FINETUNE in protocols and len(set(folders.values())) < len(folders):
         raise InputError(f"encoders: {', '.join(named)}: names must differ in letters and digits")
@@ -111,6 +113,21 @@ def evaluate(
             if tuned.status != "finished":
                 return Evaluation(folder, results, tuned.status)
     return Evaluation(folder, results)
+
+
+def check_folder(folder: Path, names: Iterable[str], source: str) -> None:
+    """Raise InputError where files of something else would be written over: a run, or other encoders or data."""
+    if (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: holds a pretraining run; choose another folder")
+    there = read_json(folder / "result.json")
+    if not there:
+        return
+    known = {one.get("encoder") for one in there.get("results", []) if isinstance(one, dict)}
+    if there.get("data") != source or not known - {LOG_MEL} <= set(names):
+        raise InputError(
+            f"{folder}: holds results of {', '.join(sorted(map(str, known))) or 'something else'} on "
+            f"{there.get('data', 'no data set')}; choose another folder, or the same encoders and data to complete them"
+        )
 
 
 def _untrained(named: dict[str, Encoder], seed: int) -> dict[str, Encoder]:

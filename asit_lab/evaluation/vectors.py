@@ -1,6 +1,7 @@
 """Audio files -> one table of clip embeddings, for people who only want vectors."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,8 @@ def _checked(out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: its folder cannot be made: {error.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out}: its folder cannot be written to")
     if out.suffix.lower() == ".parquet":
         try:
             import pyarrow  # noqa: F401

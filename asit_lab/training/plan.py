@@ -3,6 +3,7 @@
 The steps are real ones: the run's own data, objective and optimiser, as in pretrain.py.
 """
 
+import os
 import shutil
 import statistics
 import time
@@ -44,6 +45,8 @@ class Plan:
     """of the whole student"""
     backbone_parameters: int
     device: str
+    load: float
+    """processes that wanted a core of this machine, for each core, in the minute before anything was measured"""
     seconds_per_step: float
     measured_steps: int
     """steps whose median that is; those to warm up are not among them"""
@@ -81,6 +84,10 @@ class Plan:
             f"audio kept in memory comes to {_size(self.audio_cache_bytes)}",
             "disk": f"{_size(self.disk_bytes)}, {_size(self.disk_free_bytes)} free",
         }
+        if self.load > 1:
+            facts["machine"] = (
+                f"busy, {self.load:.1f} processes for each core; by itself a run is quicker"
+            )
         if self.start:
             facts["goes on"] = f"at step {self.start} of {self.steps}, {_duration(self.hours_left)} left"
         return facts
@@ -115,6 +122,7 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     if steps < 1:
         raise InputError(f"steps: {steps} is not a number of steps to measure")
     cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     fabric = launch()
     run = _run_there(out, cfg, resume) if out is not None else None
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
@@ -155,6 +163,7 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
         parameters=sum(p.numel() for p in objective.student.parameters()),
         backbone_parameters=sum(p.numel() for p in objective.student.backbone.parameters()),
         device=_device(fabric),
+        load=load,
         seconds_per_step=measured.seconds,
         measured_steps=measured.steps,
         measured_clips=measured.clips,

@@ -127,6 +127,11 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
         raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
     run = Run(folder, load_config(folder))
     changes = diff(run.config, cfg, ignore=("name", *NO_EFFECT))
+    if changes and _failed_at_once(run):
+        if hold:
+            write_text(folder / "config.yaml", cfg.to_yaml())
+            (folder / "bad_files.csv").unlink(missing_ok=True)
+        return Run(folder, cfg)
     if changes:
         lines = [f"  {row['key']}: {row['a']} there, {row['b']} asked for" for row in changes]
         raise InputError(
@@ -134,6 +139,11 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
             + "\n".join(lines)
         )
     return run
+
+
+def _failed_at_once(run: Run) -> bool:
+    """Whether it failed before its first step, for a mistake in its data, say: nothing of it is worth keeping."""
+    return run.status == "failed" and not any((run.dir / name).exists() for name in ("metrics.csv", "state.pt"))
 
 
 class StepLog:

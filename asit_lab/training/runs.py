@@ -145,7 +145,7 @@ def _look_at(path: Path, root: Path) -> _Listed:
         "preset": run.config.name,
         "data": run.config.data.source,
         "status": _status(run, progress),
-        "step": _whole(progress.get("step")),
+        "step": _step(progress, metrics),
         "steps": _whole(progress.get("total_steps", run.config.train.steps)),
         **_last_losses(metrics),
         "probe": _probe_score(result),
@@ -183,6 +183,15 @@ def _last_losses(metrics: pd.DataFrame) -> dict[str, float]:
     """The losses logged last; NaN where a line was cut off as it was written."""
     columns = [name for name in metrics if name.startswith("loss")] if len(metrics) else []
     return {name: float(pd.to_numeric(metrics[name], errors="coerce").iloc[-1]) for name in columns}
+
+
+def _step(progress: dict, metrics: pd.DataFrame) -> int | None:
+    """Steps done: as status.json says, which is written with each saved state, or as the last row of metrics does."""
+    saved = _whole(progress.get("step"))
+    if progress.get("status") != "running" or not len(metrics):
+        return saved
+    logged = pd.to_numeric(metrics["step"], errors="coerce").max()
+    return saved if pd.isna(logged) else max(saved or 0, int(logged) + 1)
 
 
 def _whole(value: Any) -> int | None:

@@ -27,11 +27,11 @@ _NO_SAMPLES = ("-", "")
 class RunMonitor(Explorer):
     """Curves, health and last samples of one run, or of several over each other.
 
-    runs: run directories or opened runs, or one; None: those in and below `folder`, of which the ones under way are chosen at first, else the
-    one written to last. While a chosen run is under way, its files are looked at every `seconds` by a task on the
-    kernel's loop, between cells and in a thread of its own, and drawn when they changed. That ends when all have
-    ended, on Watch, on `close`, and when another monitor starts to watch: a cell that is run again leaves its old one
-    behind. Where there is no loop (outside a notebook) everything is drawn once.
+    runs: run directories or opened runs, or one; None: those in and below `folder`, of which the ones under way are
+    chosen at first, else the one written to last. While a chosen run is under way, its files are looked at every
+    `seconds` by a task on the kernel's loop, between cells and in a thread of its own, and drawn when they changed.
+    That ends when all have ended, on Watch, on `close`, and when another monitor starts to watch: a cell that is run
+    again leaves its old one behind. Where there is no loop (outside a notebook) everything is drawn once.
     """
 
     _watching: "weakref.ref[RunMonitor] | None" = None
