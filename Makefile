@@ -29,10 +29,11 @@ help: ## Show this list
 	@echo "asit_lab: make TARGET"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
 
-env: $(STAMP) ## Set everything up in .venv (Python 3.11 or 3.12; about 5 GB)
+env: $(STAMP) ## Set everything up in .venv (Python 3.11 or 3.12; about 6.5 GB)
 
 demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/demo
 	@mkdir -p $(DEMO)
+	@echo "Training takes minutes, in which the bar stands still; watch it in another terminal: $(BIN)/asit-lab runs"
 	ASIT_LAB_HOME="$(CURDIR)" $(BIN)/papermill notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -k python3 \
 		-p preset micro -p data synth -p out $(DEMO) \
 		|| { echo "The demo stopped: $(DEMO)/pretrain.ipynb links to the cell at its top" >&2; exit 1; }
@@ -86,7 +87,7 @@ lock: $(UV) ## Renew requirements.lock from pyproject.toml
 
 clean: ## Remove the demo run, caches and build leftovers (not .venv, data or other runs)
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+	find . \( -path ./.venv -o -path ./$(HEAR) \) -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
 # --- Set-up ---------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ import soundfile
 import yaml
 
 import asit_lab
-from asit_lab import cli
+from asit_lab import batch, cli
+from asit_lab.batch.dry_run import Forecast
 from asit_lab.config import load_config, preset_names
 from asit_lab.training.run import open_run, write_json
 
@@ -340,6 +341,23 @@ def test_finetune_and_starts(command, tmp_path, monkeypatch):
     status, out, err = command("starts", "--preset", "smoke", "-s", "train.steps=2", *arguments, "--json")
     assert status == 0, err
     assert [row["encoder"] for row in json.loads(out)["table"]] == ["scratch", "pretrained"]
+
+
+def test_a_dry_run_of_a_study_says_times_in_words(command, monkeypatch):
+    rows = [("a", 3, 1, 23 / 3600, 0.5), ("b", 2, 0, 0.2, 0.5), ("c", 1, 1, 0.0, 0.0)]
+    table = pd.DataFrame(rows, columns=["setting", "points", "finished", "hours", "disk_gb"])
+    monkeypatch.setattr(
+        batch, "forecast", lambda *_: Forecast(table, table["hours"].sum(skipna=False), 2, 9.0, ("mind this",))
+    )
+    status, out, _ = command("batch", "run", "small", "--dry-run")
+    head, *shown = [fields(line) for line in out.splitlines()[:4]]
+    assert status == 0 and [row[head.index("time")] for row in shown] == ["23 s", "12 min", "0 s"]
+    assert "about 6 min of pretraining with 2 at once, without start of kernels, probes" in out
+    assert out.endswith("note: mind this\n")
+    assert json.loads(command("batch", "run", "small", "--dry-run", "--json")[1])["settings"][1]["hours"] == 0.2
+    table.loc[0, "hours"] = float("nan")  # a notebook without a configuration to measure
+    status, out, _ = command("batch", "run", "small", "--dry-run")
+    assert fields(out.splitlines()[1])[head.index("time")] == "-" and "time    not known" in out
 
 
 def test_a_file_that_cannot_be_written_is_one_line(command, tmp_path, monkeypatch):

@@ -505,6 +505,34 @@ def test_compared_curves(metrics):
     assert len({line.get_color() for line in shown.values()}) == 3
 
 
+@pytest.mark.parametrize(
+    ("losses", "others", "width", "rows"),
+    [
+        (6, 0, None, [3, 3]),
+        (5, 0, None, [5]),
+        (7, 0, None, [4, 3]),
+        (4, 0, 7.0, [2, 2]),
+        (6, 0, 7.0, [3, 3]),
+        (4, 6, None, [4, 4, 2]),
+        (4, 12, None, [4, 4, 4, 4]),
+    ],
+)
+def test_no_panel_stands_alone_in_a_last_row(losses, others, width, rows):
+    """Of the losses in compared_curves, of losses and of families of columns below them in curves."""
+    names = list(figures.training._LOSSES)[:losses] + [f"loss_{n}" for n in range(losses - 6)]
+    names += [*figures.training._OTHERS, *(f"{family}x" for family in figures.training._FAMILIES)][:others]
+    table = pd.DataFrame({"step": [0, 1], **{name: [1.0, 2.0] for name in names}})
+    figure = figures.curves(table) if others else figures.compared_curves({"a": table}, width=width)
+    check_layout(figure)
+    found = [ax.get_subplotspec().rowspan.start for ax in figure.axes]
+    assert [found.count(row) for row in sorted(set(found))] == rows
+
+
+def test_losses_summed_over_channels_say_so():
+    assert figures.training.curve_title("loss_frame") == "frame: error² / √width"
+    assert figures.training.curve_title("loss_utterance") == "utterance: error² / √width"
+
+
 def test_runs_without_rows_take_no_colour_from_the_others(metrics):
     """As in the table of RunMonitor, which numbers them all."""
     alone, young = figures.compared_curves({"a": metrics, "b": metrics}), {"a": metrics[:0], "b": metrics}

@@ -49,7 +49,7 @@ def test_softmax_beside_both_softmaxes_and_their_difference():
         for row in (0, 1):
             np.testing.assert_allclose(shown(panels[row, column]), 100 * values[row])  # percent
     texts = [text.get_text() for text in drawn_texts(figure)]
-    for wanted in ("A: softmax run", "B: differential run", "query: class token", "query: framed patch"):
+    for wanted in ("A: softmax run", "B: differential run", "query:\nclass token", "query:\nframed patch"):
         assert texts.count(wanted) == 1
     assert texts.count("time (s)") == 5 and texts.count("frequency (Hz)") == 2
     assert any("hatched: silent" in text for text in texts) and any("hatched: negative" in text for text in texts)
@@ -64,6 +64,33 @@ def test_scales_are_shared_and_the_difference_is_centred():
     assert all(norm.vmin == -norm.vmax and norm(0.0) == pytest.approx(0.5) for norm in norms)
     quarter = norms[0](norms[0].vmax / 4)
     assert quarter == pytest.approx(0.75)  # a square root: half way from the centre to the end
+
+
+def test_names_of_rows_are_no_longer_than_a_panel():
+    figure = figures.attention_comparison([clip("A", False), clip("B", True)], [AXES] * 2, [PATCH] * 2)
+    check_layout(figure)
+    for ax in grid_of(figure, 5)[:, 0]:
+        (name,) = (text for text in ax.texts if text.get_text().startswith("query:"))
+        written, panel = name.get_window_extent(), ax.get_window_extent()
+        assert panel.y0 <= written.y0 and written.y1 <= panel.y1
+
+
+def test_even_attention_is_in_the_middle_of_the_scale_and_marked():
+    """Not the brightest colour, which would say that all patches are attended to much."""
+    two = clip("B", True)
+    for values in two[4].values():
+        values[:] = 1 / 48
+    figure = figures.attention_comparison([two], [AXES], [PATCH])
+    check_layout(figure)
+    panels = grid_of(figure, 4)
+    assert all(ax.images[0].get_clim() == pytest.approx((0, 200 / 48)) for ax in panels[:, 1:3].flat)
+    assert all(ax.images[0].get_clim() == pytest.approx((-200 / 48, 200 / 48)) for ax in panels[:, 3])
+    marked = {bar.get_xlabel(): [line.get_xdata()[0] for line in bar.lines] for bar in figure.axes[8:]}
+    (label,) = (name for name, places in marked.items() if places)
+    assert "attention on a patch (%)" in label and label.endswith("line: even, 2.1 %")
+    assert marked[label] == pytest.approx([100 / 48])
+    alone = figures.class_attention(two[1], two[4]["first"], AXES)
+    assert alone.axes[1].images[0].get_clim() == pytest.approx((0, 200 / 48))
 
 
 def test_negative_patches_are_hatched_and_the_query_is_framed():

@@ -2,7 +2,9 @@
 
 import math
 
+import IPython.display
 import pytest
+from tqdm import tqdm
 
 import asit_lab
 from asit_lab import load_config
@@ -35,6 +37,7 @@ def shown(monkeypatch):
         return Handle(outputs, content)
 
     monkeypatch.setattr(live, "display", display)
+    monkeypatch.setattr(IPython.display, "display", display)
     return outputs
 
 
@@ -158,3 +161,25 @@ def test_references_are_the_losses_of_heads_that_know_nothing():
     }
     only = cfg.with_overrides(["objective.weights={reconstruction: 1, global: 1}"])
     assert set(references(only)) == {"loss_global", "entropy_global"}
+
+
+# --- Bars that pass -------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_keeps_nothing_of_a_bar_that_passes(shown, monkeypatch, capsys):
+    monkeypatch.setattr(report, "_in_kernel", lambda: True)
+    for _ in tqdm(range(3), desc="quick", **report.passing_bar_style()):
+        pass
+    assert shown == []
+    for _ in tqdm(range(3), desc="slow", **report.passing_bar_style() | {"delay": 0, "mininterval": 0}):
+        pass
+    (texts,) = ([content["text/plain"] for content in output] for output in shown)
+    assert texts[0].startswith("slow:   0%|") and any(text.startswith("slow: 100%|█") for text in texts)
+    assert texts[-1] == "" and capsys.readouterr() == ("", "")
+
+
+def test_a_shell_has_its_bar_where_there_is_something_to_wait_for(capsys):
+    for delay, seen in ((1.0, False), (0, True)):
+        for _ in tqdm(range(3), desc="bar", **report.passing_bar_style() | {"delay": delay}):
+            pass
+        assert ("bar: 100%" in capsys.readouterr().err) == seen

@@ -18,6 +18,8 @@ from matplotlib.image import imread
 from notebook_case import stock_papermill
 
 from asit_lab import load_config, load_run
+from asit_lab.data import load_manifest
+from asit_lab.features import measure
 
 pytestmark = pytest.mark.notebook
 
@@ -139,6 +141,17 @@ def test_result_has_the_probe_table(pretrained):
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def test_a_result_that_is_no_better_than_the_baselines_is_said_to_be(pretrained):
+    notebook, run, _ = pretrained
+    errors = {row["method"]: row["l1"] for row in run.result["reconstruction"]}
+    scores = {row["encoder"]: row["mean"] for row in run.result["probe"]}
+    worse = errors["reconstruction"] >= errors["linear interpolation in time"]
+    assert worse  # after four steps
+    assert ("Not below the straight line" in printed(cell_with(notebook, "reconstruction_errors("))) == worse
+    beaten = scores["teacher"] > max(score for name, score in scores.items() if name.startswith("random init"))
+    assert ("not above all of the untrained" in printed(cell_with(notebook, "hard to beat"))) == (not beaten)
+
+
 def test_pretraining_shows_one_set_of_curves(pretrained):
     notebook, run, _ = pretrained
     cell = cell_with(notebook, "asit_lab.pretrain(")
@@ -214,6 +227,9 @@ def test_inspect_data(tmp_path):
     for text, count in [("figures.dataset(", 1), ("figures.stats(", 1), ("figures.clip(", 3)]:
         found = pictures(cell_with(notebook, text))
         assert len(found) == count and all(is_picture(image) for image in found)
+    mean, std, *_ = measure(load_manifest("synth:40"), load_config("micro").features)  # as asit-lab data stats does
+    said = f"40 of 40 clips measured: features.mean={mean:.6f} features.std={std:.6f}\n"
+    assert printed(cell_with(notebook, "figures.stats(")) == said
     saved = sorted((tmp_path / "figures").iterdir())
     assert [path.name for path in saved] == ["bands.pdf", "bands.png", "dataset.pdf", "dataset.png"]
     assert saved[0].read_bytes().startswith(b"%PDF") and is_picture(imread(saved[1]))
@@ -242,6 +258,8 @@ def test_compare_attention(pretrained, tmp_path):
     out = ["clip", "3", "patch", "2.5,1000", "silence", "0.5", "out", str(tmp_path / "figures")]
     notebook = executed(NOTEBOOKS / "compare_attention.ipynb", tmp_path / "here", *models, *out)
     assert "clip 3, click_train: 5.5 s, 9 % digital silence" in printed(cell_with(notebook, "clip_and_silence("))
+    (settings,) = cell_with(notebook, "config.diff(").outputs
+    assert "model.depth" in settings.data["text/html"] and "..." not in settings.data["text/html"]
     for text in ("figures.attention_comparison(", "figures.attention_by_layer("):
         found = pictures(cell_with(notebook, text))
         assert len(found) == 1 and is_picture(found[0])

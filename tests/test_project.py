@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -112,6 +113,16 @@ def test_make_help_lists_the_targets():
     listed = {line.split()[0] for line in shown.splitlines() if line.startswith("  ")}
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE).group(1)
     assert listed == set(phony.split()) >= {"env", "demo", "test", "test-all", "lab", "lint", "lock", "clean"}
+
+
+def test_make_clean_leaves_the_environments_alone(tmp_path):
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    kept = [tmp_path / name for name in (".venv/lib/__pycache__", ".venv-hear/lib/__pycache__", "runs/mine", "data/x")]
+    gone = [tmp_path / name for name in ("asit_lab/nn/__pycache__", "notebooks/.ipynb_checkpoints", "runs/demo")]
+    for folder in kept + gone:
+        folder.mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, check=True)
+    assert all(folder.is_dir() for folder in kept) and not any(folder.exists() for folder in gone)
 
 
 def _texts():

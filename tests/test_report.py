@@ -21,6 +21,9 @@ from asit_lab.batch import points, read_study
 from asit_lab.batch.record import remember
 from asit_lab.batch.state import RESULT, write_state
 from asit_lab.report import pictures, report
+from asit_lab.report.page import Chapter, Shown
+from asit_lab.report.page import page as write_page
+from asit_lab.report.tables import Written
 from asit_lab.training import files
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -133,6 +136,13 @@ def test_the_page_needs_nothing_but_itself(made, page):
     assert not re.search(r"https?://", text)
 
 
+def test_a_page_of_the_scale_smoke_says_that_it_learns_nothing(made, page):
+    assert [text for text in page.words["p"] if "learns nothing" in text]
+    collected = asit_lab.batch.results.Collected(read_study("class_token"), "micro", None, None, "")
+    chapter = Chapter(collected, {}, (), Shown(b"", 1, "", "", ""), Written("", (), ()), "", [], [], None, [])
+    assert "learns nothing" not in write_page("", [chapter], {}, [])
+
+
 def test_contents_lead_to_headings_in_order(page):
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     links = [attributes["href"][1:] for attributes in page.all("a")]
@@ -178,7 +188,7 @@ def test_differences_are_told_in_words(page):
         f"{worse} The difference, −50.0 points, is outside the spread over seeds, 2.0; its 95 % interval over clips, −"
         in said
     )
-    assert "a third: no number of it is there yet." in said
+    assert "a third: no number is there yet." in said
     assert "Of 2 settings beside the reference, 1 worse; 1 not known yet." in "\n".join(page.words["p"])
 
 

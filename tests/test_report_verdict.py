@@ -3,7 +3,8 @@
 import pytest
 from report_case import NAN, collected_of
 
-from asit_lab.report.verdict import in_short, unit_of, verdicts
+from asit_lab.report.chosen import chosen_points
+from asit_lab.report.verdict import in_short, sentences, unit_of, verdicts
 
 REFERENCE = ("ref", 3, 60.0, 1.0, NAN, NAN, NAN, None, 28.1)
 
@@ -81,11 +82,38 @@ def test_words_about_a_difference(row, short, real, said):
 def test_reference_and_settings_without_results():
     rows = [("none", 0, NAN, NAN, NAN, NAN, NAN, None, 1.0), REFERENCE]
     none, reference = verdicts(collected_of(rows, "ref"))
-    assert none.words == "none: no number of it is there yet." and none.short == "no result"
+    assert none.words == "none: no number is there yet." and none.short == "no result"
     assert reference.words == "ref is what the others are compared with: 60.0 ± 1.0 over 3 seeds."
     without = [("other", 2, 50.0, 1.0, NAN, NAN, NAN, None, 1.0), ("ref", 0, NAN, NAN, NAN, NAN, NAN, None, 2.0)]
     other, _ = verdicts(collected_of(without, "ref"))
     assert other.words == "other: 50.0 ± 1.0 over 2 seeds; the reference, ref, has no result yet." and not other.real
+
+
+def test_settings_of_which_the_same_is_said_share_a_sentence():
+    same, other = (60.0, 1.0, 0.0, -1.0, 1.0, True, 1.0), (64.0, 1.0, 4.0, 2.0, 6.0, False, 1.0)
+    rows = [("a, b", 3, *same), ("c", 3, *other), ("d", 3, *same), REFERENCE]
+    first, second, third = sentences(collected_of(rows, "ref"))
+    assert first.startswith("a, b; d: 60.0 ± 1.0 over 3 seeds, not told apart from ref. ")
+    assert second.startswith("c: 64.0 ") and third.startswith("ref is what")
+
+
+@pytest.mark.parametrize(
+    ("differences", "setting", "why"),
+    [
+        ((0.5, -2.0), "b", "the setting furthest from the reference"),
+        ((0.0, 0.0), "a", "the first of the others, as none of them differs from the reference"),
+        ((0.01, -0.02), "a", "the first of the others, as none of them differs from the reference"),  # as printed
+    ],
+)
+def test_what_a_run_is_looked_at_for(differences, setting, why):
+    rows = [
+        (name, 3, 60 + difference, 1.0, difference, NAN, NAN, None, 1.0)
+        for name, difference in zip("ab", differences, strict=True)
+    ]
+    collected = collected_of([REFERENCE, *rows], "ref")
+    collected.points["folder"] = "somewhere"
+    reference, contrast = chosen_points(collected)
+    assert reference.setting == "ref" and (contrast.setting, contrast.why) == (setting, why)
 
 
 def test_in_short():

@@ -13,6 +13,7 @@ from ..training.files import read_json
 from .check import points
 from .point import Point
 from .pool import threads_each
+from .progress import duration
 from .state import RUN, state_of
 from .study import Study, read_study
 
@@ -34,9 +35,13 @@ class Forecast:
         """The sums in words."""
         count, done, disk = self.table["points"].sum(), self.table["finished"].sum(), self.table["disk_gb"].sum()
         wall = self.hours / min(self.workers, max(1, count - done))
+        time = "not known"
+        if wall == wall:
+            time = f"about {duration(3600 * wall)} of pretraining with {self.workers} at once, "
+            time += "without start of kernels, probes, fine-tuning and pictures"
         return {
             "points": f"{count}, {done} of them finished",
-            "time": f"about {wall:.3g} h of pretraining with {self.workers} at once" if wall == wall else "not known",
+            "time": time,
             "disk": f"{disk:.3g} GB more, {self.disk_free_gb:.3g} GB free",
         }
 

@@ -138,20 +138,24 @@ def _print_points(table, as_json: bool) -> None:
         return
     shown = []
     for row in rows:
-        about = row["reason"] or row["held_by"] or row["folder"]
+        where = {"folder, process or reason": row["reason"] or row["held_by"] or row["folder"]}
         done = {"done": f"{100 * row['share']:.0f} %", "minutes": round(row["seconds"] / 60, 1)}
-        shown.append({name: row[name] for name in ("setting", "seed", "state")} | done | {"about": about})
-    print_rows(shown, wrap="about")
+        shown.append({name: row[name] for name in ("setting", "seed", "state")} | done | where)
+    print_rows(shown, wrap="folder, process or reason")
 
 
 def _print_forecast(study, scale, data, seeds, workers, as_json: bool) -> None:
     from .. import batch
+    from ..batch.progress import duration
 
     found = batch.forecast(study, scale, data, seeds, workers)
     rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
     if as_json:
         print(as_json_text({"settings": rows, "hours": found.hours, "notes": list(found.notes)}))
         return
+    for row in rows:
+        hours = row.pop("hours")
+        row["time"] = None if hours is None else duration(3600 * hours)
     print_rows(rows, wrap="setting")
     print()
     print_facts(found.facts)

@@ -3,14 +3,13 @@
 import os
 import sys
 from contextlib import redirect_stdout
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ..errors import InputError
 from ..printing import as_json_text, print_rows
-from .options import INTERRUPTED, Json, Overrides, Preset, Seed, Spec
+from .options import INTERRUPTED, Json, Overrides, Preset, Seed, Spec, choice
 
 Source = Annotated[
     str,
@@ -20,28 +19,19 @@ Source = Annotated[
         "asit:FILE, asda:FILE or imagenet:FILE.",
     ),
 ]
+Protocol = Annotated[
+    str,
+    choice("linear", "knn", "weighted", help="Linear classifier, nearest neighbours, or linear on a sum of layers."),
+]
+Pool = Annotated[str, choice("mean", "class", "mean+std", help="What of a clip's tokens becomes its vector.")]
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="Recipe of fine-tuning, or a YAML file.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Seed; may be repeated (default 0).")]
-
-
-class Protocol(StrEnum):
-    linear = "linear"
-    knn = "knn"
-    weighted = "weighted"
-
-
-class Pool(StrEnum):
-    mean = "mean"
-    class_token = "class"
-    mean_std = "mean+std"
 
 
 def probe(
     encoder: Source,
     data: Spec,
-    protocol: Annotated[
-        Protocol, typer.Option(help="Linear classifier, nearest neighbours, or linear on a weighted sum of layers.")
-    ] = Protocol.linear,
+    protocol: Protocol = "linear",
     pool: Annotated[
         str, typer.Option(help="class, mean or mean+std; auto: chosen inside the training clips.")
     ] = "auto",
@@ -52,7 +42,7 @@ def probe(
     import asit_lab
 
     with redirect_stdout(sys.stderr):
-        result = asit_lab.probe(asit_lab.zoo.open_source(encoder), data, protocol.value, pool, _layer(layer))
+        result = asit_lab.probe(asit_lab.zoo.open_source(encoder), data, protocol, pool, _layer(layer))
     if as_json:
         print(as_json_text(result.to_dict()))
     else:
@@ -138,7 +128,7 @@ def embed(
     files: Annotated[list[str], typer.Argument(help="Audio files, folders or patterns such as 'clips/**/*.wav'.")],
     encoder: Annotated[str, typer.Option("--encoder", "-e", help="As for probe.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Table to write: .parquet or .csv.")],
-    pool: Annotated[Pool, typer.Option(help="What of a clip's tokens becomes its vector.")] = Pool.mean,
+    pool: Pool = "mean",
     layer: Annotated[
         int | None, typer.Option(help="Block to read, negative ones from the last (default: the final output).")
     ] = None,
@@ -150,7 +140,7 @@ def embed(
     # What a shell has made of a pattern is relative to where it stands, not to the project's root.
     here = [os.path.abspath(name) if os.path.exists(name) else name for name in files]
     with redirect_stdout(sys.stderr):
-        found = asit_lab.evaluation.embed_files(asit_lab.zoo.open_source(encoder), here, out, pool.value, layer)
+        found = asit_lab.evaluation.embed_files(asit_lab.zoo.open_source(encoder), here, out, pool, layer)
     skipped = [{"skipped": path, "reason": reason} for path, reason in found.skipped]
     if as_json:
         print(as_json_text({"out": str(found.out), "files": len(found.table), "skipped": skipped}))

@@ -1,8 +1,10 @@
 """Options and numbers that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ..errors import InputError
 
 SPECS = (
     "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], "
@@ -16,6 +18,19 @@ Overrides = Annotated[
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Preset, YAML file or run directory.")]
 Spec = Annotated[str, typer.Option("--data", "-d", help=f"Data set: {SPECS}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+def choice(*words: str, **about: Any) -> Any:
+    """An option that is one of some words; another one is answered with the nearest."""
+
+    def check(param: typer.CallbackParam, given: str) -> str:
+        if given not in words:
+            from ..batch.study import nearest
+
+            raise InputError(f"{param.opts[0]} {given!r}: {nearest(given, words)}")
+        return given
+
+    return typer.Option(metavar=f"[{'|'.join(words)}]", callback=check, **about)
 
 
 def group(help_text: str, cls: type | None = None) -> typer.Typer:

@@ -4,14 +4,13 @@ import json
 import os
 import sys
 from contextlib import redirect_stdout
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ..printing import as_json_text, cell, print_facts, print_rows
-from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, Preset, group
+from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, Preset, choice, group
 
 
 class _ListByDefault(TyperGroup):
@@ -25,20 +24,14 @@ class _ListByDefault(TyperGroup):
 runs_app = group("Runs: list a folder's, compare some.", cls=_ListByDefault)
 
 
-class Resume(StrEnum):
-    auto = "auto"
-    never = "never"
-    must = "must"
-
-
 def pretrain(
     out: Annotated[str, typer.Option("--out", "-o", help="Run directory.")],
     preset: Preset = "micro",
     data: Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the preset's): {SPECS}.")] = None,
     overrides: Overrides = None,
-    resume: Annotated[Resume, typer.Option(help="Go on from a state in --out: if there is one, never, or must.")] = (
-        Resume.auto
-    ),
+    resume: Annotated[
+        str, choice("auto", "never", "must", help="Go on from a state in --out: if there is one, never, or must.")
+    ] = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps, say what the run would take, write nothing.")
     ] = False,
@@ -52,10 +45,10 @@ def pretrain(
     flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
     cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
     if dry_run:
-        _print_plan(cfg, out, resume.value, as_json)
+        _print_plan(cfg, out, resume, as_json)
         return
     with redirect_stdout(sys.stderr):  # notes on the way are no result
-        run = asit_lab.pretrain(cfg, out=out, resume=resume.value)
+        run = asit_lab.pretrain(cfg, out=out, resume=resume)
     last = next(iter(run.metrics.tail(1).to_dict("records")), {})
     if os.environ.get("RANK", "0") != "0":
         pass  # under torchrun the first process speaks for all

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..features import LogMel
 from ..settings import Features
+from ..training.report import passing_bar_style
 from . import cache
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def embed_clips(
     lacking = {row: [one for one in embedders if row not in found[one.name]] for row in range(len(manifest))}
     todo = [row for row, those in lacking.items() if those]
     skipped: dict[int, str] = {}
-    for start in tqdm(range(0, len(todo), batch_size), desc="embedding", unit="batch", disable=not progress):
+    words = {"desc": "embedding", "unit": "batch", "disable": not progress}
+    for start in tqdm(range(0, len(todo), batch_size), **words, **passing_bar_style()):
         window = todo[start : start + batch_size]
         waves = _read(manifest, {row: {one.sample_rate for one in lacking[row]} for row in window}, skipped)
         for one in embedders:

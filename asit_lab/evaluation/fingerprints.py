@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..audio import SHORTEST
 from ..config import resolve
 from ..data.manifest import read_row
 from ..errors import InputError
 from ..training.files import write_text
+from ..training.report import passing_bar_style
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def fingerprints(manifest, rows) -> list[Fingerprint | str]:
         return found
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        found = list(tqdm(threads.map(one, clips), total=len(clips), desc="fingerprints", unit="clip", disable=None))
+        words = {"desc": "fingerprints", "unit": "clip", "disable": None}  # None: not shown where nobody looks
+        found = list(tqdm(threads.map(one, clips), total=len(clips), **words, **passing_bar_style()))
     if fresh:
         _keep(cache, known | fresh)
     return found

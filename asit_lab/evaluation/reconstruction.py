@@ -11,12 +11,13 @@ Shapes: n clips, T frames, M mel bands. "normalised" is (raw - mean) / (2 std), 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..features import LOG_FLOOR, LogMel
 from ..masking import gmml
 from ..random import key, permutation, uniform
+from ..training.report import passing_bar_style
 
 # Raw log-mel up to which a pixel counts as silence. Digital silence, and whatever else has less power than float32's
 # epsilon, is LOG_FLOOR = -15.942 exactly. In ESC-10 (ogg; at 16 kHz in 64 bands) 13.65 % of the pixels are there,
@@ -130,7 +131,8 @@ def reconstruction_errors(
     band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
     rows = _choose(held, clips, seed, "held-out clips")
     errors, pixels, counted, corrupted, area = dict.fromkeys(METHODS, 0.0), 0, 0, 0, 0
-    for start in tqdm(range(0, len(rows), batch_size), desc="reconstruction", unit="batch", disable=not progress):
+    words = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
+    for start in tqdm(range(0, len(rows), batch_size), **words, **passing_bar_style()):
         for which, waves in crops(enc, held, rows[start : start + batch_size], seed):
             frames = enc.front_end.frames_of(waves.shape[1]) // enc.config.model.patch[0] * enc.config.model.patch[0]
             keys = key(seed, torch.tensor(which), "reconstruction errors")

@@ -20,6 +20,7 @@ from .style import ATTENTION_MAP, COLOURS, new_figure, styled
 
 SIGNED_MAP = "PuOr_r"  # white at 0; its two ends are told apart with every common colour blindness
 _COLUMNS = 3
+HEAD_ROOM = 2.0  # colour scales reach to this multiple of even attention at least, or even maps were one bright block
 
 
 # --- One encoder ----------------------------------------------------------------------------------------------------
@@ -51,7 +52,8 @@ def class_attention(
     panels = [figure.add_subplot(rows, _COLUMNS, place) for place in places]
     mel = image(panels[0], log_mel, axes, colour_limits(log_mel))
     panels[0].set_title("log-mel")
-    limits = (0.0, max(float(np.nanpercentile(percent, 99.5)), 1e-6))
+    even = 100 / (tokens[0] * tokens[1])
+    limits = (0.0, max(float(np.nanpercentile(percent, 99.5)), HEAD_ROOM * even))
     drawn = []
     for ax, (name, values) in zip(panels[1:], maps.items(), strict=True):
         pixels = spread_tokens(values, patch, log_mel.shape, np.nan)
@@ -64,7 +66,7 @@ def class_attention(
         if place + _COLUMNS in places:
             ax.set_xlabel("")
             ax.tick_params(labelbottom=False)
-    _draw_bars(figure, rows, mel, drawn, axes, even=100 / (tokens[0] * tokens[1]))
+    _draw_bars(figure, rows, mel, drawn, axes, even)
     if title:
         figure.suptitle(title)
     return figure
@@ -96,6 +98,8 @@ class _Column(NamedTuple):
     """bool [frames, mels]"""
     query: tuple[float, float, float, float]
     """the chosen patch: left (s), bottom (band), width (s), height (bands)"""
+    even: float
+    """attention on a patch if it were even, percent"""
     first_of: str | None
     """name of the encoder whose columns start here"""
 
@@ -107,9 +111,10 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
     clips: one an encoder, (title, log_mel [frames, mels], silent bool [time, freq], query (time, freq), maps, lam) as
     asit_lab.evaluation.compare_attention gives them; maps: "map", and for differential attention "first" and "second"
     too, each [2, time, freq], weights for the two queries; lam: factor of the second softmax.
-    axes, patches (frames, mels): of each encoder. One square-root scale for all softmaxes; one for all differences,
-    symmetric about 0, negative patches hatched so that the sign shows in grey too. A log-mel that the encoders share is
-    drawn once. Raises InputError where shapes or numbers of items do not fit each other.
+    axes, patches (frames, mels): of each encoder. One square-root scale for all softmaxes, a line in its colour bar
+    marks even attention; one for all differences, symmetric about 0, negative patches hatched so that the sign shows in
+    grey too. A log-mel that the encoders share is drawn once. Raises InputError where shapes or numbers of items do not
+    fit each other.
     """
     if not clips or not len(clips) == len(axes) == len(patches):
         raise InputError(
@@ -122,9 +127,7 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
     figure = new_figure(0.8 + 1.75 * len(columns), 4.4)
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.95))  # above: the encoders' names, as wide as all their columns
     panels = figure.subplots(2, len(columns), squeeze=False)
-    limits = {
-        one.kind: _limits([other.values for other in columns if other.kind == one.kind], one.kind) for one in columns
-    }
+    limits = {one.kind: _limits([other for other in columns if other.kind == one.kind], one.kind) for one in columns}
     drawn = [_draw_column(pair, column, limits[column.kind]) for pair, column in zip(panels.T, columns, strict=True)]
     for (row, number), ax in np.ndenumerate(panels):
         if row == 0:
@@ -139,8 +142,13 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
         side_by_side = list(group)
         images = [each for number in side_by_side for each in drawn[number]]
         label = _LABELS.get(kind, f"{axes[0].unit};\nhatched: silent")
+        evens = sorted({columns[number].even for number in side_by_side}) if kind == "softmax" else []
+        if evens:  # several where grids differ
+            label += f"\nline: even, {' and '.join(f'{even:.2g}' for even in evens)} %"
         under = list(panels[:, side_by_side].flat)
-        colour_bar(figure, images, label, ax=under, location="bottom", aspect=14 * len(side_by_side), pad=0.03)
+        bar = colour_bar(figure, images, label, ax=under, location="bottom", aspect=14 * len(side_by_side), pad=0.03)
+        for even in evens:
+            bar.ax.axvline(even, color="white", linewidth=1.5)
     return figure
 
 
@@ -159,9 +167,10 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
     silent = spread_tokens(mask_array(silent, "silent", tokens), patch, log_mel.shape, False)
     left, bottom = query[0] * patch[0], query[1] * patch[1]
     place = (axes.seconds(left), bottom, axes.seconds(patch[0]), patch[1])
+    even = 100 / (tokens[0] * tokens[1])
 
     def column(name: str, kind: str, values: np.ndarray, first: bool) -> _Column:
-        return _Column(name, kind, values, axes, silent, place, title if first else None)
+        return _Column(name, kind, values, axes, silent, place, even, title if first else None)
 
     shown = any(
         other.kind == "log-mel" and other.axes == axes and np.array_equal(other.values, log_mel) for other in before
@@ -179,12 +188,12 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
     return made
 
 
-def _limits(values: list[np.ndarray], kind: str) -> tuple[float, float]:
+def _limits(columns: list[_Column], kind: str) -> tuple[float, float]:
     """Ends of the colour scale that all panels of a kind share."""
     if kind == "log-mel":
-        return colour_limits(*values)
-    finite = np.concatenate([np.abs(each[np.isfinite(each)]) for each in values])
-    most = max(float(np.percentile(finite, 99.5)), 1e-6) if finite.size else 1.0
+        return colour_limits(*(one.values for one in columns))
+    finite = np.concatenate([np.abs(one.values[np.isfinite(one.values)]) for one in columns])
+    most = max(float(np.percentile(finite, 99.5)) if finite.size else 0.0, *(HEAD_ROOM * one.even for one in columns))
     return (-most if kind == "difference" else 0.0), most
 
 
@@ -252,15 +261,18 @@ def _name_encoders(top, columns: list[_Column]) -> None:
 
 
 def _name_queries(left) -> None:
+    """The rows' names, in two lines, as one is longer than a panel is high."""
     for ax, query in zip(left, ("class token", "framed patch"), strict=True):
         ax.annotate(
-            f"query: {query}",
+            f"query:\n{query}",
             (0, 0.5),
             (-42, 0),
             xycoords="axes fraction",
             textcoords="offset points",
             rotation=90,
             weight="bold",
+            fontsize=8,
+            multialignment="center",
             ha="right",
             va="center",
         )

@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from .attention import SIGNED_MAP, signed_root, signed_square
+from .attention import HEAD_ROOM, SIGNED_MAP, signed_root, signed_square
 from .axes import MelAxes, array, check_patches, colour_bar, colour_limits, frequency_axis, image
 from .spectrograms import draw_patch_grid
 from .style import ATTENTION_MAP, NOTHING, new_figure, styled
@@ -27,7 +27,7 @@ Targets = list[tuple[Axes, np.ndarray]]
 
 _BOX = (1, 34)  # widths of the class token's box and of the panel beside it
 _ROWS = ("attends to", "attended by")
-_SCALES = {"softmax": "attention (%)", "difference": "weight (%), hatched: negative"}
+_SCALES = {"softmax": "attention (%), square-root scale", "difference": "weight (%), hatched: negative"}
 
 
 # --- Patches to choose from -----------------------------------------------------------------------------------------
@@ -99,7 +99,8 @@ class AttentionPanels:
         for scale, row in norms:
             under = [panel for (kind, at), panel in self._panels.items() if (self._scale(kind), at) == (scale, row)]
             if under:
-                look = {"label": _SCALES[scale], "extend": "both" if scale == "difference" else "max"}
+                label = _SCALES[scale].replace(", ", ",\n") if single else _SCALES[scale]  # upright, a row high
+                look = {"label": label, "extend": "both" if scale == "difference" else "max"}
                 place = {"location": "right", "pad": 0.01, "aspect": 10}
                 if not single:
                     place = {"location": "bottom", "pad": 0.03, "aspect": 20 * len(under)}
@@ -134,7 +135,7 @@ class AttentionPanels:
             for scale, row in product(_SCALES, (0, 1))
         }
         for (kind, row), panel in self._panels.items():
-            end = most[self._scale(kind), row]
+            end = max(most[self._scale(kind), row], HEAD_ROOM * 100 / count)
             panel.image.set_clim(-end if panel.signed else 0.0, end)
             panel.fill(percent[kind, row], token, self.columns[kind])
         self._heading.set_text(heading)

@@ -16,8 +16,8 @@ _LOSSES = {
     "loss_reconstruction": "reconstruction: L1",
     "loss_local": "local: cross-entropy (nat)",
     "loss_global": "global: cross-entropy (nat)",
-    "loss_frame": "frame: squared error",
-    "loss_utterance": "utterance: squared error",
+    "loss_frame": "frame: error² / √width",  # summed over channels, see objectives.losses.squared_error
+    "loss_utterance": "utterance: error² / √width",
 }
 _OTHERS = {
     "rate": "learning rate",
@@ -66,7 +66,7 @@ def curves(metrics: pd.DataFrame, references: Mapping[str, tuple[float, str]] | 
     if not len(metrics) or not upper + lower:
         return blank(7.0, 2.0, "nothing logged yet")
 
-    columns = min(_COLUMNS, max(len(upper), len(lower)))
+    columns = _balanced(_COLUMNS, len(upper), len(lower))
     upper_rows, lower_rows = -(-len(upper) // columns), -(-len(lower) // columns)
     rows = upper_rows + lower_rows
     figure, grid = _grid(rows, columns)
@@ -115,9 +115,7 @@ def compared_curves(
         return blank(7.0, 2.0, "nothing logged yet")
     smooth = smoothing > 0 and any(len(metrics) >= _SMOOTH_FROM for metrics in runs.values())
 
-    columns = min(_COLUMNS, len(names))
-    if width is not None:  # four panels in two rows of two
-        columns = -(-len(names) // -(-len(names) // _WIDE_COLUMNS))
+    columns = _balanced(_COLUMNS if width is None else _WIDE_COLUMNS, len(names))
     figure, grid = _grid(-(-len(names) // columns), columns, below=0.14 * len(runs) + 0.15, width=width)
     for place, name in enumerate(names):
         ax = figure.add_subplot(grid[place])
@@ -170,6 +168,19 @@ def _say_smoothed(figure: Figure, of: str = "losses: ") -> None:
     """The line at the top right that says what faint and strong lines are."""
     top = 1 - 0.06 / figure.get_figheight()
     figure.text(0.99, top, f"{of}faint as logged, strong smoothed", ha="right", va="top", fontsize=8)
+
+
+def _balanced(most: int, *groups: int) -> int:
+    """How many columns, up to `most`, for groups of so many panels under each other.
+
+    As few last rows with a single panel as can be, then few rows, then few empty places: six panels in three columns.
+    """
+
+    def cost(columns: int) -> tuple[int, int, int]:
+        alone = sum(panels > columns and (panels - 1) % columns == 0 for panels in groups)
+        return alone, sum(-(-panels // columns) for panels in groups), columns
+
+    return min(range(1, min(most, max(groups)) + 1), key=cost)
 
 
 def _grid(rows: int, columns: int, below: float = 0.0, width: float | None = None):

@@ -17,7 +17,7 @@ from .page import Chapter, Close, Shown, page
 from .pictures import Picture, curves, look
 from .published import paper_tables
 from .saving import save_figure, save_table, save_text
-from .verdict import in_short, verdicts
+from .verdict import in_short, sentences
 
 FOLDER, PAGE = Path("reports/report"), "report.html"
 PAGE_INCHES = 7.0  # between the margins of an A4 page
@@ -114,7 +114,7 @@ def _chapter(collected: Collected, folder: Path, made: Report) -> Chapter:
         image=_shown(wide, target, made),
         table=written,
         in_short=in_short(collected),
-        sentences=[verdict.words for verdict in verdicts(collected)],
+        sentences=sentences(collected),
         unfinished=unfinished(collected),
         curves=_shown(losses, target, made) if (losses := curves(chosen)) else None,
         runs=[_close(one, target, made) for one in chosen],

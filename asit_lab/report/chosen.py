@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..batch.results import Collected
 from ..batch.state import RUN
+from .verdict import unit_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Chosen:
 def chosen_points(collected: Collected) -> list[Chosen]:
     """The first finished seed of the reference and of the setting whose mean is furthest from the reference's.
 
-    Where the reference has no result, the first setting that has one stands alone.
+    Where no mean differs as it is written, the first of the other settings. Where the reference has no result, the
+    first setting that has one stands alone.
     """
     summary = collected.summary[collected.summary["seeds"] > 0]
     names = summary["setting"].tolist()
@@ -32,8 +34,11 @@ def chosen_points(collected: Collected) -> list[Chosen]:
     found = [_first(collected, "reference", collected.reference, "the setting the others are compared with")]
     distance = summary["difference"].abs()
     if distance.notna().any():
-        contrast = summary.loc[distance.idxmax(), "setting"]
-        found.append(_first(collected, "contrast", contrast, "the setting furthest from the reference"))
+        contrast, why = summary.loc[distance.idxmax(), "setting"], "the setting furthest from the reference"
+        if not round(distance.max(), unit_of(collected).decimals):
+            contrast = summary.loc[distance.first_valid_index(), "setting"]
+            why = "the first of the others, as none of them differs from the reference"
+        found.append(_first(collected, "contrast", contrast, why))
     return found
 
 

@@ -9,6 +9,12 @@ from ..batch.results import Collected
 from .published import PaperTable
 from .tables import Written
 
+# Scale -> what a reader has to know before anything else on the page.
+WARNINGS = {
+    "smoke": "The scale smoke is there to see that everything works. It learns nothing: its numbers and pictures say "
+    "nothing about the settings."
+}
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -68,7 +74,7 @@ class Chapter:
 def page(title: str, chapters: list[Chapter], missing: dict[str, str], papers: list[PaperTable]) -> str:
     """The page as HTML; every text in it is escaped.
 
-    missing: name of a study that was asked for and has no results -> why.
+    chapters: at least one, all of one scale. missing: name of a study that was asked for and has no results -> why.
     """
     environment = Environment(
         loader=PackageLoader("asit_lab.report"),
@@ -78,4 +84,5 @@ def page(title: str, chapters: list[Chapter], missing: dict[str, str], papers: l
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html")
-    return template.render(title=title, chapters=chapters, missing=missing, papers=papers)
+    warning = WARNINGS.get(chapters[0].collected.scale)
+    return template.render(title=title, warning=warning, chapters=chapters, missing=missing, papers=papers)

@@ -65,6 +65,14 @@ def verdicts(collected: Collected) -> list[Verdict]:
     return [_verdict(row, reference, unit) for _, row in summary.iterrows()]
 
 
+def sentences(collected: Collected) -> list[str]:
+    """The verdicts in words, in their order; settings of which the same is said share a sentence."""
+    named: dict[str, list[str]] = {}
+    for verdict, setting in zip(verdicts(collected), collected.summary["setting"], strict=True):
+        named.setdefault(verdict.words.removeprefix(setting), []).append(setting)
+    return ["; ".join(settings) + said for said, settings in named.items()]
+
+
 def in_short(collected: Collected) -> str:
     """How many settings differ from the reference, in a sentence."""
     others = [
@@ -85,7 +93,7 @@ def in_short(collected: Collected) -> str:
 def _verdict(row: pd.Series, reference: pd.Series, unit: Unit) -> Verdict:
     name, other, seeds = row["setting"], reference["setting"], int(row["seeds"])
     if not seeds:
-        return Verdict("no result", f"{name}: no number of it is there yet.", False)
+        return Verdict("no result", f"{name}: no number is there yet.", False)
     over = f"over {seeds} seeds" if seeds > 1 else "with one seed"
     mean = unit.number(row["mean"]) + (f" ± {unit.number(row['spread'])}" if seeds > 1 else "")
     if name == other:

@@ -85,9 +85,7 @@ class Plan:
             "disk": f"{_size(self.disk_bytes)}, {_size(self.disk_free_bytes)} free",
         }
         if self.load > 1:
-            facts["machine"] = (
-                f"busy, {self.load:.1f} processes for each core; by itself a run is quicker"
-            )
+            facts["machine"] = f"busy, {self.load:.1f} processes for each core; by itself a run is quicker"
         if self.start:
             facts["goes on"] = f"at step {self.start} of {self.steps}, {_duration(self.hours_left)} left"
         return facts

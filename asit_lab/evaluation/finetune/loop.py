@@ -28,7 +28,7 @@ from ...training.checkpoint import read_state, save_state
 from ...training.files import clear_leftovers, whole, write_json
 from ...training.interrupt import Signals
 from ...training.optimizer import clip_gradients
-from ...training.report import bar_style
+from ...training.report import passing_bar_style
 from ...training.run import StepLog, environment
 from .. import metrics
 from ..protocols import Split
@@ -92,7 +92,7 @@ def fit(job: Job, signals: Signals) -> str | None:
     epoch_steps, total = recipe.steps_per_epoch(len(rows)), recipe.total_steps(len(rows))
     clips = TrainingClips(trainer.reader, rows, job.targets, recipe, trainer.samples, job.seed)
     loader = load(clips, progress.step, total, recipe.workers)
-    bar = tqdm(total=total, initial=progress.step, unit="step", desc=job.folder.name, **bar_style())
+    bar = tqdm(total=total, initial=progress.step, unit="step", desc=job.folder.name, **passing_bar_style())
     signals.patient = True
     try:
         for batch in loader:
