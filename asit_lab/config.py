@@ -152,7 +152,11 @@ def load_config(
     dictionary of values: {"mask.ratio": 0.7}.
     Raises InputError naming the key and what would be right.
     """
-    layers = read_layers("preset", os.fspath(preset), PRESETS, "sections such as 'train:'")
+    try:
+        name = os.fspath(preset)
+    except TypeError:
+        raise InputError(f"preset: expected a name or a path, got a {type(preset).__name__}") from None
+    layers = read_layers("preset", name, PRESETS, "sections such as 'train:'")
     return validate(_apply_overrides(functools.reduce(_merge, layers), overrides or []))
 
 

@@ -183,6 +183,12 @@ def test_data_are_looked_for_before_the_first_point(home):
     write_notebook(home / "count.ipynb", 'preset = ""\ndata = ""\noverrides = ""\nseed = 0\nout = ""', "pass")
     with pytest.raises(InputError, match=f"{home}/nope does not exist"):
         batch.run(study)
+    study.write_text(study.read_text().replace("'folder:nope'", "'synth:20', settings: {evaluate: 'folder:none'}"))
+    write_notebook(
+        home / "count.ipynb", 'preset = ""\ndata = ""\nevaluate = ""\noverrides = ""\nseed = 0\nout = ""', "pass"
+    )
+    with pytest.raises(InputError, match=f"{home}/none does not exist"):
+        batch.run(study)
     assert not (home / "runs").exists()
 
 

@@ -139,6 +139,8 @@ def test_overrides_as_a_dictionary():
     assert load_config("smoke").with_overrides(given) == cfg
     with pytest.raises(InputError, match="mask.ratoi: unknown key; did you mean mask.ratio"):
         load_config("smoke", {"mask.ratoi": 0.5})
+    with pytest.raises(InputError, match="preset: expected a name or a path, got a dict"):
+        load_config(given)
 
 
 def test_one_text_holds_several_overrides():

@@ -224,6 +224,8 @@ def test_without_a_decoder(enc, waves):
     assert torch.equal(published.embed(waves, RATE), enc.embed(waves, RATE))
     with pytest.raises(InputError, match="published: has no decoder"):
         published.reconstruct(waves, RATE)
+    with pytest.raises(InputError, match="published: has no decoder"):
+        published.fill_in(enc.log_mel(waves, RATE))
 
 
 # --- Loading --------------------------------------------------------------------------------------------------------

@@ -97,11 +97,21 @@ def test_results_of_something_else_are_not_written_over(home):
     evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
     kept = (home / "out/result.json").read_bytes()
     for encoders, data in (({"b": trained()}, DATA), ({"a": trained()}, "synth:30")):
-        with pytest.raises(InputError, match=f"holds results of a, mean.std log-mel on {DATA}; choose another folder"):
+        with pytest.raises(InputError, match=rf"results of a \(knn\), mean.std log-mel \(knn\) on {DATA}; choose"):
             evaluate(encoders, data, ("knn",), "out", untrained=False)
+    with pytest.raises(InputError, match="holds results of a"):
+        evaluate({"a": trained()}, DATA, ("linear",), "out", untrained=False)
     assert (home / "out/result.json").read_bytes() == kept
     both = evaluate({"a": trained(), "b": trained()}, DATA, ("knn",), "out", untrained=False)
     assert set(both.table["encoder"]) == {"a", "b", "mean+std log-mel"}
+    for text in ("{", "[1]", '{"data": 1}'):
+        (home / "out/result.json").write_text(text)
+        with pytest.raises(InputError, match="result.json: no result of an evaluation"):
+            evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
+    (home / "tuned").mkdir()
+    (home / "tuned/setup.yaml").touch()
+    with pytest.raises(InputError, match="tuned: holds a fine-tuning"):
+        evaluate({"a": trained()}, DATA, ("knn",), "tuned")
     (home / "run").mkdir()
     (home / "run/config.yaml").touch()
     for call in (
@@ -158,7 +168,9 @@ def test_what_start_weights_are_worth(home):
     rows = ["scratch", "pretrained", "published", "ImageNet", "ImageNet, pretrained"]
     assert list(found.table["encoder"]) == rows and set(found.table["protocol"]) == {"finetune smoke"}
     assert {"pretrained", "imagenet-pretrained"} <= {path.name for path in (home / "study").iterdir()}
-    without = initialisation_study(cfg, DATA, "study", recipe="smoke")
+    with pytest.raises(InputError, match="holds results of .*ImageNet"):  # the table would lose their rows
+        initialisation_study(cfg, DATA, "study", recipe="smoke")
+    without = initialisation_study(cfg, DATA, "fewer", recipe="smoke")
     assert list(without.table["encoder"]) == rows[:2]
     pd.testing.assert_series_equal(without.table["mean"], found.table["mean"][:2])
 

@@ -106,6 +106,13 @@ def test_layers_of_asda_learn_at_the_rates_of_its_code():
         torch.testing.assert_close(torch.tensor(ours, dtype=torch.float64), wanted, rtol=1e-9, atol=0)
 
 
+def test_overrides_as_a_dictionary():
+    given = load_recipe("ast-esc50", {"rate": 2e-4, "name": "mine"})
+    assert given == load_recipe("ast-esc50", "rate=2e-4 name=mine") and given.rate == 2e-4
+    with pytest.raises(InputError, match="raet: unknown key; did you mean rate"):
+        load_recipe("ast-esc50", {"raet": 1})
+
+
 def test_overrides_files_and_bases(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("base: micro\nrate: 1e-3\nfreq_mask: 5\n")

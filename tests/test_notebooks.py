@@ -292,8 +292,8 @@ def test_evaluate(pretrained, tmp_path):
     kinds = cell_with(notebook, "result.findings").outputs[0].data["text/plain"]
     assert "pretraining clip" in kinds  # without labels, so a note
     rows = json.loads((tmp_path / "out/result.json").read_text())["results"]
-    knn = ["encoder", "encoder, untrained", "mean+std log-mel"]
-    assert [row["encoder"] for row in rows] == [*knn, "encoder", "encoder, untrained"]
+    both = ["smoke, step 4", "smoke, step 4, untrained"]
+    assert [row["encoder"] for row in rows] == [*both, "mean+std log-mel", *both]
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["finetune smoke"] * 2
     saved = sorted(path.name for path in (tmp_path / "out/figures").iterdir())
     assert saved == sorted(

@@ -69,6 +69,20 @@ def test_another_configuration_is_refused_with_every_difference(cfg, tmp_path):
     assert open_run(run.dir, cfg.with_overrides(["name=renamed"])).dir == run.dir  # a name changes nothing
 
 
+def test_a_failed_run_with_weights_is_not_begun_again(cfg, tmp_path):
+    run = open_run(tmp_path / "run", cfg)
+    write_json(run.dir / "status.json", {"status": "failed"})
+    other = cfg.with_overrides(["train.seed=3"])
+    (run.dir / "snapshots").mkdir()
+    snapshot = run.dir / "snapshots/step-3.safetensors"
+    snapshot.touch()
+    with ExitStack() as hold, pytest.raises(InputError, match="holds a run of another configuration"):
+        open_run(run.dir, other, hold=hold)
+    snapshot.unlink()
+    with ExitStack() as hold:
+        assert open_run(run.dir, other, hold=hold).config == other == load_config(run.dir)
+
+
 def test_things_in_the_way(cfg, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="file is in the way"):

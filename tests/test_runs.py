@@ -167,6 +167,7 @@ def test_steps_since_the_last_saved_state_count(tmp_path):
     (run.dir / "metrics.csv").write_text("step,loss\n0,3.0\n170,2.5\n18")  # the last row is being written
     with only_writer(run.dir):
         assert list_runs(tmp_path)["step"].tolist() == [171]
+    assert list_runs(tmp_path)["step"].tolist() == [0]  # killed: it goes on from there
     write_json(run.dir / "status.json", {"status": "interrupted", "step": 100, "total_steps": 240})
     assert list_runs(tmp_path)["step"].tolist() == [100]  # where it goes on from
 

@@ -156,6 +156,8 @@ def test_the_configuration_is_there_though_the_data_is_not(tmp_path, spec, messa
         asit_lab.pretrain(cfg, tmp_path / "run")
     assert load_config(tmp_path / "run") == cfg
     failed(tmp_path / "run", message)
+    with pytest.raises(InputError, match="holds a run of another configuration"):
+        asit_lab.pretrain(config("synth:20"), tmp_path / "run", resume="must")
     mended = config("synth:20")  # nothing was trained, so the directory is not taken by the mistake
     assert plan(mended, tmp_path / "run", steps=1).start == 0 and load_config(tmp_path / "run") == cfg
     assert asit_lab.pretrain(mended, tmp_path / "run").status == "finished"

@@ -69,9 +69,10 @@ def check_data(found: Iterable[Point]) -> None:
     for point in found:
         if point.config:
             data = point.config["data"]
-            sources[data["source"], data["segment_seconds"]] = None
-    for source, seconds in sources:
-        load_manifest(source, segment_seconds=seconds)
+            sources[data["source"]] = data["segment_seconds"]
+            sources |= {other: None for other in [point.parameters.get("evaluate")] if other and other not in sources}
+    for source, seconds in sources.items():
+        load_manifest(source, **({} if seconds is None else {"segment_seconds": seconds}))
 
 
 def _check_ours(study: Study, notebook: Notebook) -> None:

@@ -72,7 +72,9 @@ def run(
         for point in found:
             check_without_notebook(point)
     if scheduler is None:  # else the data are where its workers are
-        check_data(point for point in found if state_of(point.folder).state != "finished")
+        stands = {point.hash: state_of(point.folder).state for point in found}
+        over = ("finished", "running") if again else ("finished", "running", "failed")
+        check_data(point for point in found if stands[point.hash] not in over)
     limits = study.scale(scale)
     how = How(notebooks, again, hours or limits.hours, memory_gb or limits.memory_gb)
     with at_work(study, scale) as runner, Signals() as signals:

@@ -5,6 +5,7 @@ success, 1 for a run that did not finish, 2 for bad input, 130 when interrupted,
 imported inside the commands, so that --help is quick.
 """
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 
 from .._version import __version__
 from ..errors import InputError
+from ..training.files import FULL
 from .batch import batch_app
 from .config import config_app
 from .data import data_app
@@ -21,6 +23,9 @@ from .export import export
 from .options import FAILED, INTERRUPTED
 from .report import report
 from .training import pretrain, runs_app
+
+# The user's to mend: no room, no right to write, a file where a folder should be.
+UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 app = typer.Typer(
     name="asit-lab",
@@ -74,7 +79,7 @@ def main() -> None:
         print(f"asit-lab: {error}", file=sys.stderr)
         sys.exit(FAILED)
     except OSError as error:
-        if error.filename is None:
+        if error.errno not in UNWRITABLE or error.filename is None:
             raise
         print(f"asit-lab: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(FAILED)

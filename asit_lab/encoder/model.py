@@ -220,16 +220,7 @@ class Encoder(nn.Module):
         mask: bool [B, T, M] or [T, M], True = corrupted; None draws blocks as the configuration's `mask` says, from
         `seed`. T is that of `log_mel`. Raises InputError when the weights have no decoder or the mask does not fit.
         """
-        if isinstance(self.decoder, ConvDecoder):
-            raise InputError(
-                f"{self.name}: its decoder predicts latent targets (ASDA), not log-mels, so it cannot reconstruct; "
-                "prediction_error shows what it predicts how well"
-            )
-        if not self.reconstructs:
-            raise InputError(
-                f"{self.name}: has no decoder (pretrained without the reconstruction loss, or only a teacher was "
-                "published), so it cannot reconstruct"
-            )
+        self._check_reconstructs()
         clean = self.log_mel(wave, sample_rate)
         mask = self.draw_mask(clean, seed) if mask is None else torch.as_tensor(mask, device=clean.device).bool()
         if mask.shape not in (clean.shape, clean.shape[1:]):
@@ -240,12 +231,28 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def fill_in(self, corrupted: Tensor) -> Tensor:
-        """What student and decoder make of a log-mel [B, T, M], however it was corrupted; window by window."""
+        """What student and decoder make of a log-mel [B, T, M], however it was corrupted; window by window.
+
+        Raises InputError when the weights have no decoder.
+        """
+        self._check_reconstructs()
         parts = []
         for window in self._windows(corrupted):
             grid = (window.shape[1] // self.config.model.patch[0], self.config.grid[1])
             parts.append(self.decoder(self.student(window)[:, 1:], grid))
         return torch.cat(parts, dim=1)
+
+    def _check_reconstructs(self) -> None:
+        if isinstance(self.decoder, ConvDecoder):
+            raise InputError(
+                f"{self.name}: its decoder predicts latent targets (ASDA), not log-mels, so it cannot reconstruct; "
+                "prediction_error shows what it predicts how well"
+            )
+        if not self.reconstructs:
+            raise InputError(
+                f"{self.name}: has no decoder (pretrained without the reconstruction loss, or only a teacher was "
+                "published), so it cannot reconstruct"
+            )
 
     def draw_mask(self, clean: Tensor, seed: int = 0) -> Tensor:
         """Block masks as pretraining draws them for zeros: log-mel [B, T, M] -> bool [B, T, M].

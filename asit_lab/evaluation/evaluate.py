@@ -20,11 +20,13 @@ from ..zoo import open_source
 from .classifiers import GRIDS
 from .embeddings import LOG_MEL
 from .finetune import FinetuneResult, finetune, load_recipe
+from .finetune.result import SETUP
 from .probe import compare_results
 from .probe_result import ProbeResult
 
 FINETUNE = "finetune"
 PROTOCOLS = (*GRIDS, FINETUNE)
+UNTRAINED = ", untrained"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def evaluate(
     if untrained:
         named |= _untrained(named, seeds[0])
     folder = resolve(out)
-    check_folder(folder, named, manifest.source)
+    check_folder(folder, named, protocols, manifest.source)
     folders = {name: folder / FINETUNE / _file_name(name) for name in named}
     if FINETUNE in protocols and len(set(folders.values())) < len(folders):
         raise InputError(f"encoders: {', '.join(named)}: names must differ in letters and digits")
@@ -115,18 +117,24 @@ def evaluate(
     return Evaluation(folder, results)
 
 
-def check_folder(folder: Path, names: Iterable[str], source: str) -> None:
-    """Raise InputError where files of something else would be written over: a run, or other encoders or data."""
-    if (folder / "config.yaml").is_file():
-        raise InputError(f"{folder}: holds a pretraining run; choose another folder")
-    there = read_json(folder / "result.json")
-    if not there:
-        return
-    known = {one.get("encoder") for one in there.get("results", []) if isinstance(one, dict)}
-    if there.get("data") != source or not known - {LOG_MEL} <= set(names):
+def check_folder(folder: Path, names: Iterable[str], protocols: Iterable[str], source: str) -> None:
+    """Raise InputError where files of something else would be written over: a run, a fine-tuning, or results of other
+    encoders, protocols or data than are asked for."""
+    if (folder / "config.yaml").is_file() or (folder / SETUP).is_file():
+        what = "pretraining run" if (folder / "config.yaml").is_file() else "fine-tuning"
+        raise InputError(f"{folder}: holds a {what}; choose another folder")
+    try:
+        there = read_json(folder / "result.json")
+        rows = {(one["encoder"], one["protocol"].split()[0]) for one in there["results"]} if there else set()
+        known = there.get("data")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{folder / 'result.json'}: no result of an evaluation; choose another folder") from None
+    asked = {*names, LOG_MEL}
+    lost = [row for row in rows if row[0].removesuffix(UNTRAINED) not in asked or row[1] not in set(protocols)]
+    if rows and (lost or known != source):
+        found = ", ".join(sorted({f"{name} ({protocol})" for name, protocol in rows}))
         raise InputError(
-            f"{folder}: holds results of {', '.join(sorted(map(str, known))) or 'something else'} on "
-            f"{there.get('data', 'no data set')}; choose another folder, or the same encoders and data to complete them"
+            f"{folder}: holds results of {found} on {known}; choose another folder, or ask for these too, on those data"
         )
 
 
@@ -141,7 +149,7 @@ def _untrained(named: dict[str, Encoder], seed: int) -> dict[str, Encoder]:
             seen.append(shape)
             continue
         seen.append(shape)
-        added[f"{name}, untrained"] = fresh
+        added[f"{name}{UNTRAINED}"] = fresh
     return added
 
 

@@ -8,7 +8,7 @@ from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..training.pretrain import pretrain
 from ..zoo import load_imagenet, open_source
-from .evaluate import Evaluation, check_folder, evaluate
+from .evaluate import FINETUNE, Evaluation, check_folder, evaluate
 
 
 def initialisation_study(
@@ -30,8 +30,9 @@ def initialisation_study(
     were stopped. Raises InputError as `pretrain`, `zoo.open_source` and `evaluate` do.
     """
     folder = resolve(out)
-    order = ("scratch", "pretrained", "published", "ImageNet", "ImageNet, pretrained")
-    check_folder(folder, order, data if isinstance(data, str) else data.source)
+    given = {"published": published, "ImageNet": imagenet, "ImageNet, pretrained": imagenet}
+    order = ["scratch", "pretrained", *(name for name, weights in given.items() if weights)]
+    check_folder(folder, order, (FINETUNE,), data if isinstance(data, str) else data.source)
     # What cannot be loaded shows before hours of pretraining.
     starts: dict[str, Encoder] = {"scratch": Encoder.random(config, seed)}
     if published:
@@ -42,7 +43,7 @@ def initialisation_study(
     if imagenet:
         from_imagenet = config.with_overrides([f"train.init_from={resolve(imagenet)}"])
         starts["ImageNet, pretrained"] = _pretrained(from_imagenet, folder / "imagenet-pretrained")
-    named = {name: starts[name] for name in order if name in starts}
+    named = {name: starts[name] for name in order}
     return evaluate(named, data, ("finetune",), folder, recipe, overrides, (seed,), untrained=False)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .. import audio
 from ..config import resolve
@@ -16,6 +16,7 @@ from ..data.clips import audio_files
 from ..encoder import Encoder
 from ..errors import InputError
 from ..training.files import whole
+from ..training.report import passing_bar_style
 
 FORMATS = (".parquet", ".csv")
 FILES_AT_ONCE, SECONDS_AT_ONCE = 32, 600.0  # a batch ends with the file that reaches either
@@ -121,7 +122,9 @@ def _checked(out: Path) -> Path:
 def _batches(enc: Encoder, paths: list[str], skipped: list[tuple[str, str]]) -> Iterator[dict[str, np.ndarray]]:
     """Waveforms of a few files at a time; what cannot be read goes to `skipped`."""
     rate, batch = enc.config.features.sample_rate, {}
-    for path in tqdm(paths, desc="embedding", unit="file", disable=None):  # not shown where nobody looks
+    for path in tqdm(
+        paths, desc="embedding", unit="file", disable=None, **passing_bar_style()
+    ):  # not shown where nobody looks
         try:
             wave = audio.read(resolve(path), rate)
         except InputError as error:

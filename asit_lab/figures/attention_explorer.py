@@ -135,7 +135,8 @@ class AttentionPanels:
             for scale, row in product(_SCALES, (0, 1))
         }
         for (kind, row), panel in self._panels.items():
-            end = max(most[self._scale(kind), row], HEAD_ROOM * 100 / count)
+            # What a token attends to sums to 100 %, so there is an even value; what it gets may be next to nothing.
+            end = max(most[self._scale(kind), row], HEAD_ROOM * 100 / count if row == 0 else 0.0)
             panel.image.set_clim(-end if panel.signed else 0.0, end)
             panel.fill(percent[kind, row], token, self.columns[kind])
         self._heading.set_text(heading)

@@ -103,7 +103,8 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
 
     resume: "auto" continues what is there, "never" wants a new directory, "must" an existing run.
     hold: keeps every other process from writing there until it is closed (a finished run needs none of that).
-    The Run has the configuration it was made with; settings among NO_EFFECT may be others now.
+    The Run has the configuration it was made with; settings among NO_EFFECT may be others now. One that failed before
+    its first step, for data that were not there, say, makes way for another configuration under resume="auto".
     Raises InputError naming the directory, and for a run of another configuration each setting that differs.
     """
     if resume not in ("auto", "never", "must"):
@@ -127,10 +128,9 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
         raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
     run = Run(folder, load_config(folder))
     changes = diff(run.config, cfg, ignore=("name", *NO_EFFECT))
-    if changes and _failed_at_once(run):
+    if changes and resume == "auto" and _failed_at_once(run):
         if hold:
-            write_text(folder / "config.yaml", cfg.to_yaml())
-            (folder / "bad_files.csv").unlink(missing_ok=True)
+            _begin_again(run, cfg)
         return Run(folder, cfg)
     if changes:
         lines = [f"  {row['key']}: {row['a']} there, {row['b']} asked for" for row in changes]
@@ -143,7 +143,17 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
 
 def _failed_at_once(run: Run) -> bool:
     """Whether it failed before its first step, for a mistake in its data, say: nothing of it is worth keeping."""
-    return run.status == "failed" and not any((run.dir / name).exists() for name in ("metrics.csv", "state.pt"))
+    trained = run.snapshots or any((run.dir / name).exists() for name in ("metrics.csv", "state.pt"))
+    return run.status == "failed" and not trained
+
+
+def _begin_again(run: Run, cfg: RunConfig) -> None:
+    """Make a directory that of a new run of another configuration."""
+    try:
+        write_text(run.dir / "config.yaml", cfg.to_yaml())
+        (run.dir / "bad_files.csv").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{run.dir}: cannot be written to: {error.strerror or error}") from None
 
 
 class StepLog:

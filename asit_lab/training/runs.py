@@ -145,7 +145,7 @@ def _look_at(path: Path, root: Path) -> _Listed:
         "preset": run.config.name,
         "data": run.config.data.source,
         "status": _status(run, progress),
-        "step": _step(progress, metrics),
+        "step": _step(run, progress, metrics),
         "steps": _whole(progress.get("total_steps", run.config.train.steps)),
         **_last_losses(metrics),
         "probe": _probe_score(result),
@@ -185,10 +185,10 @@ def _last_losses(metrics: pd.DataFrame) -> dict[str, float]:
     return {name: float(pd.to_numeric(metrics[name], errors="coerce").iloc[-1]) for name in columns}
 
 
-def _step(progress: dict, metrics: pd.DataFrame) -> int | None:
-    """Steps done: as status.json says, which is written with each saved state, or as the last row of metrics does."""
+def _step(run: Run, progress: dict, metrics: pd.DataFrame) -> int | None:
+    """Steps done: as status.json says, which is written with each saved state; while it runs, as far as rows tell."""
     saved = _whole(progress.get("step"))
-    if progress.get("status") != "running" or not len(metrics):
+    if _status(run, progress) != "running" or "step" not in metrics:
         return saved
     logged = pd.to_numeric(metrics["step"], errors="coerce").max()
     return saved if pd.isna(logged) else max(saved or 0, int(logged) + 1)
@@ -212,7 +212,7 @@ def _entries(value: Any) -> list[dict]:
 def _results(run: Run) -> dict[str, Any]:
     """What `compare_runs` shows of a run."""
     progress, result, metrics = _contents(run)
-    values = {"status": _status(run, progress), "step": progress.get("step")}
+    values = {"status": _status(run, progress), "step": _step(run, progress, metrics)}
     values |= _last_losses(metrics)
     for key, value in flatten({k: v for k, v in result.items() if k not in (*_SAID_ALREADY, *_MEASURES)}).items():
         if not isinstance(value, list) and not key.startswith("last.loss"):

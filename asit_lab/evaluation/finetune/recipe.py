@@ -9,8 +9,9 @@ import difflib
 import functools
 import operator
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -175,8 +176,10 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(recipe: str | Path | Recipe = "ast-esc50", overrides: list[str] | str | None = None) -> Recipe:
-    """A recipe by name or from a YAML file, with overrides such as "rate=1e-4" applied.
+def load_recipe(
+    recipe: str | Path | Recipe = "ast-esc50", overrides: list[str] | str | Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe by name or from a YAML file, with overrides such as "rate=1e-4" or {"rate": 1e-4} applied.
 
     Raises InputError naming the key and what would be right.
     """
@@ -185,6 +188,8 @@ def load_recipe(recipe: str | Path | Recipe = "ast-esc50", overrides: list[str] 
     else:
         layers = read_layers("recipe", str(recipe), RECIPES, "keys such as 'rate:'")
         content = functools.reduce(operator.or_, layers)
+    if isinstance(overrides, Mapping):
+        content, overrides = {**content, **overrides}, None
     for override in shlex.split(overrides) if isinstance(overrides, str) else overrides or []:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
