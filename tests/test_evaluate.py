@@ -102,6 +102,8 @@ def test_results_of_something_else_are_not_written_over(home):
     with pytest.raises(InputError, match="holds results of a"):
         evaluate({"a": trained()}, DATA, ("linear",), "out", untrained=False)
     assert (home / "out/result.json").read_bytes() == kept
+    for _ in range(2):
+        evaluate({"smoke, untrained": "smoke"}, DATA, ("knn",), "again")
     both = evaluate({"a": trained(), "b": trained()}, DATA, ("knn",), "out", untrained=False)
     assert set(both.table["encoder"]) == {"a", "b", "mean+std log-mel"}
     for text in ("{", "[1]", '{"data": 1}'):

@@ -156,9 +156,14 @@ def test_the_configuration_is_there_though_the_data_is_not(tmp_path, spec, messa
         asit_lab.pretrain(cfg, tmp_path / "run")
     assert load_config(tmp_path / "run") == cfg
     failed(tmp_path / "run", message)
+
+
+def test_a_mistake_in_the_data_does_not_take_the_directory(tmp_path):
+    cfg, mended = config(f"folder:{tmp_path}/nowhere"), config("synth:20")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        asit_lab.pretrain(cfg, tmp_path / "run")
     with pytest.raises(InputError, match="holds a run of another configuration"):
-        asit_lab.pretrain(config("synth:20"), tmp_path / "run", resume="must")
-    mended = config("synth:20")  # nothing was trained, so the directory is not taken by the mistake
+        asit_lab.pretrain(mended, tmp_path / "run", resume="must")
     assert plan(mended, tmp_path / "run", steps=1).start == 0 and load_config(tmp_path / "run") == cfg
     assert asit_lab.pretrain(mended, tmp_path / "run").status == "finished"
     with pytest.raises(InputError, match="holds a run of another configuration"):

@@ -129,7 +129,7 @@ def check_folder(folder: Path, names: Iterable[str], protocols: Iterable[str], s
         known = there.get("data")
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(f"{folder / 'result.json'}: no result of an evaluation; choose another folder") from None
-    asked = {*names, LOG_MEL}
+    asked = {LOG_MEL, *(name.removesuffix(UNTRAINED) for name in names)}
     lost = [row for row in rows if row[0].removesuffix(UNTRAINED) not in asked or row[1] not in set(protocols)]
     if rows and (lost or known != source):
         found = ", ".join(sorted({f"{name} ({protocol})" for name, protocol in rows}))
