@@ -69,7 +69,7 @@ hear: env ## Check the HEAR interface by its public validator (TensorFlow, in .v
 	$(UV) pip install --quiet --python $(HEAR)/bin/python -r tests/hear-requirements.txt -e .
 	rm -rf $(HEAR)/run
 	ASIT_LAB_HOME="$(CURDIR)" $(HEAR)/bin/asit-lab pretrain --preset smoke --out $(HEAR)/run
-	TF_CPP_MIN_LOG_LEVEL=3 $(HEAR)/bin/hear-validator asit_lab.evaluation.hear --model "$(CURDIR)/$(HEAR)/run"
+	TF_CPP_MIN_LOG_LEVEL=3 $(HEAR)/bin/hear-validator asit_lab.encoder.hear --model "$(CURDIR)/$(HEAR)/run"
 
 lab: env ## Open JupyterLab in notebooks/
 	$(BIN)/asit-lab lab

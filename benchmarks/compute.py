@@ -25,7 +25,7 @@ from asit_lab.config import RunConfig, load_config, validate
 from asit_lab.data import Batch
 from asit_lab.masking import Masks
 from asit_lab.objectives import Objective, build_objective
-from asit_lab.printing import print_rows
+from asit_lab.storage.words import print_rows
 
 CLIPS = {"asit": 2, "asda": 1}  # in the step that is counted: ASiT mixes and compares clips, so it needs another
 DRAWS = 100  # steps whose masks are looked at for a usual one

@@ -11,7 +11,7 @@ import pytest
 from batch_case import is_gone, kernel_of, wait_until, words, write_study
 
 from asit_lab import InputError, batch
-from asit_lab.batch.state import state_of
+from asit_lab.batch.execution.state import state_of
 
 pytestmark = pytest.mark.slow
 

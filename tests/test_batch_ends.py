@@ -7,14 +7,15 @@ from batch_case import PARAMETERS, write_notebook, write_study
 from distributed.scheduler import KilledWorker
 
 from asit_lab import InputError
-from asit_lab.batch import experiment, points, pretrain_and_measure
-from asit_lab.batch.cluster import Cluster
-from asit_lab.batch.execute import check_without_notebook, execute_notebook
-from asit_lab.batch.pool import Pool
+from asit_lab.batch import experiment, points
+from asit_lab.batch import experiments as pretrain_and_measure
+from asit_lab.batch.execution.cluster import Cluster
+from asit_lab.batch.execution.execute import check_without_notebook, execute_notebook
+from asit_lab.batch.execution.pool import Pool
+from asit_lab.batch.execution.state import read_status, state_of, write_state
+from asit_lab.batch.execution.stopping import Stopping
+from asit_lab.batch.execution.supervise import _write_down
 from asit_lab.batch.runner import _outcome
-from asit_lab.batch.state import read_status, state_of, write_state
-from asit_lab.batch.stopping import Stopping
-from asit_lab.batch.supervise import _write_down
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 
 from asit_lab import InputError, load_run
-from asit_lab.batch import experiment, pretrain_and_measure
-from asit_lab.evaluation.finetune import load_result
+from asit_lab.batch import experiment
+from asit_lab.batch import experiments as pretrain_and_measure
+from asit_lab.finetuning import load_result
 
 pytestmark = pytest.mark.slow
 DATA = "synth:40"

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from notebook_case import stock_papermill
 
 from asit_lab import batch, load_run
-from asit_lab.batch.state import state_of
+from asit_lab.batch.execution.state import state_of
 
 pytestmark = pytest.mark.notebook
 

@@ -14,7 +14,7 @@ from batch_case import is_gone, kernel_of, start_runner, wait_until, words, writ
 
 from asit_lab import InputError, batch, load_run
 from asit_lab.batch import runner
-from asit_lab.batch.state import read_beat, state_of
+from asit_lab.batch.execution.state import read_beat, state_of
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ from batch_case import is_gone, write_study
 
 from asit_lab import InputError
 from asit_lab.batch import collect, points, results, status, stop
-from asit_lab.batch import state as states
-from asit_lab.batch.pool import threads_each, visible_gpus
-from asit_lab.batch.processes import end, family, memory, sessions
-from asit_lab.batch.progress import duration
-from asit_lab.batch.record import at_work, at_work_now, remember, remembered
+from asit_lab.batch.execution import state as states
+from asit_lab.batch.execution.pool import threads_each, visible_gpus
+from asit_lab.batch.execution.processes import end, family, memory, sessions
+from asit_lab.batch.execution.record import at_work, at_work_now, remember, remembered
+from asit_lab.batch.execution.state import Held, beating, hold, state_of, write_state
 from asit_lab.batch.results import flat
-from asit_lab.batch.state import Held, beating, hold, state_of, write_state
 from asit_lab.batch.study import read_study
+from asit_lab.storage.words import duration
 
 SMALL = """rows: [{name: a, settings: {steps: 1}, published: 10}, {name: b, settings: {steps: 2}}]
 scales: {smoke: {seeds: 2}}"""
@@ -79,7 +79,7 @@ def test_a_status_that_is_cut_off_is_a_point_that_waits(tmp_path):
 
 def test_only_one_holds_a_point(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from asit_lab.batch.state import hold\n"
+        "import sys, time; from pathlib import Path; from asit_lab.batch.execution.state import hold\n"
         f"with hold(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -201,7 +201,7 @@ def test_gpus_are_those_one_may_use(tmp_path, monkeypatch):
 
 
 def test_durations_in_words():
-    assert [duration(seconds) for seconds in (4.4, 89, 600, 12000)] == ["4 s", "89 s", "10 min", "3 h 20 min"]
+    assert [duration(seconds) for seconds in (4.4, 89, 600, 12000)] == ["4.4 s", "1 min 29 s", "10 min", "3 h 20 min"]
 
 
 # --- Results --------------------------------------------------------------------------------------------------------

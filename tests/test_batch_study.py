@@ -8,8 +8,9 @@ import pytest
 from batch_case import PARAMETERS, write_notebook, write_study
 
 from asit_lab import InputError, batch, load_config
-from asit_lab.batch import check, points, read_study, study_names
-from asit_lab.batch.execute import check_without_notebook
+from asit_lab.batch import expansion as check
+from asit_lab.batch import points, read_study, study_names
+from asit_lab.batch.execution.execute import check_without_notebook
 from asit_lab.batch.notebook import read_notebook
 
 PROJECT = Path(__file__).resolve().parent.parent

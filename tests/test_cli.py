@@ -15,9 +15,9 @@ import yaml
 
 import asit_lab
 from asit_lab import batch, cli
-from asit_lab.batch.dry_run import Forecast
+from asit_lab.batch.estimate import Forecast
 from asit_lab.config import load_config, preset_names
-from asit_lab.training.run import open_run, write_json
+from asit_lab.runs.directory import open_run, write_json
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from asit_lab.data import load_manifest
-from asit_lab.data.audioset import video_ids
+from asit_lab.data.sources.audioset import video_ids
 from asit_lab.errors import InputError
 
 CLASSES = """index,mid,display_name

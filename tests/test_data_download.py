@@ -11,8 +11,8 @@ import zipfile
 
 import pytest
 
-from asit_lab.data import esc50
-from asit_lab.data.download import BLOCK, Remote, _extract, download
+from asit_lab.data.sources import esc50
+from asit_lab.data.sources.download import BLOCK, Remote, _extract, download
 from asit_lab.errors import InputError
 
 CONTENT = random.Random(0).randbytes(10 * BLOCK)  # does not compress

@@ -10,7 +10,7 @@ import soundfile
 from asit_lab.data import load_manifest
 from asit_lab.data import manifest as manifest_module
 from asit_lab.errors import InputError
-from asit_lab.evaluation.protocols import splits
+from asit_lab.evaluation.splits import splits
 
 
 def write(path, seconds=0.5, rate=16000, channels=1):

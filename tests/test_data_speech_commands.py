@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from asit_lab.data import load_manifest
-from asit_lab.data.speech_commands import TEN_WORDS
+from asit_lab.data.sources.speech_commands import TEN_WORDS
 from asit_lab.errors import InputError
 
 OTHERS = (

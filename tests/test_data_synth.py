@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from asit_lab.data import load_manifest, synth
+from asit_lab.data import load_manifest
+from asit_lab.data.sources import synth
 from asit_lab.errors import InputError
 
 

@@ -6,7 +6,8 @@ import soundfile
 import torch
 
 from asit_lab.config import load_config
-from asit_lab.data import load_manifest, make_loader, views
+from asit_lab.data import crops as views
+from asit_lab.data import load_manifest, make_loader
 from asit_lab.errors import InputError
 
 RATE = 8000

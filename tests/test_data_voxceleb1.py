@@ -50,14 +50,14 @@ def test_every_listed_utterance_is_where_the_list_says(vox):
 
 
 def test_the_official_parts_are_accepted_by_the_protocols(vox):
-    from asit_lab.evaluation.protocols import splits
+    from asit_lab.evaluation.splits import splits
 
     (split,) = splits(load_manifest(f"voxceleb1:{vox}").table)
     assert (len(split.train), len(split.valid), len(split.test)) == (3, 2, 2)
 
 
 def test_a_list_with_a_video_in_two_parts_is_followed_all_the_same(vox):
-    from asit_lab.evaluation.protocols import splits
+    from asit_lab.evaluation.splits import splits
 
     text = LINES.replace("1 id10003/tCq2LcKO6xY/00005", "2 id10003/tCq2LcKO6xY/00005")
     (vox / "iden_split.txt").write_text(text)

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from asit_lab import Encoder, InputError, load_config, load_encoder
 from asit_lab.audio import SHORTEST
-from asit_lab.data.synth import render
-from asit_lab.training.checkpoint import read_snapshot, section
+from asit_lab.data.sources.synth import render
+from asit_lab.runs.snapshot import read_snapshot, section
 
 RATE, WIDTH, PATCH = 16000, 48, 16
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config, load_encoder
-from asit_lab.data.synth import render
+from asit_lab.data.sources.synth import render
 from asit_lab.encoder import open_encoder
 from asit_lab.encoder.prediction import covering_masks, window_errors
 from asit_lab.objectives import asda, build_objective
 from asit_lab.objectives.losses import frame_loss
-from asit_lab.training.checkpoint import save_snapshot
+from asit_lab.runs.snapshot import save_snapshot
 
 RATE = 16000
 TINY = [

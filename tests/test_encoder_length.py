@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config
-from asit_lab.data.synth import render
+from asit_lab.data.sources.synth import render
 from asit_lab.encoder.windows import AT_ONCE, window_starts
 
 RATE, WIDTH, PATCH, CROP = 16000, 48, 16, 6  # Hz, channels, frames, patches of time in a crop of the smoke preset

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from asit_lab import Encoder, load_config, pretrain, zoo
 from asit_lab.errors import InputError
-from asit_lab.evaluation import evaluate, initialisation, initialisation_study
+from asit_lab.evaluation import evaluate, initialisation_study
+from asit_lab.evaluation import start_weights_study as initialisation
 
 DATA = "synth:40"
 COLUMNS = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]

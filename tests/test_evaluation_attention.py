@@ -8,9 +8,9 @@ import torch
 
 from asit_lab import Encoder, InputError, load_config
 from asit_lab.data import load_manifest
-from asit_lab.data.synth import render
+from asit_lab.data.sources.synth import render
 from asit_lab.evaluation import attention_statistics, clip_and_silence, compare_attention
-from asit_lab.evaluation.attention import patch_at, silent_patches, spread
+from asit_lab.inspection.attention_statistics import patch_at, silent_patches, spread
 
 RATE = 16000
 

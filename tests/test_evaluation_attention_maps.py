@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config
-from asit_lab.data.synth import render
-from asit_lab.evaluation.attention import patch_at
-from asit_lab.evaluation.attention_maps import (
+from asit_lab.data.sources.synth import render
+from asit_lab.inspection.attention_statistics import patch_at
+from asit_lab.inspection.clip_attention import (
     ClipAttention,
     attention_distance,
     last_window,

@@ -7,7 +7,7 @@ from asit_lab.errors import InputError
 from asit_lab.evaluation import choice
 from asit_lab.evaluation.choice import Candidate, candidates, fit, pick
 from asit_lab.evaluation.classifiers import GRIDS, answers
-from asit_lab.evaluation.protocols import Split
+from asit_lab.evaluation.splits import Split
 
 COUNT, LAYERS, WIDTH = 96, 4, 4
 

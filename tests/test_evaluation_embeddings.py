@@ -9,10 +9,10 @@ import torch
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
+from asit_lab.embedding import cache
+from asit_lab.embedding.dataset import Embedder, embed_clips, encoder_embedder, log_mel_embedder
 from asit_lab.encoder import Encoder
 from asit_lab.errors import InputError
-from asit_lab.evaluation import cache
-from asit_lab.evaluation.embeddings import Embedder, embed_clips, encoder_embedder, log_mel_embedder
 from asit_lab.features import LogMel
 from asit_lab.settings import Features
 

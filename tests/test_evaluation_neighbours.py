@@ -6,8 +6,8 @@ import soundfile
 
 from asit_lab import Encoder, load_config
 from asit_lab.data import load_manifest
+from asit_lab.embedding.space import EmbeddingSpace, nearest
 from asit_lab.errors import InputError
-from asit_lab.evaluation.neighbours import EmbeddingSpace, nearest
 
 RATE = 16000
 

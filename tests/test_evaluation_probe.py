@@ -11,11 +11,12 @@ import soundfile
 import asit_lab
 from asit_lab import load_config
 from asit_lab.data import load_manifest
+from asit_lab.embedding.dataset import log_mel_embedder
 from asit_lab.encoder import Encoder
 from asit_lab.errors import InputError
-from asit_lab.evaluation import guard, metrics
+from asit_lab.evaluation import leakage as guard
+from asit_lab.evaluation import metrics
 from asit_lab.evaluation.classifiers import GRIDS
-from asit_lab.evaluation.embeddings import log_mel_embedder
 from asit_lab.evaluation.probe import compare, compare_results, probe, probe_features
 from asit_lab.evaluation.probe_result import ProbeResult
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from asit_lab.errors import InputError
-from asit_lab.evaluation.protocols import gaps, groups_of, inner_splits, splits, strata_of
+from asit_lab.evaluation.splits import gaps, groups_of, inner_splits, splits, strata_of
 
 
 def table(labels, fold=None, split=None, group=None) -> pd.DataFrame:

@@ -9,7 +9,8 @@ from asit_lab import load_config
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder, Reconstruction
 from asit_lab.errors import InputError
-from asit_lab.evaluation.reconstruction import (
+from asit_lab.features import LOG_FLOOR, LogMel
+from asit_lab.inspection.reconstruction_error import (
     METHODS,
     SILENCE,
     above_silence,
@@ -18,7 +19,6 @@ from asit_lab.evaluation.reconstruction import (
     interpolate_in_time,
     reconstruction_errors,
 )
-from asit_lab.features import LOG_FLOOR, LogMel
 from asit_lab.settings import Features
 
 RATE = 16000

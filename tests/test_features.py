@@ -10,8 +10,9 @@ import torchaudio
 
 from asit_lab.config import load_config
 from asit_lab.data import load_manifest
+from asit_lab.data.statistics import measure
 from asit_lab.errors import InputError
-from asit_lab.features import LOG_FLOOR, PAD, LogMel, measure, mel_bank
+from asit_lab.features import LOG_FLOOR, PAD, LogMel, mel_bank
 from asit_lab.settings import Features
 
 SETTINGS = [(32000, 128), (16000, 128), (16000, 64)]

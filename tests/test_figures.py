@@ -16,7 +16,7 @@ from matplotlib.patches import PathPatch
 from asit_lab import figures
 from asit_lab.errors import InputError
 from asit_lab.figures import MelAxes
-from asit_lab.training.run import Run
+from asit_lab.runs.directory import Run
 
 AXES = MelAxes(hop_seconds=0.01, sample_rate=16000)
 NORMALISED = MelAxes(hop_seconds=0.01, sample_rate=32000, normalised=True)

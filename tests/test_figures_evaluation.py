@@ -7,9 +7,9 @@ from matplotlib.colors import to_hex
 from test_figures import check_layout, drawn_texts
 
 from asit_lab import figures
+from asit_lab.embedding.projection import project
 from asit_lab.errors import InputError
 from asit_lab.evaluation import metrics
-from asit_lab.evaluation.projection import project
 
 ESC10 = ["chainsaw", "clock tick", "crackling fire", "crying baby", "dog"]
 ESC10 += ["helicopter", "rain", "rooster", "sea waves", "sneezing"]

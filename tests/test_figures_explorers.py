@@ -9,8 +9,8 @@ from test_figures import check_layout, check_mel_panels
 
 from asit_lab.errors import InputError
 from asit_lab.figures import MelAxes, embedding_map
-from asit_lab.figures.attention_explorer import AttentionPanels, attention_picker, head_map
-from asit_lab.figures.embedding_explorer import NeighbourMap, neighbour_strip, short_label, thumbnail
+from asit_lab.widgets.attention_panels import AttentionPanels, attention_picker, head_map
+from asit_lab.widgets.embedding_panels import NeighbourMap, neighbour_strip, short_label, thumbnail
 
 AXES = MelAxes(hop_seconds=0.01, sample_rate=16000, normalised=True)
 PATCH, GRID = (16, 16), (12, 4)

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from asit_lab import Encoder, InputError, load_config
 from asit_lab.data import load_manifest
+from asit_lab.data.statistics import measure
 from asit_lab.evaluation import metrics
-from asit_lab.evaluation.finetune import finetune, load_recipe, load_result, loop, run
-from asit_lab.evaluation.finetune.batches import Reader
-from asit_lab.evaluation.finetune.model import build_classifier
-from asit_lab.features import measure
+from asit_lab.finetuning import finetune, load_recipe, load_result, loop
+from asit_lab.finetuning import finetune as run
+from asit_lab.finetuning.batches import Reader
+from asit_lab.finetuning.classifier import build_classifier
 
 SHORT = ["steps=2", "average_from=null"]  # of the recipe smoke, for what needs no training
 

@@ -6,10 +6,10 @@ import torch
 import torchaudio
 
 from asit_lab import random
-from asit_lab.evaluation.finetune import load_recipe
-from asit_lab.evaluation.finetune.augment import augmented, beta, masked, mixed, rolled, shifted
-from asit_lab.evaluation.finetune.batches import ClipsToTest, TrainingClips, class_odds, windows
 from asit_lab.features import LogMel
+from asit_lab.finetuning import load_recipe
+from asit_lab.finetuning.augment import augmented, beta, masked, mixed, rolled, shifted
+from asit_lab.finetuning.batches import ClipsToTest, TrainingClips, class_odds, windows
 
 FRONT_END = LogMel(16000, 64, mean=-7.0, std=4.5)
 

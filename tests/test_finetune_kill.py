@@ -9,10 +9,10 @@ import pytest
 from children import CONTEXT, assert_same, start, wait_until
 
 from asit_lab import Encoder, load_config
-from asit_lab.evaluation.finetune import finetune, load_result, loop
+from asit_lab.finetuning import finetune, load_result, loop
 
 pytestmark = pytest.mark.slow
-CONTEXT.set_forkserver_preload(["pytest", "asit_lab.evaluation.finetune", "asit_lab.training.pretrain"])
+CONTEXT.set_forkserver_preload(["pytest", "asit_lab.finetuning", "asit_lab.training.pretrain"])
 FLAGS = ["epochs=3", "checkpoint_every=1"]
 
 

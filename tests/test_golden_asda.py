@@ -20,8 +20,8 @@ from asit_lab.nn import ConvDecoder, ViT, build_attention
 from asit_lab.nn.vit import Block, sincos_positions
 from asit_lab.objectives import ASDA
 from asit_lab.objectives.asda import channel_variance, predict, targets
-from asit_lab.objectives.ema import ema_momentum
 from asit_lab.objectives.losses import frame_loss, latent_targets, utterance_loss
+from asit_lab.objectives.teacher import ema_momentum
 from asit_lab.random import key
 from asit_lab.schedules import layer_scales, warmup_cosine
 from asit_lab.settings import Model

@@ -9,10 +9,10 @@ import soundfile
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
+from asit_lab.data.fingerprints import FOLDER, fingerprint, fingerprints
 from asit_lab.errors import InputError
-from asit_lab.evaluation.fingerprints import FOLDER, fingerprint, fingerprints
-from asit_lab.evaluation.guard import findings
-from asit_lab.evaluation.protocols import Split, splits
+from asit_lab.evaluation.leakage import findings
+from asit_lab.evaluation.splits import Split, splits
 
 RATE = 8000
 
@@ -225,7 +225,7 @@ def test_a_second_look_reads_no_unchanged_file(tmp_path, home, monkeypatch):
 
     soundfile.write(tmp_path / "set" / "2.wav", sound(50), RATE, subtype="PCM_16")
     os.utime(tmp_path / "set" / "2.wav", ns=(0, 12345))
-    from asit_lab.evaluation import fingerprints as module
+    from asit_lab.data import fingerprints as module
 
     read, opened = module.read_row, []
     monkeypatch.setattr(module, "read_row", lambda path, *rest: opened.append(path) or read(path, *rest))

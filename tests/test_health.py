@@ -12,11 +12,12 @@ import torch
 
 import asit_lab
 from asit_lab import load_config
-from asit_lab.data import views
+from asit_lab.data import crops as views
 from asit_lab.objectives import ASiT, criteria
 from asit_lab.objectives.collapse import INFORMED, effective_rank, information, spread
-from asit_lab.training import health, report
-from asit_lab.training.checkpoint import read_state
+from asit_lab.runs.snapshot import read_state
+from asit_lab.training import collapse_watch as health
+from asit_lab.training import report
 
 # --- Measures -------------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config
-from asit_lab.data.synth import render
-from asit_lab.evaluation import hear
+from asit_lab.data.sources.synth import render
+from asit_lab.encoder import hear
 
 RATE = 16000
 

@@ -159,7 +159,7 @@ def test_a_configuration_of_something_else(copy):
 def test_a_snapshot_of_another_architecture(tmp_path):
     """The same sentence for a run's snapshots: here the header's configuration is not that of the weights."""
     from asit_lab.objectives import build_objective
-    from asit_lab.training.checkpoint import save_snapshot
+    from asit_lab.runs.snapshot import save_snapshot
 
     objective = build_objective(load_config("smoke"), clips=10)
     wider = load_config("smoke", ["model.width=96"])

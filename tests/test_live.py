@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 import asit_lab
 from asit_lab import load_config
+from asit_lab.runs.directory import open_run
+from asit_lab.storage.atomic import write_json
 from asit_lab.training import report
-from asit_lab.training.files import write_json
-from asit_lab.training.run import open_run
 from asit_lab.widgets import live
 from asit_lab.widgets.live import LiveCurves, references
 

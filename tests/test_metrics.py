@@ -17,7 +17,8 @@ from sklearn.metrics import (
 )
 
 from asit_lab.errors import InputError
-from asit_lab.evaluation import metrics, resampling
+from asit_lab.evaluation import bootstrap as resampling
+from asit_lab.evaluation import metrics
 
 NAMES = [f"class {k}" for k in range(6)]
 

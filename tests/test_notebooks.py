@@ -19,7 +19,7 @@ from notebook_case import stock_papermill
 
 from asit_lab import load_config, load_run
 from asit_lab.data import load_manifest
-from asit_lab.features import measure
+from asit_lab.data.statistics import measure
 
 pytestmark = pytest.mark.notebook
 

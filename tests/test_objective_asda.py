@@ -16,7 +16,7 @@ from asit_lab.objectives import ASDA, build_network, build_objective, criteria
 from asit_lab.objectives.asda import decoder_noise, predict, targets
 from asit_lab.objectives.losses import squared_error
 from asit_lab.random import key
-from asit_lab.training.checkpoint import read_snapshot
+from asit_lab.runs.snapshot import read_snapshot
 
 
 @pytest.fixture

@@ -9,14 +9,16 @@ import soundfile
 import torch
 
 from asit_lab import load_config
-from asit_lab.data import load_manifest, synth
+from asit_lab.data import load_manifest
+from asit_lab.data.sources import synth
 from asit_lab.errors import InputError
+from asit_lab.runs.directory import open_run, write_json
+from asit_lab.runs.snapshot import save_state
+from asit_lab.storage.lock import only_writer
+from asit_lab.storage.words import duration, size_in_words
+from asit_lab.training import estimate as planning
 from asit_lab.training import memory
-from asit_lab.training import plan as planning
-from asit_lab.training.checkpoint import save_state
-from asit_lab.training.lock import only_writer
-from asit_lab.training.plan import Plan, plan
-from asit_lab.training.run import open_run, write_json
+from asit_lab.training.estimate import Plan, plan
 from asit_lab.training.step import Gradients
 
 CPU = torch.device("cpu")
@@ -137,14 +139,14 @@ def test_words(cfg, clock):
     ],
 )
 def test_durations(hours, words):
-    assert planning._duration(hours) == words
+    assert duration(3600 * hours) == words
 
 
 @pytest.mark.parametrize(
     ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999.9e6, "1 GB"), (2.5e15, "2.5e+03 TB")]
 )
 def test_sizes(size, words):
-    assert planning._size(size) == words
+    assert size_in_words(size) == words
 
 
 def test_notes_of_the_data_are_those_of_a_run(cfg):

@@ -18,13 +18,13 @@ from notebook_case import stock_papermill
 import asit_lab
 from asit_lab import InputError
 from asit_lab.batch import points, read_study
-from asit_lab.batch.record import remember
-from asit_lab.batch.state import RESULT, write_state
+from asit_lab.batch.execution.record import remember
+from asit_lab.batch.execution.state import RESULT, write_state
 from asit_lab.report import pictures, report
 from asit_lab.report.page import Chapter, Shown
 from asit_lab.report.page import page as write_page
 from asit_lab.report.tables import Written
-from asit_lab.training import files
+from asit_lab.storage import atomic as files
 
 PROJECT = Path(__file__).resolve().parent.parent
 STUDY = """title: Losses & <b>masks</b>

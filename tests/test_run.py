@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from asit_lab import load_config, load_run
 from asit_lab.errors import InputError
 from asit_lab.objectives import build_network
-from asit_lab.training.checkpoint import read_snapshot, read_state, save_snapshot, save_state, section
-from asit_lab.training.files import clear_leftovers, write_json, write_text
-from asit_lab.training.run import Run, StepLog, environment, environment_changes, open_run
+from asit_lab.runs.directory import Run, StepLog, open_run
+from asit_lab.runs.environment import environment, environment_changes
+from asit_lab.runs.snapshot import read_snapshot, read_state, save_snapshot, save_state, section
+from asit_lab.storage.atomic import clear_leftovers, write_json, write_text
 
 
 @pytest.fixture(scope="module")

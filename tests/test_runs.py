@@ -7,9 +7,9 @@ import pytest
 
 from asit_lab import load_config
 from asit_lab.errors import InputError
-from asit_lab.training.lock import only_writer
-from asit_lab.training.run import Run, open_run, write_json
-from asit_lab.training.runs import compare_runs, is_held, list_runs, open_runs
+from asit_lab.runs.directory import Run, open_run, write_json
+from asit_lab.runs.listing import compare_runs, list_runs, open_runs
+from asit_lab.storage.lock import is_held, only_writer
 
 METRICS = "step,loss,loss_local,rate\n0,3.5,2.5,0.1\n10,{},1.25,0.2\n"
 

@@ -10,9 +10,9 @@ from asit_lab.config import load_config
 from asit_lab.errors import InputError
 from asit_lab.nn.vit import fit_positions
 from asit_lab.objectives import ASiT, build_network
-from asit_lab.training.checkpoint import save_snapshot
-from asit_lab.training.run import open_run
-from asit_lab.training.start import init_student
+from asit_lab.runs.directory import open_run
+from asit_lab.runs.snapshot import save_snapshot
+from asit_lab.training.start_weights import init_student
 
 
 def config(*overrides: str):

@@ -12,10 +12,10 @@ from asit_lab import load_config
 from asit_lab.config import RunConfig
 from asit_lab.data import load_manifest, make_loader
 from asit_lab.objectives import Losses
+from asit_lab.runs.snapshot import read_snapshot, read_state
 from asit_lab.training import pretrain as loop
-from asit_lab.training import record
-from asit_lab.training.checkpoint import read_snapshot, read_state
-from asit_lab.training.health import Verdict
+from asit_lab.training import recorder as record
+from asit_lab.training.collapse_watch import Verdict
 
 STEPS = 7
 

@@ -14,9 +14,9 @@ import asit_lab
 from asit_lab import InputError, load_config, load_run
 from asit_lab.config import RunConfig
 from asit_lab.objectives import build_objective
+from asit_lab.runs.snapshot import PICTURES, TABLES, disk_needed, read_state, save_state
+from asit_lab.storage.atomic import whole
 from asit_lab.training import report
-from asit_lab.training.checkpoint import PICTURES, TABLES, disk_needed, read_state, save_state
-from asit_lab.training.files import whole
 
 SMALL = ["data.source=synth:20", "features.sample_rate=8000", "data.crop_seconds=0.5", "train.snapshots=2"]
 

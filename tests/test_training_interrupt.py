@@ -14,10 +14,10 @@ from children import assert_same, last_step, start, wait_until
 import asit_lab
 from asit_lab import load_config, load_run
 from asit_lab.data import load_manifest, make_loader
+from asit_lab.runs.snapshot import read_state
 from asit_lab.training import pretrain as loop
 from asit_lab.training import report
-from asit_lab.training.checkpoint import read_state
-from asit_lab.training.record import Recorder
+from asit_lab.training.recorder import Recorder
 from asit_lab.training.step import Stepper
 
 SMALL = ["data.source=synth:20", "features.sample_rate=8000", "data.crop_seconds=0.5", "train.snapshots=1"]

@@ -14,9 +14,9 @@ from children import assert_same, last_step, start, wait_until
 import asit_lab
 from asit_lab import InputError, load_config, random
 from asit_lab.config import RunConfig
-from asit_lab.training.checkpoint import read_state
-from asit_lab.training.files import clear_leftovers, read_json
-from asit_lab.training.run import open_run
+from asit_lab.runs.directory import open_run
+from asit_lab.runs.snapshot import read_state
+from asit_lab.storage.atomic import clear_leftovers, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def train_half_way(out: Path, cfg: RunConfig, name: str, match: int, mark: Path)
 
 def halve_writing(name: str, match: int, mark: Path) -> None:
     """Make every way in which a run's files are written stop in the middle."""
-    from asit_lab.training import checkpoint
+    from asit_lab.runs import snapshot as checkpoint
 
     seen = []
 

@@ -13,8 +13,8 @@ import torch
 
 import asit_lab
 from asit_lab import load_config, load_run
+from asit_lab.runs.snapshot import read_snapshot
 from asit_lab.training import report
-from asit_lab.training.checkpoint import read_snapshot
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import asit_lab
 from asit_lab import load_config
 from asit_lab.encoder import load_encoder
 from asit_lab.objectives.asit import ASiT
+from asit_lab.runs.snapshot import read_snapshot
 from asit_lab.training import report
-from asit_lab.training.checkpoint import read_snapshot
 
 # No pictures: they take longer than the training here. What does no harm to see is on: drop path, shifts, every kind.
 SMALL = ["data.source=synth:20", "features.sample_rate=8000", "data.crop_seconds=0.5", "train.snapshots=1"]
@@ -307,7 +307,7 @@ def test_start_weights_are_not_needed_to_go_on(tmp_path):
 def test_start_weights_that_are_no_use(tmp_path, source, message):
     (tmp_path / "text.safetensors").write_text("no weights")
     if source == "empty":
-        asit_lab.training.run.open_run(tmp_path / "empty", load_config("smoke"))
+        asit_lab.runs.directory.open_run(tmp_path / "empty", load_config("smoke"))
     if source == "wide":
         pretrain(tmp_path / "wide", "model.width=96", "train.steps=1")
     with pytest.raises(asit_lab.InputError, match=message):

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from asit_lab import Encoder, InputError, audio, load_config
-from asit_lab.evaluation import vectors
-from asit_lab.evaluation.vectors import embed_files
+from asit_lab.embedding import files as vectors
+from asit_lab.embedding.files import embed_files
 
 RATE, WIDTH = 16000, 48
 

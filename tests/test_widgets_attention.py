@@ -14,7 +14,7 @@ from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.encoder import Encoder
-from asit_lab.evaluation.attention_maps import rollout, window
+from asit_lab.inspection.clip_attention import rollout, window
 from asit_lab.widgets import AttentionExplorer
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_attention.ipynb"

@@ -15,8 +15,8 @@ from widgets_case import assert_flat, assert_widget_and_picture
 from asit_lab import load_config
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
-from asit_lab.figures.mask_panels import borders
 from asit_lab.widgets import MaskExplorer
+from asit_lab.widgets.mask_panels import borders
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_masks.ipynb"
 

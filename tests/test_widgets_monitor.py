@@ -16,11 +16,12 @@ from test_notebooks import NOTEBOOKS, cell_with, executed, is_picture, pictures
 
 from asit_lab import InputError, load_config
 from asit_lab.figures.training import compared_curves, curve_names
-from asit_lab.training.files import write_json
-from asit_lab.training.lock import only_writer
-from asit_lab.training.run import open_run
-from asit_lab.widgets import RunMonitor, watched
-from asit_lab.widgets.watched import Watched, runs_below, runs_named, worth_watching
+from asit_lab.runs.directory import open_run
+from asit_lab.storage.atomic import write_json
+from asit_lab.storage.lock import only_writer
+from asit_lab.widgets import RunMonitor
+from asit_lab.widgets import run_files as watched
+from asit_lab.widgets.run_files import Watched, runs_below, runs_named, worth_watching
 
 SECONDS = 0.02  # between looks, in the tests
 

@@ -17,7 +17,8 @@ from widgets_case import assert_flat, assert_widget_and_picture
 from asit_lab import load_config, load_encoder
 from asit_lab.encoder import Encoder
 from asit_lab.figures import MelAxes
-from asit_lab.figures.reconstruction_view import (
+from asit_lab.widgets import ReconstructionExplorer
+from asit_lab.widgets.reconstruction_panels import (
     DPI,
     Panel,
     ReconstructionView,
@@ -26,8 +27,7 @@ from asit_lab.figures.reconstruction_view import (
     error_by_time,
     shortened,
 )
-from asit_lab.widgets import ReconstructionExplorer
-from asit_lab.widgets.reconstructing import KEPT, Snapshots, hidden_patches
+from asit_lab.widgets.snapshots_compared import KEPT, Snapshots, hidden_patches
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_reconstructions.ipynb"
 

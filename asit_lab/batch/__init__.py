@@ -12,11 +12,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "study": ["Study", "read_study", "study_names"],
-        "check": ["points"],
+        "expansion": ["points"],
         "runner": ["run"],
-        "dry_run": ["forecast"],
-        "overview": ["listing", "status", "stop"],
+        "estimate": ["forecast"],
+        "study_status": ["listing", "status", "stop"],
         "results": ["collect"],
-        "pretrain_and_measure": ["experiment"],
+        "experiments": ["experiment"],
     },
 )

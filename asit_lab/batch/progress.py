@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Iterable
 
+from ..storage.words import duration
+from .execution.state import STATES, state_of
 from .point import Point
-from .state import STATES, state_of
 from .study import Study
 
 
@@ -52,11 +53,3 @@ class Progress:
 
     def _say(self, text: str) -> None:
         print(f"{self.study.name}: {text}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: "48 s", "12 min", "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

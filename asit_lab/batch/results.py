@@ -9,13 +9,13 @@ import pandas as pd
 
 from ..config import resolve
 from ..errors import InputError
-from ..evaluation import resampling
-from ..training.files import read_json, whole
-from .overview import asked_for
+from ..evaluation import bootstrap as resampling
+from ..storage.atomic import read_json, whole
+from .execution.state import RUN, read_status, result_of, state_of
+from .experiments import FINETUNED, PROBED
 from .point import Point
-from .pretrain_and_measure import FINETUNED, PROBED
-from .state import RUN, read_status, result_of, state_of
 from .study import Study, read_study
+from .study_status import asked_for
 
 RESAMPLES = 1000
 # Metrics that are, where a clip has one label, the share of right answers in a file of the run.

@@ -11,19 +11,19 @@ import pandas as pd
 
 from ..config import home, resolve
 from ..errors import InputError
-from ..training.files import write_json
+from ..storage.atomic import write_json
 from ..training.interrupt import Signals
-from .check import check_data, check_kernel, points
-from .execute import check_without_notebook
+from .execution.execute import check_without_notebook
+from .execution.pool import Pool
+from .execution.record import Runner, at_work, remember
+from .execution.state import ERROR, state_of, write_state
+from .execution.supervise import Job
+from .expansion import check_data, check_kernel, points
 from .notebook import read_notebook
-from .overview import table
 from .point import POINTS, Point
-from .pool import Pool
 from .progress import Progress
-from .record import Runner, at_work, remember
-from .state import ERROR, state_of, write_state
 from .study import Study, read_study
-from .supervise import Job
+from .study_status import table
 
 _PAUSE_SECONDS = 0.5
 _LEAST_DISK = 100e6  # bytes; with fewer free, points fail for nothing but that
@@ -97,7 +97,7 @@ def run(
 def _crew(workers: int, scheduler: str | None):
     if scheduler is None:
         return Pool(workers)
-    from .cluster import Cluster
+    from .execution.cluster import Cluster
 
     return Cluster(scheduler)
 

@@ -4,10 +4,8 @@ A key with a dot in it (mask.ratio) is a setting of the configuration and reache
 `overrides`; one without (preset) is a parameter of the notebook itself.
 """
 
-import difflib
 import itertools
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..config import home, read_yaml, resolve
 from ..errors import InputError
 from ..settings import Section
+from ..storage.words import nearest
 
 STUDIES = Path("notebooks/ablations")
 
@@ -218,13 +217,6 @@ def _explain(problem: dict) -> str:
     if problem["type"] == "missing":
         return f"{dotted}: missing"
     return f"{dotted}: {problem['input']!r} is not valid: {problem['msg']}"
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint at what was meant, or all that is valid."""
-    valid = list(valid)
-    near = difflib.get_close_matches(name, valid, 1)
-    return f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid) or 'none'}"
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from .._version import __version__
 from ..errors import InputError
-from ..training.files import FULL
+from ..storage.atomic import FULL
 from .batch import batch_app
 from .config import config_app
 from .data import data_app

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..printing import as_json_text, print_facts, print_rows
+from ..storage.jsonable import as_json_text
+from ..storage.words import print_facts, print_rows
 from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, Json, group
 
 batch_app = group("Studies: run one over night, see how it is, collect it.")
@@ -146,7 +147,7 @@ def _print_points(table, as_json: bool) -> None:
 
 def _print_forecast(study, scale, data, seeds, workers, as_json: bool) -> None:
     from .. import batch
-    from ..batch.progress import duration
+    from ..storage.words import duration
 
     found = batch.forecast(study, scale, data, seeds, workers)
     rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")

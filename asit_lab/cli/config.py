@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ..printing import as_json_text, print_rows
+from ..storage.jsonable import as_json_text
+from ..storage.words import print_rows
 from .options import Json, Overrides, group
 
 config_app = group("Presets: list them, show one, compare two.")

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..printing import as_json_text, print_facts, print_rows
+from ..storage.jsonable import as_json_text
+from ..storage.words import print_facts, print_rows
 from .options import SPECS, Json, Overrides, Preset, group
 
 data_app = group("Data sets: what is in one, its mean and std.")
@@ -65,7 +66,7 @@ def data_stats(
     """Measure mean and standard deviation of a data set's log-mel, to put into a configuration."""
     from ..config import load_config
     from ..data import load_manifest
-    from ..features import measure
+    from ..data.statistics import measure
 
     cfg = load_config(preset, overrides)
     manifest = load_manifest(spec, segment_seconds=cfg.data.segment_seconds)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..printing import as_json_text, print_rows
+from ..storage.jsonable import as_json_text
+from ..storage.words import print_rows
 from .options import INTERRUPTED, Json, Overrides, Preset, Seed, Spec, choice
 
 Source = Annotated[

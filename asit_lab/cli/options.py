@@ -25,7 +25,7 @@ def choice(*words: str, **about: Any) -> Any:
 
     def check(param: typer.CallbackParam, given: str) -> str:
         if given not in words:
-            from ..batch.study import nearest
+            from ..storage.words import nearest
 
             raise InputError(f"{param.opts[0]} {given!r}: {nearest(given, words)}")
         return given

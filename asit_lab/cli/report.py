@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..printing import as_json_text, print_rows
+from ..storage.jsonable import as_json_text
+from ..storage.words import print_rows
 from .batch import Scale, Seeds, StudyData
 from .options import FAILED, Json
 

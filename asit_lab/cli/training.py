@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ..printing import as_json_text, cell, print_facts, print_rows
+from ..storage.jsonable import as_json_text
+from ..storage.words import cell, print_facts, print_rows
 from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, Preset, choice, group
 
 
@@ -62,7 +63,7 @@ def pretrain(
 
 
 def _print_plan(cfg, out: str, resume: str, as_json: bool) -> None:
-    from ..training.plan import plan
+    from ..training.estimate import plan
 
     with redirect_stdout(sys.stderr):
         planned = plan(cfg, out, resume)
@@ -90,7 +91,7 @@ def runs_list(
     as_json: Json = False,
 ) -> None:
     """List the runs of a folder (`asit-lab runs FOLDER` for short)."""
-    from ..training.runs import list_runs
+    from ..runs.listing import list_runs
 
     table = list_runs(folder, status, where or (), sort)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
@@ -130,7 +131,7 @@ def runs_compare(
     as_json: Json = False,
 ) -> None:
     """Show what the settings of runs differ in, and their results side by side."""
-    from ..training.runs import compare_runs, open_runs
+    from ..runs.listing import compare_runs, open_runs
 
     differences, results = compare_runs(runs)
     if as_json:

@@ -13,7 +13,7 @@ import numpy as np
 from ..audio import AudioInfo, info
 from ..config import resolve
 from ..errors import InputError
-from . import synth
+from .sources import synth
 
 FEWEST = 5000  # files from which on headers are remembered; below, reading them takes seconds
 _THREADS = 8  # headers are small reads: the time goes into waiting for the disk or the network

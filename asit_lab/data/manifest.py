@@ -15,11 +15,12 @@ import pandas as pd
 from .. import audio
 from ..config import resolve
 from ..errors import InputError
-from . import audioset, esc50, labels, speech_commands, synth, voxceleb1
-from .clips import Clip, Listing
-from .download import Remote, download
-from .folder import list_folder
-from .scan import scan
+from . import labels
+from .sources import audioset, esc50, speech_commands, synth, voxceleb1
+from .sources.clips import Clip, Listing
+from .sources.download import Remote, download
+from .sources.folder import list_folder
+from .sources.scan import scan
 
 SOURCES = {
     "synth": "synth[:CLIPS]",

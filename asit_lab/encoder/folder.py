@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import RunConfig, validate
 from ..errors import InputError
-from ..training.files import whole, write_json
+from ..storage.atomic import whole, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _SHOWN = 4  # names in a message, of each kind of misfit

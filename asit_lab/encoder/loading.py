@@ -6,8 +6,8 @@ from ..config import load_config, preset_names, resolve
 from ..errors import InputError
 from ..nn import ViT
 from ..objectives import build_network
-from ..training.checkpoint import read_snapshot, section
-from ..training.run import load_run
+from ..runs.directory import load_run
+from ..runs.snapshot import read_snapshot, section
 from .folder import WEIGHTS, is_encoder_folder, load_weights, read_encoder_folder
 from .model import Encoder
 
@@ -17,7 +17,7 @@ HUB = "hf://"
 def hub():
     """The module that needs huggingface_hub."""
     try:
-        from .. import hub as module
+        from . import hub as module
     except ImportError as error:
         raise InputError(f"the Hugging Face Hub needs huggingface_hub: pip install huggingface-hub ({error})") from None
     return module

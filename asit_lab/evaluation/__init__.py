@@ -1,15 +1,15 @@
 """How good an encoder is: probes of its embeddings, fine-tuning, errors of its reconstructions, with baselines beside
 them; and where its attention goes."""
 
-from .attention import attention_statistics, clip_and_silence, compare_attention
+from ..embedding.files import embed_files
+from ..embedding.projection import embedding_table, project
+from ..inspection.attention_statistics import attention_statistics, clip_and_silence, compare_attention
+from ..inspection.examples import example_crops, reconstruct_clips, sounds
+from ..inspection.reconstruction_error import reconstruction_errors
 from .evaluate import Evaluation, evaluate
-from .examples import example_crops, reconstruct_clips, sounds
-from .guard import Finding, findings
-from .initialisation import initialisation_study
+from .leakage import Finding, findings
 from .probe import compare, probe
-from .projection import embedding_table, project
-from .reconstruction import reconstruction_errors
-from .vectors import embed_files
+from .start_weights_study import initialisation_study
 
 __all__ = [
     "Evaluation",

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..random import key, permutation
 from .classifiers import CHOOSING, GRIDS, SETTING, Answer, answers
-from .protocols import Split, inner_splits
+from .splits import Split, inner_splits
 
 POOLS = {"mean+std": (1, 2), "mean": (1,), "class": (0,)}  # entries of (class, mean, std); in order of preference
 MOST_LAYERS = 13  # tried of a deep model, evenly spaced: a ViT-B's 12 blocks and its final output

@@ -13,14 +13,14 @@ import pandas as pd
 
 from ..config import resolve
 from ..data.manifest import Manifest, load_manifest
+from ..embedding.dataset import LOG_MEL
 from ..encoder import Encoder
 from ..errors import InputError
-from ..training.files import read_json, write_json, write_text
+from ..finetuning import FinetuneResult, finetune, load_recipe
+from ..finetuning.result import SETUP
+from ..storage.atomic import read_json, write_json, write_text
 from ..zoo import open_source
 from .classifiers import GRIDS
-from .embeddings import LOG_MEL
-from .finetune import FinetuneResult, finetune, load_recipe
-from .finetune.result import SETUP
 from .probe import compare_results
 from .probe_result import ProbeResult
 

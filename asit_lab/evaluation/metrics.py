@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from ..errors import InputError
-from . import resampling
+from . import bootstrap as resampling
 
 MAIN = {False: "accuracy", True: "mAP"}  # what a table shows and a choice goes by; by `multi`
 RESAMPLES = 1000

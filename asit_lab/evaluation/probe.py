@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from ..data.labels import indicators
+from ..embedding.dataset import Embedder, Embeddings, embed_clips, encoder_embedder, log_mel_embedder
 from ..errors import InputError
-from . import guard, metrics
+from . import leakage as guard
+from . import metrics
 from .choice import POOLS, candidates, fit, layers_of
 from .classifiers import GRIDS
-from .embeddings import Embedder, Embeddings, embed_clips, encoder_embedder, log_mel_embedder
 from .probe_result import ProbeResult
-from .protocols import Split, check_labels, classes_of, gaps, groups_of, splits, strata_of
+from .splits import Split, check_labels, classes_of, gaps, groups_of, splits, strata_of
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ class ProbeResult:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(path, reason) of clips left out"""
     findings: Sequence[Any] = ()
-    """what asit_lab.evaluation.guard has to say of the data"""
+    """what asit_lab.evaluation.leakage has to say of the data"""
 
     @property
     def metric(self) -> str:

@@ -30,8 +30,8 @@ from ..nn import ConvDecoder, ViT
 from ..random import fold, key, normal
 from .base import Losses, parameter_groups, seeded
 from .collapse import Criterion, effective_rank, spread
-from .ema import ema_momentum, make_teacher, update_teacher
 from .losses import frame_loss, latent_targets, utterance_loss
+from .teacher import ema_momentum, make_teacher, update_teacher
 
 _HEALTH_CLIPS = 32  # clips looked at for variance, spread and effective rank
 _NOISE_AT_ONCE = 1 << 22  # random numbers made at a time, as each takes many times its own memory

@@ -28,7 +28,6 @@ from ..schedules import linear
 from ..settings import steps_of
 from .base import Losses, parameter_groups, seeded
 from .collapse import Criterion, contrast_criterion, effective_rank, head_criterion, information, spread
-from .ema import ema_momentum, make_teacher, update_teacher
 from .losses import (
     contrastive_loss,
     cross_entropy,
@@ -38,6 +37,7 @@ from .losses import (
     teacher_probabilities,
     uncertainty_weighted,
 )
+from .teacher import ema_momentum, make_teacher, update_teacher
 
 _HEALTH_ROWS = 256  # teacher's answers looked at for entropy and information
 _HEALTH_VIEWS = 32  # views looked at for spread and effective rank

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..batch.execution.state import RUN
 from ..batch.results import Collected
-from ..batch.state import RUN
 from .verdict import unit_of
 
 

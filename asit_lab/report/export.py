@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config import resolve
 from ..errors import InputError
-from ..training.files import write_text
+from ..storage.atomic import write_text
 
 # nbconvert's order of preference without the two kinds of output that need a script, and a picture before a text.
 KINDS = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain")

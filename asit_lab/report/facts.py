@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..batch.progress import duration
 from ..batch.results import Collected
+from ..storage.words import duration
 
 
 def facts(collected: Collected) -> dict[str, str]:

@@ -19,8 +19,8 @@ from ..evaluation import compare_attention, example_crops, reconstruct_clips
 from ..figures.printed import WIDTHS, mask_strip, reconstruction_strip
 from ..masking import gmml, inverse_blocks
 from ..random import key
+from ..runs.directory import load_run
 from ..settings import MASK_KINDS
-from ..training.run import load_run
 from .chosen import Chosen
 
 CLIPS, MASKS, SEED = 2, 3, 0

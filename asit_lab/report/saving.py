@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from .. import figures
-from ..training.files import whole, write_text
+from ..storage.atomic import whole, write_text
 
 DPI = 220  # of the PNG: sharp in print where it is as wide as it is
 

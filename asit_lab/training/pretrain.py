@@ -15,17 +15,17 @@ from tqdm import tqdm
 
 from ..config import RunConfig, diff, load_config
 from ..data import Batch, Manifest, load_manifest, make_loader
-from ..data.views import overlap_note
+from ..data.crops import overlap_note
 from ..errors import InputError
 from ..objectives import Objective, build_objective
-from . import report
-from .checkpoint import disk_needed, read_state
-from .files import FULL, write_json
-from .health import not_finite
+from ..runs.directory import Run, open_run
+from ..runs.environment import environment, environment_changes
+from ..runs.snapshot import disk_needed, read_state
+from ..storage.atomic import FULL, write_json, write_table
 from .interrupt import Signals, Terminated
-from .record import Recorder, reached, set_status
-from .run import Run, environment, environment_changes, open_run
-from .start import init_student
+from .nonfinite import not_finite
+from .recorder import Recorder, reached, set_status
+from .start_weights import init_student
 from .step import Stepper, launch
 
 OnLog = Callable[[Run, dict], None]
@@ -261,7 +261,7 @@ def _list_bad_files(run: Run, cfg: RunConfig, manifest: Manifest, met: dict[str,
     rows = {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | met
     listed = run.dir / "bad_files.csv"
     if leader and rows:
-        report.write_table(listed, ["path", "reason"], list(rows.items()))
+        write_table(listed, ["path", "reason"], list(rows.items()))
     elif leader:
         listed.unlink(missing_ok=True)  # of an earlier start, before they were mended
     files = manifest.table["path"].nunique() + len(manifest.bad)

@@ -8,10 +8,10 @@ import numpy as np
 
 from ..encoder import Encoder
 from ..errors import InputError
-from ..evaluation.attention_maps import MEASURES, ClipAttention, last_window, window
 from ..figures import MelAxes
-from ..figures.attention_explorer import AttentionPanels, attention_picker, head_map
+from ..inspection.clip_attention import MEASURES, ClipAttention, last_window, window
 from ..zoo import open_source
+from .attention_panels import AttentionPanels, attention_picker, head_map
 from .base import Explorer, Picture, labelled, sound, stacked
 from .clickable import ClickableImage
 from .clips import ClipChooser

@@ -8,16 +8,16 @@ import ipywidgets
 import numpy as np
 
 from ..data import load_manifest
+from ..embedding.space import POOLS, EmbeddingSpace
 from ..encoder import Encoder
 from ..errors import InputError
-from ..evaluation.neighbours import POOLS, EmbeddingSpace
 from ..figures import MelAxes
-from ..figures.embedding_explorer import DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
-from ..figures.reconstruction_view import shortened
 from ..zoo import open_source
 from .base import Explorer, Picture, labelled, sound, stacked
 from .clickable import ClickableImage
 from .clips import source_text
+from .embedding_panels import DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
+from .reconstruction_panels import shortened
 
 NEIGHBOURS = 8
 _LONGEST = 10.0  # s of a clip that are read, seen and heard

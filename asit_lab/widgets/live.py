@@ -8,8 +8,8 @@ from IPython.display import display
 
 from .. import figures
 from ..config import RunConfig
-from ..training.report import one_line
-from ..training.run import Run
+from ..runs.directory import Run
+from ..training.recorder import one_line
 
 
 class LiveCurves:

@@ -11,12 +11,12 @@ from ..config import RunConfig, load_config
 from ..errors import InputError
 from ..features import LOG_FLOOR, LogMel
 from ..figures.axes import MelAxes
-from ..figures.mask_panels import MaskPanels
 from ..masking import corrupt, gmml, inverse_blocks
 from ..random import key
 from ..settings import Mask
 from .base import Explorer, Picture, encoded, labelled, sound
 from .clips import ClipChooser, clip_name
+from .mask_panels import MaskPanels
 
 INVERSE = "inverse"
 KINDS = {

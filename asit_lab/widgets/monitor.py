@@ -13,10 +13,10 @@ import ipywidgets
 
 from ..errors import InputError
 from ..figures.training import compared_curves, curve_names, curve_title
-from ..training.run import Run
+from ..runs.directory import Run
 from .base import Explorer, Picture, labelled, stacked
+from .run_files import UNDER_WAY, Glance, Watched, runs_below, runs_named, worth_watching
 from .run_table import run_table
-from .watched import UNDER_WAY, Glance, Watched, runs_below, runs_named, worth_watching
 
 WIDTH, DPI = 9.0, 125  # of the curves, inches and dots an inch
 _LISTED = 12  # entries a list shows at most without scrolling

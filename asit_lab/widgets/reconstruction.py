@@ -11,11 +11,11 @@ from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
 from ..figures.axes import colour_limits
-from ..figures.reconstruction_view import Panel, ReconstructionView, Scales
 from ..settings import MASK_KINDS, Mask
-from . import reconstructing
+from . import snapshots_compared as reconstructing
 from .base import Explorer, Picture, labelled, sound
 from .clips import ClipChooser, clip_name
+from .reconstruction_panels import Panel, ReconstructionView, Scales
 
 MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
 _RANGE = (-3.0, 3.0)  # of the colour scale's ends: normalised log-mels have a standard deviation of 0.5

@@ -4,7 +4,7 @@ import html
 from contextlib import suppress
 
 from ..figures.style import COLOURS
-from .watched import UNDER_WAY, Glance
+from .run_files import UNDER_WAY, Glance
 
 _HEADS = ("", "run", "status", "step", "time", "clips/s", "loss", "health", "result")
 

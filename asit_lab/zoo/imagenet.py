@@ -6,7 +6,7 @@ from pathlib import Path
 from ..config import RunConfig, load_config, resolve
 from ..encoder import Encoder
 from ..errors import InputError
-from ..training.start import is_timm, load_timm
+from ..training.start_weights import is_timm, load_timm
 
 
 def load_imagenet(source: str | Path, config: str | RunConfig = "asit-vit-b") -> Encoder:

@@ -1,0 +1,1 @@
+"""Runs the points of a study, each in a process of its own."""

@@ -1,0 +1,99 @@
+"""What a study keeps of its own, beside its points: which points were asked for last, and which runners are at work.
+
+runs/points/.studies/STUDY/SCALE/: points.json, and for each runner NAME.lock (held while it lives) and NAME.stop (there
+once it was told to stop).
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ...config import resolve
+from ...errors import InputError
+from ...storage.atomic import write_json
+from ..point import POINTS, Point
+from ..study import Study
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A process that works through a study."""
+
+    name: str
+    """host-pid"""
+    folder: Path
+
+    @property
+    def stop(self) -> Path:
+        """The file whose presence tells the runner, and the points under way, to stop."""
+        return self.folder / f"{self.name}.stop"
+
+    def tell_to_stop(self, at_once: bool = False) -> None:
+        """As Ctrl-C once; at_once: as a second one, without waiting for the steps under way."""
+        self.stop.write_text("at once" if at_once else "", encoding="utf-8")
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / f"{self.name}.lock"
+
+
+def folder_of(study: Study, scale: str) -> Path:
+    """Where a study keeps what is its own at a scale."""
+    return resolve(POINTS) / ".studies" / study.name / scale
+
+
+def remember(study: Study, scale: str, points: list[Point]) -> None:
+    """Note which points the study was last asked for."""
+    content = {"asked": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "points": [point.to_dict() for point in points]}
+    write_json(folder_of(study, scale) / "points.json", content)
+
+
+def remembered(study: Study, scale: str) -> list[Point]:
+    """The points the study was last asked for. Raises InputError where it never was."""
+    study.scale(scale)
+    path = folder_of(study, scale) / "points.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Point.from_dict(each) for each in content["points"]]
+    except FileNotFoundError:
+        raise InputError(f"study {study.name}: never run at the scale {scale!r} here") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: cut off or not ours; `asit-lab batch run` writes it anew") from None
+
+
+@contextmanager
+def at_work(study: Study, scale: str) -> Iterator[Runner]:
+    """Be a runner that `stop` finds."""
+    folder = folder_of(study, scale)
+    folder.mkdir(parents=True, exist_ok=True)
+    runner = Runner(f"{socket.gethostname()}-{os.getpid()}", folder)
+    runner.stop.unlink(missing_ok=True)
+    try:
+        with FileLock(runner.lock, timeout=5):
+            yield runner
+    finally:
+        runner.lock.unlink(missing_ok=True)
+
+
+def at_work_now(study: Study, scale: str) -> list[Runner]:
+    """Runners that live. Files of those that were killed are removed."""
+    living = []
+    for path in sorted(folder_of(study, scale).glob("*.lock")):
+        runner = Runner(path.stem, path.parent)
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            living.append(runner)
+        else:
+            for left in (runner.lock, runner.stop):
+                with suppress(OSError):
+                    left.unlink(missing_ok=True)
+    return living

@@ -1,0 +1,116 @@
+"""What one point does: pretrain, measure, leave the numbers in result.json. notebooks/ablations/point.ipynb and
+`--no-notebook` both call it, so they leave the same."""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+from ..config import load_config, resolve
+from ..data import load_manifest
+from ..encoder import Encoder, load_encoder
+from ..errors import InputError
+from ..evaluation import reconstruction_errors
+from ..evaluation.probe import compare_results
+from ..evaluation.splits import splits
+from ..finetuning import check_task, finetune, load_recipe
+from ..runs.directory import Run
+from ..storage.atomic import whole
+from ..training.pretrain import pretrain
+
+PARAMETERS = ("preset", "data", "evaluate", "recipe", "overrides", "seed", "out")
+PROBED, FINETUNED = "predictions.csv", "finetuned.csv"  # answers of the probe, and of the fine-tuned encoder
+
+
+def experiment(
+    preset: str,
+    data: str,
+    overrides: list[str] | str,
+    seed: int,
+    out: str | Path,
+    evaluate: str = "",
+    recipe: str = "",
+    on_log: Callable[[Run, dict], None] | None = None,
+) -> Run:
+    """Pretrain into the run directory `out`, measure what came of it; a run that is there goes on.
+
+    evaluate: labelled data set to measure on; empty: the one it was pretrained on (not probed if that has no labels).
+    recipe: fine-tune by this recipe as well, in `out`/finetuned; empty: only the probe.
+    result.json gets `reconstruction` (errors on recordings held out, and baselines), `probe` (linear: the teacher,
+    the same architecture untrained, statistics of the log-mel) and `finetune`; predictions.csv and finetuned.csv the
+    answers to each clip, where a clip has one label.
+    Raises what `pretrain` and `finetune` raise, and before any training for labels that cannot be measured on;
+    KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and was stopped for it.
+    """
+    check_packages()
+    cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
+    if not (resolve(out) / "result.json").is_file():
+        _check_labels(evaluate or data, bool(evaluate), recipe)
+    run = pretrain(cfg, out, on_log=on_log)
+    if run.status == "interrupted":
+        raise KeyboardInterrupt
+    if run.status != "finished":
+        raise RuntimeError(f"{run.dir}: {run.progress.get('reason', run.status)}")
+    if "probe" not in run.result:
+        _measure(run, cfg, evaluate)
+    if recipe:
+        _finetune(run, evaluate or data, recipe, seed)
+    return run
+
+
+def check_packages() -> None:
+    """Raises InputError where the probe could not be done, before the hours of training that come first."""
+    if find_spec("sklearn") is None:
+        raise InputError("scikit-learn is not installed, and every point ends with a probe: pip install scikit-learn")
+
+
+def _check_labels(data: str, asked: bool, recipe: str) -> None:
+    """Raises InputError for labels that could not be measured on, before the hours of training that come first."""
+    manifest = load_manifest(data)
+    if asked or recipe or len(manifest.classes) > 1:
+        splits(manifest.table, multi=manifest.multi)
+    if recipe:
+        check_task(manifest, load_recipe(recipe))
+
+
+def _measure(run: Run, cfg, evaluate: str) -> None:
+    """Add reconstruction errors and probe scores to result.json, both in one go."""
+    encoder = load_encoder(run.dir)
+    manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
+    train, held = manifest.holdout(cfg.data.holdout)
+    errors = None
+    if encoder.reconstructs and len(held):
+        errors = reconstruction_errors(encoder, train, held, seed=cfg.train.seed).to_dict("records")
+    labelled = load_manifest(evaluate) if evaluate else manifest
+    probes = None
+    if evaluate or len(labelled.classes) > 1:
+        untrained = Encoder.random(cfg, cfg.train.seed)
+        results = compare_results({"teacher": encoder, "random init": untrained}, labelled)
+        if not labelled.multi:
+            _keep(run, PROBED, results[0].predictions, labelled.table)
+        probes = [one.to_dict() for one in results]
+    run.record(reconstruction=errors, probe=probes, evaluated_on=evaluate or cfg.data.source)
+
+
+def _finetune(run: Run, data: str, recipe: str, seed: int) -> None:
+    """Fine-tune the run's encoder, or go on with it, and add its scores to result.json."""
+    manifest = load_manifest(data)
+    result = finetune(load_encoder(run.dir), manifest, recipe, out=run.dir / "finetuned", seeds=(seed,))
+    if result.status != "finished":
+        raise KeyboardInterrupt
+    if not manifest.multi:
+        _keep(run, FINETUNED, result.predictions, manifest.table)
+    found = result.to_dict()
+    kept = ("protocol", "metric", "mean", "spread", "low", "high", "folds", "clips", "chance")
+    run.record(finetune={name: found[name] for name in kept})
+
+
+def _keep(run: Run, name: str, predictions: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write split, path, group, label, predicted of every clip that was tested."""
+    groups = table.drop_duplicates("path").set_index("path")["group"]
+    kept = predictions[["split", "path", "label", "predicted"]].copy()
+    kept.insert(2, "group", kept["path"].map(groups))
+    with whole(run.dir / name) as temporary:
+        kept.to_csv(temporary, index=False)

@@ -1,0 +1,68 @@
+"""Where the points of a study stand, from files alone: nothing needs to run for it."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from .execution.record import at_work_now, remembered
+from .execution.state import state_of
+from .expansion import points
+from .point import Point
+from .study import Study, read_study
+
+COLUMNS = ("setting", "seed", "state", "share", "seconds", "held_by", "reason", "folder")
+
+
+def status(
+    study: str | Path | Study, scale: str = "smoke", data: str | None = None, seeds: int | list[int] | None = None
+) -> pd.DataFrame:
+    """A row for each point: setting, seed, state, share (of its training), seconds, held_by, reason, folder.
+
+    state: waiting, running, finished, failed or interrupted. Without data and seeds the points are those of the last
+    run. Raises InputError for a study that was never run, and what `check.points` refuses.
+    """
+    return table(asked_for(read_study(study), scale, data, seeds))
+
+
+def listing(
+    study: str | Path | Study, scale: str = "smoke", data: str | None = None, seeds: int | list[int] | None = None
+) -> pd.DataFrame:
+    """What a study is at a scale: a row for each point that `run` would do, with setting, seed, overrides and state."""
+    found = points(read_study(study), scale, data or None, seeds or None)
+    overrides = [point.parameters.get("overrides", "") for point in found]
+    return table(found)[["setting", "seed", "state"]].assign(overrides=overrides)
+
+
+def asked_for(study: Study, scale: str, data: str | None, seeds: int | list[int] | None) -> list[Point]:
+    """The points of the last run, or those that data and seeds make."""
+    if data or seeds:
+        return points(study, scale, data or None, seeds or None)
+    return remembered(study, scale)
+
+
+def table(found: list[Point]) -> pd.DataFrame:
+    """`status` of these points."""
+    rows = []
+    for point in found:
+        now = state_of(point.folder)
+        row = {"setting": point.setting, "seed": point.seed, "state": now.state, "share": now.share}
+        row |= {"seconds": now.seconds, "held_by": now.held_by, "reason": now.reason, "folder": str(point.folder)}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def stop(study: str | Path | Study, scale: str = "smoke", wait: float = 120.0) -> list[str]:
+    """Tell every runner of a study to stop as Ctrl-C would, wherever it runs. Returns their names, host-pid.
+
+    wait: how long to wait for their end, s. Everything can be gone on with by `run`.
+    """
+    study = read_study(study)
+    study.scale(scale)
+    runners = at_work_now(study, scale)
+    for runner in runners:
+        runner.tell_to_stop()
+    deadline = time.monotonic() + wait
+    while at_work_now(study, scale) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [runner.name for runner in runners]

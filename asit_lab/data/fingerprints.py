@@ -1,0 +1,107 @@
+"""What a clip sounds like to the bit, whatever its file is called and however it is packed.
+
+A fingerprint is a hash of the decoded mono samples at the file's own rate, as 16-bit numbers, without the zeros at
+both ends. So copies, other lossless containers and other paddings of one recording agree; a lossy copy, another rate or
+another gain does not. Fingerprints of files are kept in data/hashes and go by path, stretch, size and time of change.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ..audio import SHORTEST
+from ..config import resolve
+from ..errors import InputError
+from ..storage.atomic import write_text
+from ..storage.progress import passing_bar_style
+from .manifest import read_row
+
+log = logging.getLogger(__name__)
+
+FOLDER = "data/hashes"
+_THREADS = 4  # libsndfile and the hash work outside Python's lock
+
+
+class Fingerprint(NamedTuple):
+    """Two clips with one digest hold the same samples, but perhaps other numbers of zeros around them."""
+
+    digest: str
+    """empty for digital silence: nothing but zeros at 16 bits, or sound shorter than 25 ms"""
+    samples: int
+    """length with the zeros"""
+    lead: int
+    """zeros before the first sound, samples"""
+
+
+def fingerprint(wave: np.ndarray, sample_rate: int) -> Fingerprint:
+    """Of a mono waveform [samples], -1 to 1."""
+    numbers = np.clip(np.round(wave * 32768), -32768, 32767).astype("<i2")
+    sounding = np.flatnonzero(numbers)
+    if not sounding.size or sounding[-1] + 1 - sounding[0] < SHORTEST * sample_rate:
+        return Fingerprint("", len(numbers), 0)
+    content = numbers[sounding[0] : sounding[-1] + 1]
+    digest = hashlib.blake2b(content.tobytes(), digest_size=16, salt=sample_rate.to_bytes(16, "little")).hexdigest()
+    return Fingerprint(digest, len(numbers), int(sounding[0]))
+
+
+def fingerprints(manifest, rows) -> list[Fingerprint | str]:
+    """One of each of the manifest's `rows`, or why the clip cannot be read.
+
+    What was read before and has not changed since comes from data/hashes; when that cannot be written, the log says so.
+    """
+    cache = resolve(FOLDER) / f"{hashlib.blake2b(manifest.source.encode(), digest_size=8).hexdigest()}.json"
+    known = _load(cache)
+    columns = manifest.table[["path", "start", "seconds", "sample_rate"]].iloc[rows]
+    clips = list(columns.itertuples(index=False, name=None))
+    fresh: dict[str, list] = {}
+
+    def one(clip: tuple) -> Fingerprint | str:
+        path, start, seconds, rate = clip
+        name = f"{path}@{start:.6f}+{seconds:.6f}"
+        state = _state(path)
+        if state and known.get(name, [])[:2] == state:
+            return Fingerprint(*known[name][2:])
+        try:
+            found = fingerprint(read_row(path, start, seconds, int(rate)), int(rate))
+        except InputError as error:
+            return str(error)
+        if state:
+            fresh[name] = [*state, *found]
+        return found
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        words = {"desc": "fingerprints", "unit": "clip", "disable": None}  # None: not shown where nobody looks
+        found = list(tqdm(threads.map(one, clips), total=len(clips), **words, **passing_bar_style()))
+    if fresh:
+        _keep(cache, known | fresh)
+    return found
+
+
+def _state(path: str) -> list[int]:
+    """Size and time of change; nothing for a sound that is made on the spot, or a file that is gone."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _load(cache: Path) -> dict[str, list]:
+    try:
+        return json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there yet, or not what we wrote: it is made anew
+        return {}
+
+
+def _keep(cache: Path, known: dict[str, list]) -> None:
+    try:
+        write_text(cache, json.dumps(known))
+    except OSError as error:
+        log.warning("%s: fingerprints cannot be kept for next time: %s", cache, error)

@@ -1,0 +1,96 @@
+"""What a data source lists, before any file is opened."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError
+
+# Suffixes of formats libsndfile reads. Headerless .raw is left out: its rate is not in the file.
+SUFFIXES = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64")
+    + (".voc", ".sph", ".nist", ".sf", ".ircam", ".avr", ".paf", ".svx", ".8svx", ".iff", ".wve")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording (or a set stretch of it) as a data source lists it."""
+
+    path: str
+    label: str = ""  # several of a multi-label data set are joined, see labels.py
+    fold: int | None = None
+    split: str | None = None  # train, valid or test
+    group: str | None = None  # source recording; the path where unknown
+    start: float | None = None  # s, for a set stretch of a longer file
+    seconds: float | None = None  # s, set where `start` is
+    maybe_cut: bool = False  # the file may hold nothing but the stretch already, which its length tells
+
+
+@dataclass
+class Listing:
+    """Clips of a data source, and what its user should know about them."""
+
+    clips: list[Clip]
+    notes: list[str] = field(default_factory=list)
+    multi: bool = False
+    """a clip may have several labels, or none"""
+    labels: list[str] | None = None
+    """the data set's own list of its classes, in its order; None: what the clips are labelled with"""
+
+
+def is_audio(path: Path) -> bool:
+    """Whether the name is that of an audio file (hidden files, such as macOS' ._x.wav, are not)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of the files in it, sorted) of `folder` and all below it, in a stable order.
+
+    Hidden files and folders are left out. Links to folders are followed, every real folder is visited once.
+    """
+    seen = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link in a circle, or a second link to the same folder
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield here, sorted(name for name in names if not name.startswith("."))
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """Every audio file below `folder`, sorted; hidden files and folders left out."""
+    return sorted(Path(here, name) for here, names in walk(folder) for name in names if is_audio(Path(name)))
+
+
+def check_folder(path: Path, source: str) -> None:
+    """Raise InputError unless `path` is a folder; an archive gets its own sentence."""
+    if not path.exists():
+        raise InputError(f"data source {source!r}: {path} does not exist")
+    if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"):
+        raise InputError(f"data source {source!r}: {path} is an archive: unpack it and give the folder")
+    if not path.is_dir():
+        raise InputError(f"data source {source!r}: {path} is a file; a folder is expected")
+    if not any(path.iterdir()):
+        raise InputError(f"data source {source!r}: the folder {path} is empty")
+
+
+def find_root(path: Path, needed: str, source: str, depth: int = 2, hint: str = "") -> Path:
+    """`path`, or the nearest folder at most `depth` levels below it, that holds the file `needed`.
+
+    Raises InputError if there is none (`hint` says where it comes from), or several equally near.
+    """
+    check_folder(path, source)
+    level = [path]
+    for _ in range(depth + 1):
+        found = [folder for folder in level if (folder / needed).is_file()]
+        if len(found) > 1:
+            raise InputError(f"data source {source!r}: several in {path}: {', '.join(map(str, found))}; give one")
+        if found:
+            return found[0]
+        level = sorted(child for folder in level for child in folder.iterdir() if child.is_dir())
+    where = f". {hint}" if hint else ""
+    raise InputError(f"data source {source!r}: {needed} not found in {path}; give the folder that holds it{where}")

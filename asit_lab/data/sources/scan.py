@@ -1,0 +1,78 @@
+"""From listed clips to the table of a manifest: headers are read, long files become several rows."""
+
+import math
+
+import pandas as pd
+
+from ...audio import SHORTEST, AudioInfo
+from ..headers import read_headers
+from .clips import Clip
+
+COLUMNS = ("path", "label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels")
+_TYPES = {
+    "fold": "Int64",
+    "split": "string",
+    "start": "float64",
+    "seconds": "float64",
+    "sample_rate": "int64",
+    "channels": "int64",
+}
+_CUT_SLACK = 1.0  # s a file may be longer than its stretch and still hold nothing but that: cutting rounds up
+
+
+def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(table, bad): rows of the readable clips in the order listed, and (path, reason) of the files that are not.
+
+    Reads every header once, in threads.
+    """
+    headers = read_headers(list(dict.fromkeys(clip.path for clip in clips)))
+    bad = {path: header for path, header in headers.items() if isinstance(header, str)}
+    rows = []
+    for clip in clips:
+        if clip.path in bad:
+            continue
+        header = headers[clip.path]
+        first, total = _stretch(clip, header)
+        if total < SHORTEST:
+            bad[clip.path] = (
+                f"{header.seconds:g} s long, but {clip.start:g} to {clip.start + clip.seconds:g} s are listed"
+            )
+            continue
+        rows += _rows(clip, header, first, total, segment_seconds)
+    return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"])
+
+
+def to_table(rows: list[tuple]) -> pd.DataFrame:
+    """A table with the manifest's columns and types."""
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
+
+
+def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:
+    """(start, length) in s of what the clip means of its file; the length is what the file has of it."""
+    if clip.start is None or (clip.maybe_cut and header.seconds <= clip.seconds + _CUT_SLACK):
+        return 0.0, header.seconds
+    left = header.seconds - clip.start
+    return clip.start, clip.seconds if clip.seconds <= left + 1e-6 else left
+
+
+def _rows(clip: Clip, header: AudioInfo, first: float, total: float, segment_seconds: float) -> list[tuple]:
+    """One row, or several of equal length, none longer than `segment_seconds`.
+
+    Equal parts leave no short rest: 130 s at a limit of 60 s become three rows of 43.3 s.
+    """
+    parts = max(1, math.ceil(total / segment_seconds - 1e-9))
+    group = clip.group or clip.path
+    return [
+        (
+            clip.path,
+            clip.label,
+            clip.fold,
+            clip.split,
+            group,
+            first + part * total / parts,
+            total / parts,
+            header.sample_rate,
+            header.channels,
+        )
+        for part in range(parts)
+    ]

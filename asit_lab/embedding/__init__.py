@@ -1,0 +1,1 @@
+"""Embeddings of whole data sets: computed, cached, projected, written to files, searched."""

@@ -1,0 +1,82 @@
+"""The clips of a data set among each other: embeddings by any layer and pooling, on a plane, and who is near whom."""
+
+from functools import cache, lru_cache
+
+import numpy as np
+
+from ..data import Manifest
+from ..data.labels import split
+from ..encoder import Encoder
+from ..errors import InputError
+from ..random import key, permutation
+from .dataset import embed_clips, encoder_embedder
+from .projection import project
+
+POOLS = {"mean+std": slice(1, 3), "mean": slice(1, 2), "class": slice(0, 1)}
+"""ways of pooling, and which entries of `Encoder.pooled` they are"""
+
+
+class EmbeddingSpace:
+    """Embeddings of a data set by every layer and way of pooling, all from one pass that is kept on disk.
+
+    manifest: the clips that could be embedded, renumbered. rows: int64 [clips], their rows in the data set. labels: the
+    first label of each. skipped: (path, reason) of the clips left out. depth: blocks of the encoder; layers count from
+    0, and `depth` is the final output.
+    """
+
+    def __init__(self, enc: Encoder, manifest: Manifest, clips: int = 1000, seed: int = 0):
+        """clips: of a larger data set as many are drawn by `seed`, which also is that of the projection.
+
+        Raises InputError when fewer than two clips can be embedded.
+        """
+        if clips < 2:
+            raise InputError(f"clips: {clips} are too few for neighbours; at least 2")
+        rows = np.sort(permutation(key(seed, "embedding space"), len(manifest))[:clips].numpy())
+        embedder = encoder_embedder(enc)
+        embedded = embed_clips(manifest.subset(rows), [embedder])
+        self.rows, self.skipped, self.seed = rows[embedded.rows], embedded.skipped, seed
+        if len(self.rows) < 2:
+            raise InputError(f"{manifest.source}: only {len(self.rows)} clip can be embedded; neighbours need two")
+        self.manifest = manifest.subset(self.rows)
+        self.depth = len(enc.backbone.blocks)
+        self._pooled = embedded.features[embedder.name]  # [clips, depth + 1, 3, D]
+        self._joins = enc.backbone.class_token_at
+        joined = self.manifest.table["label"]
+        self.labels = [(split(label)[0] if manifest.multi and label else label) or "no label" for label in joined]
+        self.vectors, self.points = lru_cache(4)(self._vectors), cache(self._points)
+
+    def _vectors(self, layer: int, pool: str) -> np.ndarray:
+        """float64 [clips, dim]: mean 0 and deviation 1 in every feature, as for the projection and the kNN probe, as
+        embeddings of a transformer share a large part that tells nothing.
+
+        Raises InputError for a layer or pooling that is not there, as the class token's before it joins.
+        """
+        if pool not in POOLS or not 0 <= layer <= self.depth:
+            raise InputError(
+                f"layer {layer!r}, pool {pool!r}: expected 0 to {self.depth} (the final output) and {', '.join(POOLS)}"
+            )
+        if pool == "class" and layer < self._joins:
+            raise InputError(
+                f"layer {layer} has no class token, which joins at block {self._joins}; pool patches instead"
+            )
+        found = self._pooled[:, layer, POOLS[pool]].reshape(len(self.rows), -1).astype(np.float64)  # [clips, dim]
+        mean, deviation = found.mean(0), found.std(0)
+        return (found - mean) / np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
+
+    def _points(self, layer: int, pool: str) -> np.ndarray:
+        """float32 [clips, 2], see `project`."""
+        return project(self.vectors(layer, pool), self.seed)
+
+    def nearest(self, clip: int, count: int, layer: int, pool: str) -> tuple[np.ndarray, np.ndarray]:
+        """The `count` clips nearest to `clip` by cosine, see `nearest`: their numbers and similarities."""
+        return nearest(self.vectors(layer, pool), clip, count)
+
+
+def nearest(vectors: np.ndarray, clip: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` rows of `vectors` [clips, dim] nearest to row `clip` by cosine, the nearest first, without itself:
+    their numbers and similarities (-1 to 1). Of equally near ones the first comes first."""
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
+    similarity = vectors @ vectors[clip] / (lengths * lengths[clip])
+    order = np.argsort(-similarity, kind="stable")
+    order = order[order != clip][:count]
+    return order, similarity[order]

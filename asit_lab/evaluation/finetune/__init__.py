@@ -1,7 +1,0 @@
-"""Fine-tuning by AST's, ASDA's and SUPERB's recipes."""
-
-from .recipe import Recipe, load_recipe, recipe_names
-from .result import FinetuneResult, load_result
-from .run import check_task, finetune
-
-__all__ = ["FinetuneResult", "Recipe", "check_task", "finetune", "load_recipe", "load_result", "recipe_names"]

@@ -1,0 +1,78 @@
+"""What is done to clips in training: mixing, rolling, SpecAugment, noise; all of it by keys of asit_lab.random.
+
+Shapes: B clips, S samples, T frames, M mel bands, K classes.
+"""
+
+import numpy as np
+import torch
+import torchaudio
+from torch import Tensor
+
+from ..features import LogMel
+from ..random import fold, integers, uniform
+from .recipe import Recipe
+
+_MASK64 = (1 << 64) - 1
+
+
+def beta(keys: Tensor, a: float) -> np.ndarray:
+    """float64 [n], a number from Beta(a, a) for each key, int64 [n]."""
+    return np.array([np.random.default_rng(one & _MASK64).beta(a, a) for one in keys.tolist()])
+
+
+def rolled(wave: np.ndarray, key: Tensor) -> np.ndarray:
+    """A waveform [S] rolled by any amount, times 0.5 + Beta(10, 10) (ASDA's released code). key: a scalar."""
+    by = int(uniform(fold(key, "roll"), 1).double() * len(wave))
+    gain = 0.5 + beta(fold(key, "gain").reshape(1), 10.0)[0]
+    return (gain * np.roll(wave, by)).astype(np.float32)
+
+
+def mixed(wave: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """`share` of a waveform [S] and the rest of another one, cut or padded to its length; both without their mean
+    (between-class examples, arXiv 1711.10282; AST, arXiv 2104.01778)."""
+    whole = np.zeros_like(wave)
+    length = min(len(wave), len(other))
+    whole[:length] = (other - other.mean())[:length]
+    return (share * (wave - wave.mean()) + (1 - share) * whole).astype(np.float32)
+
+
+def augmented(raw: Tensor, targets: Tensor, recipe: Recipe, front_end: LogMel, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw log-mels [B, T, M] and targets [B, K] -> the same, normalised and augmented as the recipe says.
+
+    keys: int64 [B], one a clip. In the order of the released code: AST's masks, normalising, noise, shift, mixing of
+    log-mels, ASDA's masks.
+    """
+    step = keys[0]  # for what a batch has in common
+    x = masked(raw, recipe.freq_mask, recipe.time_mask, fold(step, "SpecAugment"))
+    x = front_end.normalise(x)
+    if recipe.noise:
+        height = 0.1 * uniform(fold(keys, "noise height"), 1)[..., None]
+        x = x + height * uniform(fold(keys, "noise"), x[0].numel()).view_as(x)
+    if recipe.shift_frames:
+        x = shifted(x, fold(keys, "shift"), recipe.shift_frames)
+    if recipe.mixup and recipe.mixup_of == "log-mel" and uniform(fold(step, "mixes"), 1) < recipe.mixup:
+        share = float(beta(fold(step, "share").reshape(1), recipe.mixup_beta)[0])
+        x, targets = (share * one + (1 - share) * one.flip(0) for one in (x, targets))
+    bands, frames = recipe.masked * x.shape[2], recipe.masked * x.shape[1]
+    return masked(x, bands, frames, fold(step, "masked")), targets
+
+
+def masked(x: Tensor, bands: float, frames: float, key: Tensor) -> Tensor:
+    """SpecAugment (arXiv 1904.08779): in each clip of [B, T, M] one stripe of less than `bands` bands and one of less
+    than `frames` frames become 0, as torchaudio's FrequencyMasking and TimeMasking do. key: a scalar."""
+    if bands < 1 and frames < 1:
+        return x
+    # torchaudio draws from torch's global generator: it gets a seed of ours, and its own state back.
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        torch.manual_seed(int(key))
+        turned = x.transpose(1, 2)  # [B, M, T]
+        turned = torchaudio.transforms.FrequencyMasking(min(bands, x.shape[2]), iid_masks=True)(turned)
+        turned = torchaudio.transforms.TimeMasking(min(frames, x.shape[1]), iid_masks=True)(turned)
+    return turned.transpose(1, 2)
+
+
+def shifted(x: Tensor, keys: Tensor, most: int) -> Tensor:
+    """Each clip of [B, T, M] rolled in time by up to `most` frames either way. keys: int64 [B]."""
+    by = integers(keys, 1, 2 * most + 1).to(x.device) - most  # [B, 1]
+    place = (torch.arange(x.shape[1], device=x.device) - by) % x.shape[1]  # [B, T]
+    return x.gather(1, place[..., None].expand_as(x))

@@ -1,0 +1,193 @@
+"""Reconstruction error beside two baselines that know nothing but the clip's surroundings or the training mean.
+
+The task is the one of ASiT's pretraining (arXiv 2211.13189, section III-A) on recordings held out of it: blocks of a
+log-mel are zeroed up to 70 % of its area, not aligned to patches, and what stood there is estimated from the rest.
+Counted is the mean absolute error over corrupted pixels above the silence floor: digital silence is one exact value,
+which everything reconstructs or nothing does, and would swamp the rest in data sets that are padded with it.
+
+Shapes: n clips, T frames, M mel bands. "normalised" is (raw - mean) / (2 std), "raw" natural log of mel power.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..features import LOG_FLOOR, LogMel
+from ..masking import gmml
+from ..random import key, permutation, uniform
+from ..storage.progress import passing_bar_style
+
+# Raw log-mel up to which a pixel counts as silence. Digital silence, and whatever else has less power than float32's
+# epsilon, is LOG_FLOOR = -15.942 exactly. In ESC-10 (ogg; at 16 kHz in 64 bands) 13.65 % of the pixels are there,
+# 0.03 % within 0.04 above it, and about 0.2 % in every further quarter of a unit. Half a unit (2.2 dB) takes in silence
+# with a codec's last-bit noise, and hardly any sound.
+SILENCE_MARGIN = 0.5
+SILENCE = LOG_FLOOR + SILENCE_MARGIN
+
+METHODS = ("reconstruction", "linear interpolation in time", "per-band training mean")
+
+
+# --- On arrays ------------------------------------------------------------------------------------------------------
+
+
+def interpolate_in_time(clean: np.ndarray, mask: np.ndarray, band_mean: np.ndarray) -> np.ndarray:
+    """Corrupted pixels from the nearest uncorrupted frames of their band: [n, T, M] -> [n, T, M].
+
+    clean: float; its values under the mask are not looked at. mask: bool, True = corrupted. band_mean: float [M].
+    Linear between two neighbours, the nearest value at the edges, `band_mean` where a band is corrupted throughout.
+    """
+    frames = clean.shape[1]
+    time = np.arange(frames)[None, :, None]
+    before = np.maximum.accumulate(np.where(mask, -1, time), axis=1)  # last uncorrupted frame up to here, -1: none
+    after = np.minimum.accumulate(np.where(mask, frames, time)[:, ::-1], axis=1)[:, ::-1]  # next one, T: none
+    left = np.take_along_axis(clean, np.maximum(before, 0), axis=1)
+    right = np.take_along_axis(clean, np.minimum(after, frames - 1), axis=1)
+    share = (time - before) / np.maximum(after - before, 1)  # 0 at `before`, 1 at `after`
+    between = left + share.astype(clean.dtype) * (right - left)
+    filled = np.where(before < 0, right, np.where(after == frames, left, between))
+    filled = np.where((before < 0) & (after == frames), np.asarray(band_mean, clean.dtype), filled)
+    return np.where(mask, filled, clean)
+
+
+def baselines(clean: np.ndarray, mask: np.ndarray, band_mean: np.ndarray) -> dict[str, np.ndarray]:
+    """What the two baselines put in the place of corrupted pixels; the others stay as they are.
+
+    clean: float [n, T, M]. mask: bool [n, T, M], True = corrupted. band_mean: float [M], in the units of `clean`.
+    Raises InputError where the shapes do not fit.
+    """
+    clean, mask = np.asarray(clean), np.asarray(mask, dtype=bool)
+    if clean.ndim != 3 or clean.shape != mask.shape or np.shape(band_mean) != clean.shape[2:]:
+        raise InputError(
+            f"baselines: clean {clean.shape}, mask {mask.shape} and band mean {np.shape(band_mean)} do not fit; "
+            "expected [n, frames, mels] twice and [mels]"
+        )
+    return {
+        "linear interpolation in time": interpolate_in_time(clean, mask, band_mean),
+        "per-band training mean": np.where(mask, np.asarray(band_mean, clean.dtype), clean),
+    }
+
+
+def above_silence(raw: np.ndarray) -> np.ndarray:
+    """bool: pixels of a raw log-mel that are more than digital silence and its rounding noise."""
+    return np.asarray(raw) > SILENCE
+
+
+# --- On data --------------------------------------------------------------------------------------------------------
+
+
+def band_means(train, front_end: LogMel, clips: int | None = 1000, seed: int = 0) -> np.ndarray:
+    """Mean of each band's raw log-mel over pixels above the silence floor: float32 [M].
+
+    train: Manifest. clips: of how many clips, chosen by counted randomness (None: all). Unreadable ones are left out.
+    Raises InputError when nothing above the floor is found.
+    """
+    total, count = np.zeros(front_end.mel_bins), np.zeros(front_end.mel_bins)
+    for row in _choose(train, clips, seed, "band means"):
+        try:
+            wave = torch.from_numpy(train.read(row, front_end.sample_rate))
+            raw = front_end(wave[None].to(front_end.window.device))[0].cpu().numpy()
+        except InputError:
+            continue
+        sound = above_silence(raw)
+        total += np.where(sound, raw, 0.0).sum(0)
+        count += sound.sum(0)
+    if not count.any():
+        raise InputError(f"{train.source}: no training clip has anything above the silence floor")
+    overall = total.sum() / count.sum()  # for a band that is silent everywhere
+    return np.where(count > 0, total / np.maximum(count, 1), overall).astype(np.float32)
+
+
+def reconstruction_errors(
+    enc,
+    train,
+    held,
+    ratio: float = 0.7,
+    align: bool = False,
+    clips: int | None = None,
+    train_clips: int | None = 1000,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Mean absolute error of an encoder's reconstruction and of the two baselines on recordings held out.
+
+    enc: Encoder with a decoder. train: Manifest the band means are of. held: Manifest; of each clip one crop of
+    `data.crop_seconds` at a place drawn from `seed`. ratio, align: of the block masks, filled with zeros; block sizes
+    are the configuration's. clips, train_clips: use this many, drawn from `seed` (None: all).
+    Returns one row a method: method, l1 (normalised units), l1_log (natural-log units), pixels, clips counted; how it
+    was measured is in `.attrs`.
+    Raises InputError when a recording is on both sides, the encoder has no decoder, or nothing can be counted.
+    """
+    shared = set(train.table["group"]) & set(held.table["group"])
+    if shared:
+        raise InputError(f"source recording {sorted(shared)[0]!r} is in training and held out both")
+    if not enc.reconstructs:
+        raise InputError(f"{enc.name}: has no decoder, so there is no reconstruction to measure")
+    settings = {"kinds": {"zeros": 1.0}, "ratio": ratio, "ratio_min": ratio, "align": align}
+    mask_config = enc.config.mask.model_copy(update=settings)
+    raw_means = band_means(train, enc.front_end, train_clips, seed)
+    band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
+    rows = _choose(held, clips, seed, "held-out clips")
+    errors, pixels, counted, corrupted, area = dict.fromkeys(METHODS, 0.0), 0, 0, 0, 0
+    words = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
+    for start in tqdm(range(0, len(rows), batch_size), **words, **passing_bar_style()):
+        for which, waves in crops(enc, held, rows[start : start + batch_size], seed):
+            frames = enc.front_end.frames_of(waves.shape[1]) // enc.config.model.patch[0] * enc.config.model.patch[0]
+            keys = key(seed, torch.tensor(which), "reconstruction errors")
+            masks = gmml(keys, frames, enc.config.features.mel_bins, mask_config, enc.config.model.patch)
+            result = enc.reconstruct(waves, enc.config.features.sample_rate, mask=masks.pixels)
+            clean, mask = result.clean.float().cpu(), result.mask.cpu().numpy()
+            counts = mask & above_silence(enc.front_end.denormalise(clean).numpy())
+            clean = clean.numpy()
+            found = {"reconstruction": result.reconstructed.float().cpu().numpy(), **baselines(clean, mask, band_mean)}
+            for method in METHODS:
+                errors[method] += float(np.abs(found[method] - clean)[counts].sum(dtype=np.float64))
+            pixels += int(counts.sum())
+            counted += int(counts.any(axis=(1, 2)).sum())
+            corrupted, area = corrupted + int(mask.sum()), area + mask.size
+    if pixels == 0:
+        raise InputError(f"{held.source}: no corrupted pixel above the silence floor in {len(rows)} held-out clips")
+    unit = 2 * enc.front_end.std  # natural-log units in one normalised unit
+    table = pd.DataFrame(
+        [
+            {"method": name, "l1": total / pixels, "l1_log": total / pixels * unit, "pixels": pixels, "clips": counted}
+            for name, total in errors.items()
+        ]
+    )
+    table.attrs = {
+        "corruption_ratio": ratio,
+        "corrupted": corrupted / area,
+        "align": align,
+        "silence_floor": SILENCE,
+        "crop_seconds": enc.config.data.crop_seconds,
+        "seed": seed,
+    }
+    return table
+
+
+def _choose(manifest, clips: int | None, seed: int, purpose: str) -> list[int]:
+    """Rows of a manifest: all in order, or `clips` of them drawn by counted randomness."""
+    if clips is None or clips >= len(manifest):
+        return list(range(len(manifest)))
+    return sorted(permutation(key(seed, purpose), len(manifest))[:clips].tolist())
+
+
+def crops(enc, held, rows: list[int], seed: int) -> list[tuple[list[int], torch.Tensor]]:
+    """(rows, float32 [rows, samples]) for each length among the crops; unreadable and too short clips left out."""
+    rate, samples = enc.config.features.sample_rate, enc.config.crop_samples
+    places = uniform(key(seed, torch.tensor(rows), "held-out crops"), 1).squeeze(-1).tolist()
+    by_length: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for row, place in zip(rows, places, strict=True):
+        room = max(0, int(held.table["seconds"].iloc[row] * rate) - samples)
+        try:
+            wave = held.read(row, rate, int(place * (room + 1)) / rate, samples / rate)
+        except InputError:
+            continue
+        if enc.front_end.frames_of(len(wave)) >= enc.config.model.patch[0]:
+            by_length.setdefault(len(wave), []).append((row, wave))
+    return [
+        ([row for row, _ in group], torch.from_numpy(np.stack([wave for _, wave in group])))
+        for group in by_length.values()
+    ]

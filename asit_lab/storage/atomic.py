@@ -1,0 +1,100 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+import csv
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
+# Names of files under way: ours, those of figures.save, and those that safetensors 0.8 writes first.
+LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary path; what the block writes there takes the place of `path` at once, or not at all.
+
+    Raises OSError with the file's name when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write it at once
+    try:
+        with naming(path):
+            yield temporary
+            sync(temporary)  # else a power cut could leave the name without the contents
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let a full disk say which file it was met at: the system does not, torch and safetensors hide it in their own
+    errors."""
+    try:
+        yield
+    except Exception as error:
+        number = _full(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _full(error: BaseException | None) -> int | None:
+    """The number of the system's error when a full disk is at the bottom of `error`."""
+    while error is not None:
+        found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors keeps no more than the text
+        number = int(found[1]) if found else getattr(error, "errno", None)
+        if number in FULL:
+            return number
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk itself."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had under way in a folder and those inside it."""
+    for pattern in LEFTOVERS:
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON whole or not at all. Arrays and tensors become lists, tables a list of their rows."""
+    write_text(path, json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def _plain(value):
+    """What JSON has no form for: numpy, torch and pandas values as what they hold, anything else as text."""
+    if hasattr(value, "columns"):  # without importing pandas
+        return value.to_dict("records")
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def read_json(path: Path) -> dict:
+    """Contents of a JSON file, {} when there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_table(path: Path, header: list[str], rows: list[tuple]) -> None:
+    """A small CSV, written whole or not at all."""
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,101 @@
+"""Start weights: another run, a snapshot, or an ImageNet vision transformer in timm's safetensors layout."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..config import resolve
+from ..errors import InputError
+from ..nn.vit import ViT, fit_positions
+from ..runs.directory import load_run
+from ..runs.snapshot import read_snapshot, section
+
+
+def init_student(student: nn.Module, source: str) -> list[str]:
+    """Load start weights into a student's backbone (and decoder, where the source has one of the same shape).
+
+    source: run directory, snapshot, or .safetensors in timm's layout. Returns notes on what was adapted.
+    Raises InputError naming the file and the tensors that do not fit.
+    """
+    path = resolve(source)
+    if not path.exists():
+        raise InputError(f"train.init_from: {path} does not exist")
+    if path.is_dir():
+        snapshots = load_run(path).snapshots
+        if not snapshots:
+            raise InputError(f"train.init_from: {path} holds no snapshot yet")
+        path = snapshots[-1]
+    if is_timm(path):
+        return load_timm(student.backbone, path)
+    tensors, cfg, step = read_snapshot(path)
+    notes = [f"start weights: step {step} of {path}"]
+    backbone = section(tensors, "teacher.backbone")
+    if "pos_embed" in backbone:  # fixed positions are not weights
+        backbone["pos_embed"] = fit_positions(backbone["pos_embed"], cfg.grid, student.backbone.grid)
+    _load(student.backbone, backbone, path)
+    decoder = section(tensors, "student.decoder")
+    if student.decoder is not None and decoder:
+        mine = student.decoder.state_dict()
+        if {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in decoder.items()}:
+            student.decoder.load_state_dict(decoder)
+        else:
+            notes.append("its decoder has another shape and was not taken")
+    return notes
+
+
+def is_timm(path: Path) -> bool:
+    """Whether a .safetensors file holds a vision transformer under timm's names."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "patch_embed.proj.weight" in set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable .safetensors file: {error}") from None
+
+
+def load_timm(backbone: ViT, path: Path) -> list[str]:
+    """Load an ImageNet ViT: three input channels are summed to one, which is what three equal channels would give (as
+    AST's released code does; arXiv 2104.01778); positions are resized; the classifier is left out."""
+    tensors = load_file(path)
+    weight = tensors["patch_embed.proj.weight"]  # [D, 3, p, q]
+    tensors["patch_embed.proj.weight"] = weight.sum(1, keepdim=True)
+    if "pos_embed" not in tensors:
+        raise InputError(f"{path}: weights of another architecture\n  pos_embed: missing")
+    positions = tensors["pos_embed"]
+    side = int((positions.shape[1] - 1) ** 0.5)
+    if side * side != positions.shape[1] - 1:
+        raise InputError(f"{path}: pos_embed has {positions.shape[1] - 1} places, which is not a square image")
+    # An image's grid is (height, width); ours is (time, mel). Frequency takes the place of height, as in AST.
+    turned = positions[:, 1:].view(1, side, side, -1).transpose(1, 2).reshape(1, side * side, -1)
+    positions[:, 1:] = turned
+    tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"].transpose(2, 3).contiguous()
+    tensors["pos_embed"] = _resize(positions, (side, side), backbone.grid)
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(("head.", "fc_norm.", "pre_logits."))}
+    _load(backbone, tensors, path)
+    return [
+        f"start weights: {path}",
+        f"3 input channels summed to 1, positions {side}x{side} resized to {backbone.grid}",
+    ]
+
+
+def _resize(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """Positions of a whole image stretched over a whole spectrogram (a shorter side too, unlike fit_positions)."""
+    image = positions[:, 1:].view(1, *grid, -1).permute(0, 3, 1, 2)
+    image = nn.functional.interpolate(image, size=wanted, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], image.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _load(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Strict load with one message that names every tensor that does not fit."""
+    mine = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    theirs = {name: tuple(t.shape) for name, t in tensors.items()}
+    problems = [f"{n}: missing" for n in mine.keys() - theirs.keys()]
+    problems += [f"{n}: not part of this model" for n in theirs.keys() - mine.keys()]
+    problems += [f"{n}: {theirs[n]} there, {mine[n]} here" for n in mine.keys() & theirs.keys() if mine[n] != theirs[n]]
+    if problems:
+        shown = sorted(problems)[:6]
+        more = f"\n  and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise InputError(f"{path}: weights of another architecture\n  " + "\n  ".join(shown) + more)
+    module.load_state_dict(tensors)

@@ -1,0 +1,146 @@
+"""Run directories seen from outside while they grow, read anew only where their files changed."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..config import resolve
+from ..errors import InputError
+from ..runs.directory import Run, load_run
+from ..storage.atomic import read_json
+from ..storage.lock import is_held
+from ..training.collapse_watch import ROWS
+from .live import with_speed
+
+UNDER_WAY = ("new", "running")
+_FILES = ("metrics.csv", "timings.csv", "status.json", "result.json", "samples")
+_RECENT = 20  # rows that the time left is told from
+HOW_TO = (
+    "no run here yet. Make one with notebooks/pretrain.ipynb, or in a shell: "
+    ".venv/bin/asit-lab pretrain --preset micro --data synth --out runs/first. Then press Watch"
+)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a run directory said when it was read last."""
+
+    metrics: pd.DataFrame
+    """with the speed of each row; empty where nothing is logged yet"""
+    progress: dict
+    """status.json"""
+    result: dict
+    """result.json; empty until the run is finished"""
+    samples: tuple[Path, ...]
+    """pictures of reconstructions, oldest first"""
+    status: str
+    """as in status.json, but "stopped" where that says running and no process is there to do so"""
+    left: float | None
+    """seconds until the last step at the speed of the last rows; None where that cannot be told"""
+
+    @property
+    def step(self) -> int:
+        """Steps done, as far as rows tell; status.json has those that are saved."""
+        done = int(self.metrics["step"].iloc[-1]) + 1 if len(self.metrics) else 0
+        return max(done, self.progress.get("step") or 0)
+
+    @property
+    def verdict(self) -> tuple[bool, str]:
+        """(whether all seems well, in words): of the watch that judges a run's rows as they come, or why it failed."""
+        trouble = [self.progress.get("health"), self.progress.get("reason")]
+        words = " ".join(dict.fromkeys(text for text in trouble if text))
+        if words or self.status == "failed":
+            return False, words or "failed without saying why"
+        return True, "nothing wrong seen" if len(self.metrics) >= ROWS else "too early to tell"
+
+
+class Watched:
+    """Some run directories under the names they are shown by; `seen` has what each of them said last."""
+
+    def __init__(self):
+        self.seen: dict[str, Glance] = {}
+        self.problems: list[str] = []  # of the runs that could not be read
+        self._stamps: dict[str, tuple] = {}
+
+    def look(self, folders: dict[str, Path]) -> bool:
+        """Read those of `folders` (name -> run directory) whose files changed. Returns whether any did."""
+        gone = self.seen.keys() - folders.keys()
+        for name in gone:
+            self._forget(name)
+        changed, self.problems = bool(gone), []
+        for name, folder in folders.items():
+            try:
+                stamp = _stamp(folder, self.seen.get(name))
+                if self._stamps.get(name) == stamp:
+                    continue
+                self.seen[name] = _read(load_run(folder))
+                self._stamps[name], changed = stamp, True
+            except (OSError, ValueError) as error:  # InputError too
+                words = f"{error}".splitlines()[0]
+                self.problems.append(words if str(folder) in words else f"{folder}: cannot be read: {words}")
+                changed |= name in self.seen
+                self._forget(name)
+        return changed
+
+    def _forget(self, name: str) -> None:
+        self.seen.pop(name, None)
+        self._stamps.pop(name, None)
+
+
+def runs_below(folder: str | Path) -> dict[str, Path]:
+    """The runs in or below a folder that have begun, under their paths there. Raises InputError when there are none."""
+    root = resolve(folder)
+    found = sorted(path.parent for path in root.rglob("config.yaml") if (path.parent / "status.json").is_file())
+    if not found:
+        raise InputError(f"{root}: {HOW_TO}")
+    return {folder.relative_to(root).as_posix(): folder for folder in found}
+
+
+def runs_named(runs: Run | str | Path | Sequence[Run | str | Path]) -> dict[str, Path]:
+    """Run directories under their paths below the folder that they share. runs: such directories or opened runs, one
+    or several. Raises InputError where one is none."""
+    given = [runs] if isinstance(runs, Run | str | Path) else runs
+    paths = [one.dir if isinstance(one, Run) else one for one in given]
+    folders = list(dict.fromkeys(load_run(path).dir.resolve() for path in paths))
+    shared = Path(os.path.commonpath([folder.parent for folder in folders]))
+    return {folder.relative_to(shared).as_posix(): folder for folder in folders}
+
+
+def worth_watching(folders: dict[str, Path]) -> list[str]:
+    """Names of the runs that are under way; where none is, of the one that was written to last."""
+    running = [name for name, folder in folders.items() if _status(folder) in UNDER_WAY]
+    return running or [max(folders, key=lambda name: (folders[name] / "status.json").stat().st_mtime_ns)]
+
+
+def _status(folder: Path) -> str:
+    status = read_json(folder / "status.json").get("status", "new")
+    return "stopped" if status == "running" and not is_held(folder) else status
+
+
+def _stamp(folder: Path, before: Glance | None) -> tuple:
+    """Another value when a file of a run, or whether somebody works on it, is another than before."""
+    found = []
+    for name in _FILES:
+        try:
+            about = (folder / name).stat()
+            found.append((about.st_mtime_ns, about.st_size))
+        except FileNotFoundError:
+            found.append(None)
+    # A process that was killed leaves every file as it is.
+    return (*found, before is not None and before.status == "running" and not is_held(folder))
+
+
+def _read(run: Run) -> Glance:
+    progress = run.progress
+    return Glance(with_speed(run), progress, run.result, tuple(run.samples), _status(run.dir), _left(run, progress))
+
+
+def _left(run: Run, progress: dict) -> float | None:
+    timings = run.timings.tail(_RECENT)
+    if "seconds" not in timings or len(timings) < 2 or not progress.get("total_steps"):
+        return None
+    (first, last), (began, now) = timings["step"].iloc[[0, -1]], timings["seconds"].iloc[[0, -1]]
+    return float((now - began) / (last - first) * (progress["total_steps"] - 1 - last))
