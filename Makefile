@@ -1,21 +1,23 @@
 # Everything is installed into .venv; nothing is registered outside this folder.
 #
-# `make env` needs Python 3.11 or 3.12 with venv and pip, and nothing else. Name one with `make env PYTHON=...`.
+# `make env` needs Python 3.11, 3.12 or 3.13 with venv and pip, and nothing else. Name one with `make env PYTHON=...`;
+# `VENV=.venv-newest`, say, keeps a second environment beside the first.
 
 SHELL := /bin/sh
-BIN := .venv/bin
-STAMP := .venv/installed-from-lock
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed-from-lock
 UV := $(BIN)/uv
 DEMO := runs/demo
 HEAR := .venv-hear
 SCREENSHOTS := reports/screenshots
-LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra dev
+LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra dev --extra docs
 
 # A Python that the caller's shell points at must not leak into .venv.
 unexport PYTHONPATH
 unexport PYTHONHOME
 # Jupyter looks for kernels here first: `python3` is then .venv's own, whatever is in the user's home.
-export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
+export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export JUPYTER_PREFER_ENV_PATH := 1
 # uv trusts the machine's certificates where it has some (a company's proxy may need that), else the ones it brings.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
@@ -29,7 +31,7 @@ help: ## Show this list
 	@echo "asit_lab: make TARGET"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
 
-env: $(STAMP) ## Set everything up in .venv (Python 3.11 or 3.12; about 6.5 GB)
+env: $(STAMP) ## Set everything up in .venv (Python 3.11 to 3.13; about 6.5 GB)
 
 demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/demo
 	@mkdir -p $(DEMO)
@@ -74,9 +76,10 @@ hear: env ## Check the HEAR interface by its public validator (TensorFlow, in .v
 lab: env ## Open JupyterLab in notebooks/
 	$(BIN)/asit-lab lab
 
-lint: env ## Check style and formatting
+lint: env ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: env ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
@@ -86,20 +89,21 @@ lock: $(UV) ## Renew requirements.lock from pyproject.toml
 	$(UV) pip compile --quiet --upgrade $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the demo run, caches and build leftovers (not .venv, data or other runs)
-	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
-	find . \( -path ./.venv -o -path ./$(HEAR) \) -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+	rm -rf $(DEMO) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -path './.venv*' -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
 # --- Set-up ---------------------------------------------------------------------------------------------------------
 
 # Prints the first interpreter that is new enough, not too new, and able to make an environment with pip in it.
+PYTHONS := python3.12 python3.13 python3.11 python3 $(wildcard $(HOME)/.pyenv/versions/*/bin/python3)
 define find_python
-for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
-	if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then \
+for python in $(or $(PYTHON),$(PYTHONS)); do \
+	if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
 		echo "$$python"; exit 0; \
 	fi; \
 done; \
-echo "make env needs Python 3.11 or 3.12 with venv and pip (on Debian: apt-get install python3 python3-venv)." >&2; \
-for python in $(or $(PYTHON),python3.12 python3.11 python3); do \
+echo "make env needs Python 3.11, 3.12 or 3.13 with venv and pip (on Debian: apt-get install python3 python3-venv)." >&2; \
+for python in $(or $(PYTHON),$(PYTHONS)); do \
 	echo "  $$python: $$("$$python" -c 'import sys; print("Python %d.%d" % sys.version_info[:2]); import ensurepip, venv' 2>&1 \
 		| tail -n 1)" >&2; \
 done; \
@@ -124,8 +128,8 @@ endef
 
 $(BIN)/python:
 	@python=$$($(find_python)) || exit 1; \
-	echo "Making .venv with $$("$$python" --version)"; \
-	"$$python" -m venv --clear .venv
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
 
 $(UV): | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.13,<1"

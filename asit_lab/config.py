@@ -11,10 +11,11 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import yaml
 from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from .errors import InputError
 from .settings import Asda, Data, Features, Heads, Mask, Model, Objective, Optim, Section, Train, visible_of
@@ -52,7 +53,7 @@ class RunConfig(Section):
     train: Train = Train()
 
     @model_validator(mode="after")
-    def _fits_together(self):
+    def _fits_together(self) -> Self:
         patch_frames, patch_mels = self.model.patch
         if self.features.mel_bins % patch_mels:
             raise ValueError(
@@ -166,8 +167,9 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
     kind: what it is in words ("preset"). name: of a file in `folder`, or a path, of a run directory too. example: a key
     such files have. Raises InputError naming the file.
     """
-    layers, seen = [], []
-    while name is not None:
+    layers: list[dict] = []
+    seen: list[Path] = []
+    while True:
         path = folder / f"{name}.yaml"
         if not path.is_file():
             path = resolve(name)
@@ -182,9 +184,10 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
         seen.append(path)
         content = read_yaml(path, example)
         base = content.pop("base", None)
-        name = str(base) if base else None
         layers.insert(0, {"name": path.stem, **content})
-    return layers
+        if not base:
+            return layers
+        name = str(base)
 
 
 def read_yaml(path: Path, example: str) -> dict:
@@ -249,7 +252,7 @@ def validate(content: dict) -> RunConfig:
         raise InputError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: ErrorDetails) -> str:
     dotted = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden" or (problem["loc"] and problem["loc"][-1] == "[key]"):
         return f"{dotted}: unknown key; {_nearest(dotted)}"
@@ -265,7 +268,7 @@ def _explain(problem: dict) -> str:
 
 def keys() -> dict[str, str]:
     """Every valid dotted key with its one-line description."""
-    listed = {"name": RunConfig.model_fields["name"].description}
+    listed = {"name": RunConfig.model_fields["name"].description or ""}
     for section, field in RunConfig.model_fields.items():
         if not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
             continue
@@ -273,7 +276,7 @@ def keys() -> dict[str, str]:
             listed[f"{section}.{name}"] = inner.description or ""
             if getattr(inner.annotation, "__origin__", None) is dict:
                 choices = get_args(get_args(inner.annotation)[0])
-                listed.update({f"{section}.{name}.{choice}": inner.description for choice in choices})
+                listed.update({f"{section}.{name}.{choice}": inner.description or "" for choice in choices})
     return listed
 
 

@@ -4,7 +4,7 @@ Defaults are the paper's (ASiT, arXiv 2211.13189) or, where it prints no value, 
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -13,11 +13,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)?$")
 
 
-def _check_duration(value: Any) -> str:
+def _parts(value: Any) -> tuple[str, str, str | None]:
+    """The duration as text, its number and its unit."""
     text = str(value).strip()
-    if isinstance(value, bool) or not _DURATION.match(text):
+    match = _DURATION.match(text)
+    if isinstance(value, bool) or not match:
         raise ValueError("a duration is a number of steps (400), epochs ('10 epochs') or a share of the run ('10 %')")
-    return text
+    return text, match[1], match[2]
+
+
+def _check_duration(value: Any) -> str:
+    return _parts(value)[0]
 
 
 Duration = Annotated[str, BeforeValidator(_check_duration)]
@@ -25,8 +31,8 @@ Duration = Annotated[str, BeforeValidator(_check_duration)]
 
 def steps_of(duration: str, steps_per_epoch: int, total: int) -> int:
     """Steps in a duration such as "400", "10 epochs" or "25 %" of a run of `total` steps."""
-    number, unit = _DURATION.match(duration).groups()
-    scale = {"%": total / 100, "epoch": steps_per_epoch, "epochs": steps_per_epoch}.get(unit, 1)
+    _, number, unit = _parts(duration)
+    scale = {"%": total / 100, "epoch": steps_per_epoch, "epochs": steps_per_epoch}.get(unit or "", 1)
     return round(float(number) * scale)
 
 
@@ -95,7 +101,8 @@ class Data(Section):
     """decoded audio kept in memory, MB per loader process"""
 
 
-MASK_KINDS = ("zeros", "noise", "alien", "time", "frequency", "none")
+MaskKind = Literal["zeros", "noise", "alien", "time", "frequency", "none"]
+MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
 
 
 class Mask(Section):
@@ -109,14 +116,11 @@ class Mask(Section):
     """largest block, as a share of each side of the spectrogram"""
     align: bool = False
     """blocks aligned to the patch grid"""
-    kinds: dict[Literal["zeros", "noise", "alien", "time", "frequency", "none"], NonNegative] = {
-        "zeros": 0.5,
-        "alien": 0.5,
-    }
+    kinds: dict[MaskKind, NonNegative] = {"zeros": 0.5, "alien": 0.5}
     """what a view is corrupted by, with the odds of each: zeros, noise, alien, time (full strips), frequency, none"""
 
     @model_validator(mode="after")
-    def _some_kind(self):
+    def _some_kind(self) -> Self:
         if sum(self.kinds.values()) <= 0:
             raise ValueError(f"mask.kinds: at least one of {', '.join(MASK_KINDS)} needs odds above 0")
         return self
@@ -166,13 +170,13 @@ class Model(Section):
     """block before which the class token joins the patches (0: at the start)"""
 
     @model_validator(mode="after")
-    def _heads_divide(self):
+    def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
         return self
 
     @model_validator(mode="after")
-    def _positions_and_class_token(self):
+    def _positions_and_class_token(self) -> Self:
         if self.positions == "fixed" and self.width % 4:
             raise ValueError(f"model.width: {self.width} is not a multiple of 4, which fixed positions need")
         if self.class_token_at >= self.depth:
@@ -199,17 +203,14 @@ class Heads(Section):
     """one more GELU after the bottleneck of the reconstruction head"""
 
 
-LOSSES = ("reconstruction", "local", "global")
+Loss = Literal["reconstruction", "local", "global"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 class Objective(Section):
     name: Literal["asit", "asda"] = "asit"
     """what is learned: asit, by the settings below and in mask and heads; asda, by ema here and the section asda"""
-    weights: dict[Literal["reconstruction", "local", "global"], NonNegative] = {
-        "reconstruction": 1.0,
-        "local": 1.0,
-        "global": 1.0,
-    }
+    weights: dict[Loss, NonNegative] = {"reconstruction": 1.0, "local": 1.0, "global": 1.0}
     """weight of each loss of ASiT (0: off, its head is not built)"""
     combine: Literal["mean", "sum", "uncertainty"] = "mean"
     """weighted mean, weighted sum, or learned uncertainty (Kendall et al. 2018; weights then only switch losses off)"""
@@ -244,7 +245,7 @@ class Objective(Section):
     """steps until the teacher momentum is at its end"""
 
     @model_validator(mode="after")
-    def _some_loss(self):
+    def _some_loss(self) -> Self:
         if self.name == "asit" and not self.active:
             raise ValueError(f"objective.weights: at least one of {', '.join(LOSSES)} needs a weight above 0")
         return self
@@ -255,7 +256,8 @@ class Objective(Section):
         return tuple(name for name in LOSSES if self.name == "asit" and self.weights.get(name, 0.0) > 0)
 
 
-ASDA_LOSSES = ("frame", "utterance")
+AsdaLoss = Literal["frame", "utterance"]
+ASDA_LOSSES: tuple[AsdaLoss, ...] = get_args(AsdaLoss)
 
 
 class Asda(Section):
@@ -265,7 +267,7 @@ class Asda(Section):
     """side of a block of visible patches"""
     clones: Positive = 16
     """masks of a clip, all against one pass of the teacher"""
-    weights: dict[Literal["frame", "utterance"], NonNegative] = {"frame": 1.0, "utterance": 96.0}
+    weights: dict[AsdaLoss, NonNegative] = {"frame": 1.0, "utterance": 96.0}
     """weight of each loss (0: off), both means: of frame over hidden patches, of utterance over clips and masks"""
     target_blocks: Positive | None = None
     """blocks of the teacher that make the target, counted from the last (none: all)"""
@@ -283,7 +285,7 @@ class Asda(Section):
     """groups of channels in the decoder's convolutions"""
 
     @model_validator(mode="after")
-    def _some_loss(self):
+    def _some_loss(self) -> Self:
         if not self.active:
             raise ValueError(f"asda.weights: at least one of {', '.join(ASDA_LOSSES)} needs a weight above 0")
         return self

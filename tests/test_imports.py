@@ -152,7 +152,8 @@ core = [name for name in names if name.split(".")[1] not in sys.argv[1:]]
 for name in core:
     module = importlib.import_module(name)
     for inner in pkgutil.walk_packages(getattr(module, "__path__", []), name + ".", onerror=fail):
-        importlib.import_module(inner.name)
+        if inner.name != "asit_lab.encoder.hub":  # the door to the Hugging Face Hub, opened when first used
+            importlib.import_module(inner.name)
 print(*sorted(name for name in sys.modules if name.startswith("asit_lab.")))
 """
 

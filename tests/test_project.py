@@ -38,8 +38,25 @@ REQUIRED = dict(
 
 
 def test_torch_is_pinned_with_the_torchaudio_built_for_it():
-    assert REQUIRED["torch"] == REQUIRED["torchaudio"] == "==2.11.*"
-    assert LOCKED["torch"].startswith("2.11.") and LOCKED["torchaudio"].startswith("2.11.")
+    assert REQUIRED["torch"] == REQUIRED["torchaudio"] == "==2.11.0"
+    assert LOCKED["torch"] == LOCKED["torchaudio"] == "2.11.0"
+
+
+def test_supported_pythons_are_the_same_everywhere():
+    """pyproject.toml, `make env` and CI's choice of interpreters."""
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+    bounds = "(3, 11) <= sys.version_info < (3, 14)"
+    assert bounds in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert bounds in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_commit_hooks_fetch_nothing():
+    """All hooks are the tools of .venv, as `make lint` runs them."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+    hooks = config["repos"][0]["hooks"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    assert {hook["entry"].split()[0] for hook in hooks} == {".venv/bin/ruff", ".venv/bin/mypy"}
 
 
 def test_nothing_pulls_torchvision_in():
@@ -117,7 +134,8 @@ def test_make_help_lists_the_targets():
 
 def test_make_clean_leaves_the_environments_alone(tmp_path):
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
-    kept = [tmp_path / name for name in (".venv/lib/__pycache__", ".venv-hear/lib/__pycache__", "runs/mine", "data/x")]
+    environments = [f"{name}/lib/__pycache__" for name in (".venv", ".venv-hear", ".venv-newest")]
+    kept = [tmp_path / name for name in (*environments, "runs/mine", "data/x")]
     gone = [tmp_path / name for name in ("asit_lab/nn/__pycache__", "notebooks/.ipynb_checkpoints", "runs/demo")]
     for folder in kept + gone:
         folder.mkdir(parents=True)
