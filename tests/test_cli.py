@@ -352,7 +352,7 @@ def test_a_dry_run_of_a_study_says_times_in_words(command, monkeypatch):
     status, out, _ = command("batch", "run", "small", "--dry-run")
     head, *shown = [fields(line) for line in out.splitlines()[:4]]
     assert status == 0 and [row[head.index("time")] for row in shown] == ["23 s", "12 min", "0 s"]
-    assert "about 6 min of pretraining with 2 at once, without start of kernels, probes" in out
+    assert "about 6 min 12 s of pretraining with 2 at once, without start of kernels, probes" in out
     assert out.endswith("note: mind this\n")
     assert json.loads(command("batch", "run", "small", "--dry-run", "--json")[1])["settings"][1]["hours"] == 0.2
     table.loc[0, "hours"] = float("nan")  # a notebook without a configuration to measure

@@ -16,7 +16,7 @@ from asit_lab.data import load_manifest
 from asit_lab.data.statistics import measure
 from asit_lab.evaluation import metrics
 from asit_lab.finetuning import finetune, load_recipe, load_result, loop
-from asit_lab.finetuning import finetune as run
+from asit_lab.finetuning import over_splits as run
 from asit_lab.finetuning.batches import Reader
 from asit_lab.finetuning.classifier import build_classifier
 

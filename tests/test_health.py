@@ -17,7 +17,7 @@ from asit_lab.objectives import ASiT, criteria
 from asit_lab.objectives.collapse import INFORMED, effective_rank, information, spread
 from asit_lab.runs.snapshot import read_state
 from asit_lab.training import collapse_watch as health
-from asit_lab.training import report
+from asit_lab.training import recorder
 
 # --- Measures -------------------------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ DISTIL = "objective.weights={reconstruction: 0, local: 1, global: 1}"
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(report, "save_samples", lambda *_: None)
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
 def verdicts_of(out, *overrides: str) -> list[tuple[int, health.Verdict]]:

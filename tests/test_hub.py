@@ -246,8 +246,8 @@ def test_push(saved, monkeypatch):
 
 def test_without_huggingface_hub(saved, wave, monkeypatch):
     """Folders can be read; what needs it says so."""
-    monkeypatch.delitem(sys.modules, "asit_lab.hub", raising=False)
-    monkeypatch.delattr(asit_lab, "hub", raising=False)
+    monkeypatch.delitem(sys.modules, "asit_lab.encoder.hub", raising=False)
+    monkeypatch.delattr(asit_lab.encoder, "hub", raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     enc = load_encoder(saved)
     assert torch.equal(enc.embed(wave, RATE), made().embed(wave, RATE))

@@ -9,8 +9,10 @@ from tqdm import tqdm
 import asit_lab
 from asit_lab import load_config
 from asit_lab.runs.directory import open_run
+from asit_lab.storage import progress
 from asit_lab.storage.atomic import write_json
-from asit_lab.training import report
+from asit_lab.storage.progress import passing_bar_style
+from asit_lab.training import recorder
 from asit_lab.widgets import live
 from asit_lab.widgets.live import LiveCurves, references
 
@@ -135,7 +137,7 @@ def test_a_run_without_rows(tmp_path, shown):
 
 
 def test_it_follows_a_real_run(tmp_path, shown, monkeypatch):
-    monkeypatch.setattr(report, "save_samples", lambda *_: None)
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
     cfg = load_config("smoke", ["data.source=synth:12", "data.crop_seconds=0.5"])
     run = asit_lab.pretrain(cfg, tmp_path / "run", on_log=LiveCurves(cfg, seconds=0))
     assert run.status == "finished"
@@ -167,11 +169,11 @@ def test_references_are_the_losses_of_heads_that_know_nothing():
 
 
 def test_a_notebook_keeps_nothing_of_a_bar_that_passes(shown, monkeypatch, capsys):
-    monkeypatch.setattr(report, "_in_kernel", lambda: True)
-    for _ in tqdm(range(3), desc="quick", **report.passing_bar_style()):
+    monkeypatch.setattr(progress, "_in_kernel", lambda: True)
+    for _ in tqdm(range(3), desc="quick", **passing_bar_style()):
         pass
     assert shown == []
-    for _ in tqdm(range(3), desc="slow", **report.passing_bar_style() | {"delay": 0, "mininterval": 0}):
+    for _ in tqdm(range(3), desc="slow", **passing_bar_style() | {"delay": 0, "mininterval": 0}):
         pass
     (texts,) = ([content["text/plain"] for content in output] for output in shown)
     assert texts[0].startswith("slow:   0%|") and any(text.startswith("slow: 100%|█") for text in texts)
@@ -180,6 +182,6 @@ def test_a_notebook_keeps_nothing_of_a_bar_that_passes(shown, monkeypatch, capsy
 
 def test_a_shell_has_its_bar_where_there_is_something_to_wait_for(capsys):
     for delay, seen in ((1.0, False), (0, True)):
-        for _ in tqdm(range(3), desc="bar", **report.passing_bar_style() | {"delay": delay}):
+        for _ in tqdm(range(3), desc="bar", **passing_bar_style() | {"delay": delay}):
             pass
         assert ("bar: 100%" in capsys.readouterr().err) == seen

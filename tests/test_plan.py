@@ -17,7 +17,6 @@ from asit_lab.runs.snapshot import save_state
 from asit_lab.storage.lock import only_writer
 from asit_lab.storage.words import duration, size_in_words
 from asit_lab.training import estimate as planning
-from asit_lab.training import memory
 from asit_lab.training.estimate import Plan, plan
 from asit_lab.training.step import Gradients
 
@@ -242,7 +241,7 @@ def test_whole_steps_are_not_tried_where_they_are_too_much(cfg, clock, monkeypat
     assert (planned.measured_clips, planned.batch_size, planned.measured_steps) == (4, 8, 1)
     assert planned.seconds_per_step == 2 * clock.steps[0]
     (note,) = planned.notes
-    assert ("train.accumulate" if reason == "memory" else "a whole step takes some 2 min 0 s") in note
+    assert ("train.accumulate" if reason == "memory" else "a whole step takes some 2 min") in note
     assert "foretold from 4 clips" in planned.facts["step"] and "foretold from 4 clips" in planned.facts["memory"]
 
 
@@ -282,15 +281,15 @@ def test_limits_of_control_groups(tmp_path):
     (tmp_path / "memory.max").write_text("9000\n")
     own = tmp_path / "own"
     own.write_text("4:memory:/other\n0::/slurm/job\n")
-    assert memory._group_limits(tmp_path, own) == [4000, 9000]
+    assert planning._group_limits(tmp_path, own) == [4000, 9000]
     own.write_text("0::/\n")
-    assert memory._group_limits(tmp_path, own) == [9000]
-    assert memory._group_limits(tmp_path, tmp_path / "none") == []
+    assert planning._group_limits(tmp_path, own) == [9000]
+    assert planning._group_limits(tmp_path, tmp_path / "none") == []
 
 
 def test_peak_and_limit_include_what_is_held(monkeypatch):
     held = torch.ones(30_000_000)  # 120 MB
-    assert memory.peak_memory(CPU) >= held.nbytes
-    assert memory.memory_limit(CPU) > held.nbytes
-    monkeypatch.setattr(memory, "_group_limits", lambda: [7])
-    assert memory.memory_limit(CPU) == 7
+    assert planning.peak_memory(CPU) >= held.nbytes
+    assert planning.memory_limit(CPU) > held.nbytes
+    monkeypatch.setattr(planning, "_group_limits", lambda: [7])
+    assert planning.memory_limit(CPU) == 7

@@ -18,7 +18,7 @@ from asit_lab.encoder.folder import CONFIG, WEIGHTS, write_encoder_folder
 from asit_lab.evaluation import reconstruction_errors
 
 FOLDER = Path(zoo.__file__).parent / "shipped"
-MAKE = FOLDER / "make.py"
+MAKE = Path(__file__).resolve().parents[1] / "reports/shipped/make.py"
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from asit_lab.config import RunConfig
 from asit_lab.objectives import build_objective
 from asit_lab.runs.snapshot import PICTURES, TABLES, disk_needed, read_state, save_state
 from asit_lab.storage.atomic import whole
-from asit_lab.training import report
+from asit_lab.training import recorder
 
 SMALL = ["data.source=synth:20", "features.sample_rate=8000", "data.crop_seconds=0.5", "train.snapshots=2"]
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(report, "save_samples", lambda *_: None)
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
 def stop_at(step: int):
@@ -91,7 +91,7 @@ def test_what_is_written_already_needs_no_room(tmp_path, monkeypatch):
 
 def fill_up(out: Path, cfg: RunConfig, step: int, limit: int, message: Path) -> None:
     """A run that from a step on cannot write files above a size, which fails as a full disk does."""
-    report.save_samples = lambda *_: None
+    recorder.save_samples = lambda *_: None
 
     def on_log(run, row):
         if row["step"] == step:

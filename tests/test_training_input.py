@@ -9,14 +9,14 @@ import soundfile
 import asit_lab
 from asit_lab import InputError, load_config, load_run, plan
 from asit_lab.data import load_manifest
-from asit_lab.training import report
+from asit_lab.training import recorder
 
 RATE = 8000
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(report, "save_samples", lambda *_: None)
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
 def write(path, wave):
@@ -121,7 +121,7 @@ def test_a_run_does_not_start_when_too_many_headers_are_bad(tmp_path):
 
 def test_everything_held_out_unreadable_costs_only_the_pictures(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(report, "save_samples", lambda path, objective, batch, *_: shown.append(batch))
+    monkeypatch.setattr(recorder, "save_samples", lambda path, objective, batch, *_: shown.append(batch))
     data = recordings(tmp_path / "data")
     _, held = load_manifest(source(data)).holdout(0.1)
     name = held.table["path"].iloc[0]

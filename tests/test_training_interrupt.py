@@ -16,7 +16,7 @@ from asit_lab import load_config, load_run
 from asit_lab.data import load_manifest, make_loader
 from asit_lab.runs.snapshot import read_state
 from asit_lab.training import pretrain as loop
-from asit_lab.training import report
+from asit_lab.training import recorder
 from asit_lab.training.recorder import Recorder
 from asit_lab.training.step import Stepper
 
@@ -27,7 +27,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 @pytest.fixture(autouse=True)
 def as_in_a_terminal(monkeypatch):
     """Signals do what they do in a new process, whatever the test runner does with them; no pictures."""
-    monkeypatch.setattr(report, "save_samples", lambda *_: None)
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
     before = {INT: signal.signal(INT, signal.default_int_handler), TERM: signal.signal(TERM, signal.SIG_DFL)}
     yield
     assert signal.getsignal(INT) in (signal.default_int_handler, signal.SIG_IGN)  # as the test left them
@@ -55,11 +55,11 @@ def during(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The undisturbed run."""
-    drawn, report.save_samples = report.save_samples, lambda *_: None
+    drawn, recorder.save_samples = recorder.save_samples, lambda *_: None
     try:
         return asit_lab.pretrain(load_config("smoke", SMALL), tmp_path_factory.mktemp("whole") / "run")
     finally:
-        report.save_samples = drawn
+        recorder.save_samples = drawn
 
 
 def pretrain(out: Path, **options):
@@ -211,7 +211,7 @@ def command(out: Path) -> None:
         time.sleep(0.1)
         apply(self, step)
 
-    Stepper.apply, report.save_samples = slow, lambda *_: None
+    Stepper.apply, recorder.save_samples = slow, lambda *_: None
     settings = [word for override in LONG for word in ("--set", override)]
     sys.argv = ["asit-lab", "pretrain", "--preset", "smoke", "--out", str(out), *settings, "--set", "data.workers=2"]
     cli.main()

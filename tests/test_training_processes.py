@@ -14,7 +14,7 @@ import torch
 import asit_lab
 from asit_lab import load_config, load_run
 from asit_lab.runs.snapshot import read_snapshot
-from asit_lab.training import report
+from asit_lab.training import recorder
 
 pytestmark = pytest.mark.slow
 
@@ -85,9 +85,9 @@ SPREAD = [
 TWO = """
 import json, os, signal, sys
 import asit_lab
-from asit_lab.training import report, step as stepping
+from asit_lab.training import recorder, step as stepping
 
-report.save_samples = lambda *_: None
+recorder.save_samples = lambda *_: None
 out, jobs = sys.argv[1], json.loads(sys.argv[2])
 set_schedule = stepping.set_schedule
 outcomes = {}
@@ -150,11 +150,11 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(two):
     """The whole run by this process alone."""
-    drawn, report.save_samples = report.save_samples, lambda *_: None
+    drawn, recorder.save_samples = recorder.save_samples, lambda *_: None
     try:
         return asit_lab.pretrain(load_config("smoke", SPREAD), two[0] / "one")
     finally:
-        report.save_samples = drawn
+        recorder.save_samples = drawn
 
 
 def compare(a, b, precise: float) -> None:

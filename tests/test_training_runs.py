@@ -11,7 +11,7 @@ from asit_lab import load_config
 from asit_lab.encoder import load_encoder
 from asit_lab.objectives.asit import ASiT
 from asit_lab.runs.snapshot import read_snapshot
-from asit_lab.training import report
+from asit_lab.training import recorder
 
 # No pictures: they take longer than the training here. What does no harm to see is on: drop path, shifts, every kind.
 SMALL = ["data.source=synth:20", "features.sample_rate=8000", "data.crop_seconds=0.5", "train.snapshots=1"]
@@ -24,7 +24,7 @@ RICH = [
 
 @pytest.fixture(autouse=True)
 def no_pictures(smoke_run, monkeypatch):  # `smoke_run` is made before, with its pictures
-    monkeypatch.setattr(report, "save_samples", lambda *_: None)
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
 def pretrain(out, *overrides: str, **options):

@@ -1,6 +1,6 @@
 """Fine-tuning by AST's, ASDA's and SUPERB's recipes."""
 
-from .finetune import check_task, finetune
+from .over_splits import check_task, finetune
 from .recipe import Recipe, load_recipe, recipe_names
 from .result import FinetuneResult, load_result
 
