@@ -4,12 +4,13 @@
 `base: NAME`, so a preset states only what is different. `diff` lists what two configurations disagree on.
 """
 
+import contextlib
 import difflib
 import functools
 import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -32,7 +33,14 @@ def home() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path; relative ones count from `home()`, in the shell, in Lab and under papermill alike."""
+    """An absolute path; relative ones count from `home()`, in the shell, in Lab and under papermill alike.
+
+    A number is taken for a name: papermill turns `-p out 2026` into one. Raises InputError for what is no path.
+    """
+    if isinstance(path, int | float) and not isinstance(path, bool):
+        path = str(path)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"expected a path, got {path!r} (a {type(path).__name__})")
     path = Path(path).expanduser()
     return path if path.is_absolute() else (home() / path).resolve()
 
@@ -161,6 +169,35 @@ def load_config(
     return validate(_apply_overrides(functools.reduce(_merge, layers), overrides or []))
 
 
+def parameter(name: str, value: Any, kind: Any = str) -> Any:
+    """A notebook's parameter as what the notebook needs, however it was typed.
+
+    papermill turns `-p seeds 1` into a number and `-p out 2026` too; a YAML file may hold a list, or nothing.
+    kind: str (nothing is ""), int, float, list[str] or list[int] (nothing is []; a text is split at blanks, with quotes
+    around what has blanks in it). Raises InputError naming the parameter.
+    """
+    if kind in (list[str], list[int]):
+        (of,) = kind.__args__
+        if isinstance(value, str):
+            try:
+                value = shlex.split(value)
+            except ValueError:  # an apostrophe
+                value = value.split()
+        values = [] if value is None else list(value) if isinstance(value, list | tuple | set) else [value]
+        return [parameter(name, entry, of) for entry in values]
+    if isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
+    if kind is str and (value is None or isinstance(value, str | int | float | os.PathLike)):
+        return "" if value is None else str(value)
+    if kind in (int, float) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            number = float(value)
+            if kind is float or number.is_integer():
+                return kind(number)
+    expected = {str: "a text", int: "a whole number", float: "a number"}[kind]
+    raise InputError(f"{name}: expected {expected}, got {value!r}")
+
+
 def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
     """The contents of a YAML file and of those it builds on by `base: NAME`, the file itself last, each with `name`.
 
@@ -221,19 +258,27 @@ def _set(content: dict, path: list[str], value: Any) -> dict:
 def _apply_overrides(content: dict, overrides: list[str] | str | Mapping[str, Any]) -> dict:
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            content = _override(content, key, value)
+            content = _override(content, str(key), value)
         return content
     if isinstance(overrides, str):
         try:
             overrides = shlex.split(overrides)
         except ValueError as error:
             raise InputError(f"overrides {overrides!r}: {error}") from None
+    if not isinstance(overrides, Iterable):
+        raise InputError(f"overrides {overrides!r}: expected assignments such as mask.ratio=0.7")
     for override in overrides:
-        dotted, equals, value = override.partition("=")
+        if isinstance(override, Mapping):
+            content = _apply_overrides(content, override)
+            continue
+        dotted, equals, value = str(override).partition("=")
         if not equals or not dotted.strip():
             raise InputError(f"override {override!r}: expected key=value, such as mask.ratio=0.7")
         try:
-            content = _override(content, dotted.strip(), yaml.safe_load(value))
+            read = yaml.safe_load(value)
+            if isinstance(read, str) and " #" in value and value.strip()[0] not in "'\"":
+                read = value.strip()  # a file name with " #" in it, which YAML takes for a comment
+            content = _override(content, dotted.strip(), read)
         except yaml.YAMLError:
             raise InputError(f"override {override!r}: {value!r} is not a value YAML can read") from None
     return content

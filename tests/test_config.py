@@ -1,9 +1,11 @@
 """Configurations: presets, overrides, what is rejected and in which words, and the difference of two."""
 
+import re
+
 import pytest
 import yaml
 
-from asit_lab.config import PRESETS, diff, keys, load_config, preset_names, resolve, validate
+from asit_lab.config import PRESETS, diff, keys, load_config, parameter, preset_names, resolve, validate
 from asit_lab.errors import InputError
 from asit_lab.settings import steps_of
 
@@ -299,3 +301,57 @@ def test_validate_takes_the_resolved_yaml_of_any_preset():
     cfg = load_config("asit-official-vit-b")
     assert validate(yaml.safe_load(cfg.to_yaml())) == cfg
     assert (PRESETS / "asit-official-vit-b.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        (1, list[int], [1]),
+        ("0 1 2", list[int], [0, 1, 2]),
+        ([0, "1", 2.0], list[int], [0, 1, 2]),
+        (None, list[int], []),
+        ("linear 'my own'", list[str], ["linear", "my own"]),
+        ("l'eau douce", list[str], ["l'eau", "douce"]),
+        (2026, str, "2026"),
+        (None, str, ""),
+        (["runs/a"], str, "runs/a"),
+        ("a #1", str, "a #1"),
+        ("3", int, 3),
+        (3.0, int, 3),
+        ("0.5", float, 0.5),
+    ],
+)
+def test_a_notebooks_parameter_is_taken_however_it_was_typed(value, kind, expected):
+    taken = parameter("name", value, kind)
+    assert taken == expected and type(taken) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        ({"a": 1}, str, "seed: expected a text, got {'a': 1}"),
+        (1.5, int, "seed: expected a whole number, got 1.5"),
+        (None, int, "seed: expected a whole number, got None"),
+        (True, int, "seed: expected a whole number, got True"),
+        ("two", list[int], "seed: expected a whole number, got 'two'"),
+    ],
+)
+def test_a_parameter_of_another_kind_is_refused_by_name(value, kind, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        parameter("seed", value, kind)
+
+
+def test_overrides_of_every_type():
+    assert load_config("smoke", "data.source='folder:/a #1/b'").data.source == "folder:/a #1/b"
+    assert load_config("smoke", ["data.source=folder:/a #1/b"]).data.source == "folder:/a #1/b"
+    assert load_config("smoke", [{"train.steps": 3}, "train.seed=2"]).train.steps == 3
+    for wrong in (5, [5], [None]):
+        with pytest.raises(InputError, match="expected"):
+            load_config("smoke", wrong)
+
+
+def test_a_number_is_a_path_and_nothing_else_is():
+    assert resolve(2026) == resolve("2026")
+    for wrong in (None, True, {"a": 1}, ["a"]):
+        with pytest.raises(InputError, match="expected a path"):
+            resolve(wrong)

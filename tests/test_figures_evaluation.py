@@ -248,7 +248,7 @@ def test_scores_figure_with_scores_alone_and_holes():
     "table, words",
     [
         (score_table().drop(columns="mean"), "missing column mean"),
-        (score_table().assign(high=70.0), "high must be a share from 0 to 1, got 70.0 to 70.0"),
+        (score_table().assign(high=70.0), "high must be a share from 0 to 1, got 70"),
         (score_table().iloc[:0], "expected at least one row"),
     ],
 )

@@ -87,7 +87,7 @@ def test_two_outputs_updated_in_place(run, shown, clock):
     assert len(shown) == 2
     assert [len(output) for output in shown] == [8, 8]  # every five seconds of forty
     assert text(shown).startswith("step 36: loss 2.500, local 1.250, 8.0 clips/s")
-    assert all(type(picture).__name__ == "Picture" for picture in shown[1])
+    assert all(type(picture).__name__ == "NotebookFigure" for picture in shown[1])
     curves.finish(run)
     assert [len(output) for output in shown] == [9, 9]
 

@@ -7,11 +7,11 @@ shows itself as a notebook cell's result, and `save` writes it.
 from .attention import attention_by_layer, attention_comparison, class_attention
 from .axes import MelAxes
 from .data import dataset, silence, stats
-from .evaluation import confusion_figure, embedding_map, per_class_figure, scores_figure
+from .evaluation import confusion_figure, embedding_map, per_class_figure
 from .reconstructed import Reconstructed, reconstruction, reconstruction_baselines, reconstructions
+from .scores import probe_table, scores_figure
 from .spectrograms import clip, masks, spectrogram, waveform
 from .style import save
-from .tables import probe_table
 from .training import compared_curves, curves
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How good answers are: what is taken for what, class by class, embeddings on a plane, scores with intervals."""
+"""Which classes are confused with which, scores class by class, and embeddings on a plane."""
 
 import matplotlib
 import numpy as np
@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 
 from ..errors import InputError
 from .axes import array
-from .style import COLOURS, NOTHING, new_figure, styled
+from .scores import checked_shares
+from .style import CLASS_COLOURS, COLOURS, NOTHING, new_figure, short_name, styled
 
-_LONGEST = 32  # characters of a class name
 _MOST_COUNTED = 40  # classes whose numbers of clips still fit the cells
 _MOST_NAMED = 80  # classes whose names still fit an axis
 _MOST_BARS = 50
@@ -32,7 +32,7 @@ def confusion_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
     without clips is grey. Raises InputError for a table that is not square or holds something else than counts.
     """
     counts = array(table.to_numpy(), "table", "class, answer")
-    names = [_short(name) for name in table.index]
+    names = [short_name(name) for name in table.index]
     if list(table.index) != list(table.columns):
         raise InputError("table: expected the same classes as rows and columns")
     if not np.isfinite(counts).all() or (counts < 0).any():
@@ -78,7 +78,7 @@ def per_class_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
     classes the 25 best and the 25 worst are drawn. Raises InputError for missing columns or values that are no shares.
     """
     measure = "ap" if "ap" in table else "recall"
-    rows = _shares(table, ("label", "clips"), measure, ("low", "high"))
+    rows = checked_shares(table, ("label", "clips"), measure, ("low", "high"))
     rows = rows.sort_values([measure, "label"], ascending=[False, True], na_position="last", kind="stable")
     best = rows[rows[measure].notna()]
     cut = len(rows) > _MOST_BARS
@@ -97,7 +97,7 @@ def per_class_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
     for place, value in zip(places, values, strict=True):
         text = f"{value:.1f}" if np.isfinite(value) else "no clips"
         ax.text(1.01, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
-    ax.set_yticks(places, [f"{_short(row.label)} ({row.clips})" for row in rows.itertuples()])
+    ax.set_yticks(places, [f"{short_name(row.label)} ({row.clips})" for row in rows.itertuples()])
     if gap:
         ax.text(0, len(rows) // 2, f"  … {len(best) - len(rows)} classes between", va="center", fontsize=7)
     ax.set_ylim(places[-1] + 0.6, -0.6)
@@ -133,7 +133,7 @@ def embedding_map(points, labels, title: str | None = None, method: str = "") ->
     kept = len(counts) if len(counts) <= _MOST_MARKED else _MOST_MARKED - 1
     classes = sorted(counts.index[:kept])
     columns = 1 + (len(classes) > 20)
-    beside = 0.45 + 0.07 * max(min(len(label), _LONGEST) for label in classes)
+    beside = 0.45 + 0.07 * max(len(short_name(label)) for label in classes)
     figure = new_figure(5.2 + columns * beside, 5.2)
     ax = figure.add_subplot()
     rest = ~np.isin(labels, classes)
@@ -145,7 +145,7 @@ def embedding_map(points, labels, title: str | None = None, method: str = "") ->
     for layer in range(_LAYERS):  # clips in turn, so that no class covers the others
         for label, style in styles.items():
             ax.plot(*points[layer::_LAYERS][labels[layer::_LAYERS] == label].T, **style)
-    handles = [Line2D([], [], label=_short(label), **styles[label]) for label in classes]
+    handles = [Line2D([], [], label=short_name(label), **styles[label]) for label in classes]
     handles += [line for line in ax.get_lines() if rest.any() and str(line.get_label()).endswith("other classes")]
     figure.legend(handles=handles, loc="outside right upper", ncols=columns, handletextpad=0.2, columnspacing=1.0)
     ax.set(xticks=[], yticks=[], xlabel=method)
@@ -159,7 +159,7 @@ def embedding_map(points, labels, title: str | None = None, method: str = "") ->
 
 def _marker(number: int, size: float) -> dict:
     """How the class with this number is drawn."""
-    colour = COLOURS[number % len(COLOURS)]
+    colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
     return {
         "linestyle": "",
         "marker": _SHAPES[number % len(_SHAPES)],
@@ -170,75 +170,3 @@ def _marker(number: int, size: float) -> dict:
         "markeredgewidth": 0.8,
         "markersize": size,
     }
-
-
-# --- Scores ---------------------------------------------------------------------------------------------------------
-
-
-@styled
-def scores_figure(table: pd.DataFrame, metric: str = "accuracy", interval: str = "95 % interval") -> Figure:
-    """Dots and whiskers: a line an encoder, a panel a protocol, chance as a dashed line.
-
-    table: columns encoder, protocol, mean, and optionally low, high (the ends of the whiskers) and chance, all shares
-    from 0 to 1, drawn in percent. metric, interval: words for the labels.
-    Raises InputError for missing columns, no rows, or values that are not shares.
-    """
-    rows = _shares(table, ("encoder", "protocol"), "mean", ("low", "high", "chance"))
-    encoders, protocols = list(dict.fromkeys(rows["encoder"])), list(dict.fromkeys(rows["protocol"]))
-    names = [_short(name) for name in encoders]
-    width = 0.6 + 0.07 * max(map(len, names)) + 3.6 * len(protocols)
-    figure = new_figure(width, 1.3 + 0.34 * len(encoders))
-    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    for ax, protocol in zip(panels, protocols, strict=True):
-        for row in rows[rows["protocol"] == protocol].itertuples():
-            _draw_score(ax, encoders.index(row.encoder), row)
-        ax.set_title(protocol)
-        ax.set_xlabel(f"{metric} (%)")
-        ax.set_yticks(range(len(encoders)), names)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="x", linewidth=0.4, color="#dddddd")
-        ax.set_axisbelow(True)
-        ax.spines["left"].set_visible(False)
-        ax.margins(x=0.06)
-    panels[0].set_ylim(len(encoders) - 0.5, -0.5)
-    whiskers = f", {interval}" if rows["low"].notna().any() else ""
-    handles = [Line2D([], [], marker="D", color=COLOURS[0], markersize=6, markeredgewidth=0, label=metric + whiskers)]
-    if rows["chance"].notna().any():
-        handles.append(Line2D([], [], linestyle="--", color="black", linewidth=1, label="chance"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    return figure
-
-
-def _draw_score(ax, y: int, row) -> None:
-    """One encoder under one protocol at height `y`, with the numbers beside the panel."""
-    score, low, high, chance = (100 * getattr(row, name) for name in ("mean", "low", "high", "chance"))
-    text = f"{score:.1f}"
-    if np.isfinite(low) and np.isfinite(high):
-        ax.hlines(y, low, high, color=COLOURS[0], linewidth=1.5)
-        ax.plot([low, high], [y, y], "|", color=COLOURS[0], markersize=7)
-        text += f" [{low:.1f}, {high:.1f}]"
-    ax.plot(score, y, "D", color=COLOURS[0], markersize=6, markeredgewidth=0)
-    if np.isfinite(chance):
-        ax.plot([chance] * 2, [y - 0.5, y + 0.5], "--", color="black", linewidth=1)
-    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
-
-
-# --- Shared ---------------------------------------------------------------------------------------------------------
-
-
-def _shares(table: pd.DataFrame, named: tuple[str, ...], measure: str, optional: tuple[str, ...]) -> pd.DataFrame:
-    """`table` with all these columns, the optional ones NaN where they were not; InputError where that cannot be."""
-    missing = [name for name in (*named, measure) if name not in table]
-    if missing or not len(table):
-        raise InputError(f"table: {'missing column ' + ', '.join(missing) if missing else 'expected at least one row'}")
-    rows = table[list(named)].copy()
-    for name in (measure, *optional):
-        rows[name] = pd.to_numeric(table[name], errors="coerce") if name in table else np.nan
-        if ((rows[name] < 0) | (rows[name] > 1)).any():
-            raise InputError(f"table: {name} must be a share from 0 to 1, got {rows[name].min()} to {rows[name].max()}")
-    return rows.reset_index(drop=True)
-
-
-def _short(name) -> str:
-    name = str(name)
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"

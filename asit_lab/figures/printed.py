@@ -12,7 +12,7 @@ from ..errors import InputError
 from .axes import MelAxes, array, colour_bar, colour_limits, image, mask_array
 from .reconstructed import Reconstructed
 from .spectrograms import draw_mask
-from .style import ERROR_MAP, new_figure, styled
+from .style import ERROR_MAP, new_figure, short_name, styled
 
 WIDTHS = {"single": 3.35, "double": 7.0}
 """inches: of one column, and of both with the gap between them, in two-column papers (IEEE's are 3.5 and 7.16)"""
@@ -73,7 +73,7 @@ def reconstruction_strip(clips: Sequence[Sequence], axes: MelAxes) -> Figure:
             log_mels.append(image(ax, values, axes, limits))
         differences.append(image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP))
         panels[3].set_title(f"error, mean {np.nanmean(row.error()):.3f}" if row.mask.any() else "nothing corrupted")
-        panels[0].set_ylabel(f"{_short(row.title, 22)}\nfrequency (Hz)" if row.title else "frequency (Hz)")
+        panels[0].set_ylabel(f"{short_name(row.title, 22)}\nfrequency (Hz)" if row.title else "frequency (Hz)")
         for ax in panels:
             ax.set_xlabel("time (s)" if row is rows[-1] else "")
         for ax in panels[1:]:
@@ -110,7 +110,3 @@ def mask_strip(log_mel, masks, titles: Sequence[str], axes: MelAxes) -> Figure:
     handle = Patch(facecolor="#808080", edgecolor="white", hatch="/////", linewidth=0.8)
     figure.legend([handle], ["outlined, hatched: hidden from the student"], loc="outside lower center")
     return figure
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

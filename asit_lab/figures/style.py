@@ -7,19 +7,26 @@ pile up in a long run and no display is needed.
 import functools
 import io
 import os
+import re
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ..config import resolve
 from ..errors import InputError
 
 # Okabe and Ito's palette: told apart with every common colour blindness. Yellow is left out, too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# With five more where a colour is the name of a class; markers tell the rest apart.
+CLASS_COLOURS = (*COLOURS, "#882255", "#999933", "#6A3D9A", "#8C510A", "#777777")
 DASHES = ("-", "--", "-.", ":")
 LOG_MEL_MAP = "magma"
 ERROR_MAP = "viridis"
@@ -43,16 +50,97 @@ _STYLE = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "hatch.linewidth": 0.5,
-    "text.usetex": False,
-    "svg.fonttype": "none",
 }
+
+# What must hold whenever a figure is drawn or written, since ticks and fonts are made only then: a class may be called
+# "US$ 5$", and publishers refuse the Type 3 fonts that are matplotlib's default.
+_ALWAYS = {
+    "text.usetex": False,
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "asit_lab",
+}
+# Searched in this order for a glyph, as far as they are installed. The first comes with matplotlib.
+_FONTS = (
+    "DejaVu Sans",
+    "Noto Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans JP",
+    "Noto Sans Arabic",
+    "Noto Sans Hebrew",
+    "Noto Sans Devanagari",
+    "Noto Sans Bengali",
+    "Noto Sans Tamil",
+    "Noto Sans Telugu",
+    "Noto Sans Thai",
+    "Noto Sans Ethiopic",
+    "Noto Sans Khmer",
+    "Noto Sans Symbols",
+    "Noto Sans Symbols2",
+    "Noto Emoji",
+)
+_MISSING_GLYPH = re.compile(r"Glyph (\d+) .* missing from font")
+_noted: set[str] = set()  # characters that the user was told about
 
 # The style is set for the whole process, and JupyterLab calls widgets in another thread than cells.
 _ONE_AT_A_TIME = threading.RLock()
 
 
-class Picture(Figure):
+@functools.cache
+def _fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return [name for name in _FONTS if name in installed]
+
+
+@contextmanager
+def _style(**settings) -> Iterator[None]:
+    """Inside, figures are made and drawn by the rules above; the caller's matplotlib settings come back afterwards.
+
+    Characters that no installed font has end in one note, where matplotlib warns of every glyph.
+    """
+    with _ONE_AT_A_TIME, matplotlib.rc_context({"font.family": _fonts(), **_ALWAYS, **settings}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        missing = set()
+        for warning in caught:
+            glyph = _MISSING_GLYPH.match(str(warning.message))
+            if glyph:
+                missing.add(chr(int(glyph[1])))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if missing - _noted:
+            warnings.warn(_note(sorted(missing - _noted)), stacklevel=3)
+            _noted.update(missing)
+
+
+def _note(missing: list[str]) -> str:
+    shown = "".join(missing[:20]) + "…" * (len(missing) > 20)
+    return (
+        f"no installed font has {shown!r}, so the figure shows boxes; Google's Noto fonts have it (on Debian: apt-get "
+        f"install fonts-noto). matplotlib sees new fonts after {matplotlib.get_cachedir()} is removed"
+    )
+
+
+class NotebookFigure(Figure):
     """A Figure that shows itself as the result of a notebook cell, whether or not pyplot was ever imported."""
+
+    def draw(self, renderer) -> None:
+        """As matplotlib does, with every text as it is: no mathematics, no character that cannot be drawn."""
+        with _style():
+            for text in self.findobj(Text):
+                drawable = _drawable(text.get_text())
+                if drawable != text.get_text():
+                    text.set_text(drawable)
+            super().draw(renderer)
+
+    def savefig(self, *args, **kwargs) -> None:
+        """As matplotlib does, with TrueType fonts in PDF."""
+        with _style():
+            super().savefig(*args, **kwargs)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -66,15 +154,26 @@ def styled(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        with _ONE_AT_A_TIME, matplotlib.rc_context(_STYLE):
+        with _style(**_STYLE):
             return function(*args, **kwargs)
 
     return wrapper
 
 
+def _drawable(text: str) -> str:
+    """`text` without what a font cannot draw: control characters, and bytes of a file name that are not UTF-8."""
+    return re.sub("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text.replace("\t", " "))
+
+
+def short_name(name: object, longest: int = 32) -> str:
+    """A class, clip or run as a label: on one line, drawable, and not longer than `longest` characters."""
+    text = _drawable(" ".join(str(name).splitlines()))
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of `width` x `height` inches with constrained layout."""
-    return Picture(figsize=(width, height), layout="constrained")
+    return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
 def blank(width: float, height: float, message: str) -> Figure:
@@ -100,7 +199,7 @@ def bars(ax, names: Sequence[str], values, label: str, places: int = 1) -> None:
     positions = range(len(names))
     drawn = ax.barh(positions, values, height=0.7, color=COLOURS[0])
     ax.bar_label(drawn, labels=[_number(value) for value in values], padding=3, fontsize=8)
-    ax.set_yticks(positions, [name if len(name) <= 32 else name[:31] + "…" for name in names])
+    ax.set_yticks(positions, [short_name(name) for name in names])
     ax.set_ylim(max(len(names), places) - 0.4, -0.6)
     ax.set_xlim(0, max([*values, 1e-12]) * 1.15)  # room for the numbers
     ax.set_xlabel(label)
@@ -126,7 +225,7 @@ def save(fig: Figure, path: str | Path) -> Path:
     dateless = {"png": None, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with _ONE_AT_A_TIME, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "asit_lab"}):
+        with _style():
             FigureCanvasAgg(fig)
             fig.savefig(part, format=kind, dpi=SAVE_DPI, metadata=dateless)
         os.replace(part, path)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..errors import InputError
-from .style import COLOURS, DASHES, blank, new_figure, styled
+from .style import COLOURS, DASHES, blank, new_figure, short_name, styled
 
 _LOSSES = {
     "loss": "total loss",
@@ -129,7 +129,7 @@ def compared_curves(
         ax.set_title(curve_title(name))
         ax.set_xlabel("" if place + columns < len(names) else "step")
     lines = [Line2D([], [], linewidth=1.5, **_line_style(numbers[run])) for run in runs]
-    figure.legend(lines, list(runs), loc="lower left", handlelength=2.5, labelspacing=0.2)
+    figure.legend(lines, [short_name(run, 80) for run in runs], loc="lower left", handlelength=2.5, labelspacing=0.2)
     if smooth:
         _say_smoothed(figure, "")
     return figure
@@ -250,9 +250,12 @@ def _scale_axes(ax, steps: np.ndarray, values: np.ndarray, smooth: bool, log: bo
     wide = smooth and values.max() > 50 * values.min()
     if values.min() > 0 and (wide if log is None else log):
         ax.set_yscale("log")
+        few = values.max() < 100 * values.min()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
     low, high = np.nanmin(steps), np.nanmax(steps)
     if low == high:
         ax.set_xlim(low - 1, high + 1)

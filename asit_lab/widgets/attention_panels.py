@@ -50,7 +50,7 @@ def attention_picker(
     drawn = image(ax, log_mel, axes, colour_limits(log_mel))
     draw_patch_grid(ax, tokens, patch, axes)
     colour_bar(figure, drawn, axes.unit, ax=ax, pad=0.01)
-    ax.set_title(title or "", parse_math=False)
+    ax.set_title(title or "")
     _bare(box)
     box.set_facecolor("#eeeeee")
     box.text(0.5, 0.5, "class token", rotation=90, ha="center", va="center", transform=box.transAxes)
@@ -106,7 +106,7 @@ class AttentionPanels:
                     place = {"location": "bottom", "pad": 0.03, "aspect": 20 * len(under)}
                 bar = self.figure.colorbar(under[0].image, ax=[panel.ax for panel in under], **look, **place)
                 bar.outline.set_linewidth(0.5)
-        self._heading = self.figure.suptitle("heading", x=0.01, ha="left", weight="bold", parse_math=False)
+        self._heading = self.figure.suptitle("heading", x=0.01, ha="left", weight="bold")
         self.figure.draw_without_rendering()  # gives every panel its place,
         self.figure.set_layout_engine("none")  # which need not be found again, nor which ticks have room
         for panel in self._panels.values():

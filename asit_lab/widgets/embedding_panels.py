@@ -60,7 +60,7 @@ def thumbnail(log_mel, axes: MelAxes, title: str) -> Figure:
     figure = new_figure(3.2, 1.7)
     ax = figure.add_subplot()
     image(ax, log_mel, axes, colour_limits(log_mel))
-    ax.set_title(title, parse_math=False)
+    ax.set_title(title)
     return figure
 
 
@@ -86,7 +86,7 @@ def neighbour_strip(log_mels: Sequence, titles: Sequence[str], axes: MelAxes) ->
         ax = figure.add_subplot(grid[divmod(number, _COLUMNS)])
         image(ax, log_mel, axes, limits)
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
-        ax.set_title(title, weight="bold" if number == 0 else "normal", parse_math=False)
+        ax.set_title(title, weight="bold" if number == 0 else "normal")
         if number:
             targets.append((ax, np.array([[axes.seconds(len(log_mel)) / 2, log_mel.shape[1] / 2]])))
         else:

@@ -41,9 +41,8 @@ class MaskPanels:
         )
         # White on black is seen on dark and on bright pixels alike.
         self.outlines = [[_outline(ax, colour) for colour in ("black", "white")] for ax in panels[1:]]
-        for ax, title in zip(panels, self.titles, strict=True):
+        for ax in panels:
             ax.label_outer()
-            title.set_parse_math(False)  # a file may be called a$b$.wav
         colour_bar(self.figure, self.images[0], axes.unit, ax=list(panels), aspect=40)
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")  # the layout is found once

@@ -158,8 +158,6 @@ class ReconstructionView:
             ax.set_ylabel("frequency (Hz)" if number == rows // 2 * columns else "")
         self._profiles(grid, panels[-1], layout)
         self._bars(grid, rows, columns, axes, unit)
-        for title in self._titles:
-            title.set_parse_math(False)  # a file may be called a$b$.wav
         spines = [spine for ax in panels for spine in ax.spines.values()]  # images are painted over them
         self._moving = [*self._images, *self._by_time, *self._by_band, *spines, *self._titles]
         self._moving += [self._legend] if self._legend else []
@@ -198,8 +196,6 @@ class ReconstructionView:
         if columns == 2:
             look = {"loc": "upper right", "frameon": True, "framealpha": 0.8, "edgecolor": "none"}
             self._legend = self._over_time.legend(self._by_time, ["first", "second"], **look)
-            for text in self._legend.get_texts():
-                text.set_parse_math(False)
         self._limit_profiles(self._scales.error)
 
     def _make_room(self, curves: np.ndarray) -> None:
