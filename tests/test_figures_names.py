@@ -13,8 +13,8 @@ from matplotlib.text import Text
 from asit_lab import figures
 from asit_lab.figures import style
 
-NAMES = ["Ba$$in", "cash$1_$", "50%_a^b\\c", "_background_noise_", "torn\udcff.wav", "two\nlines\t", "c"]
-DRAWN = ["Ba$$in", "cash$1_$", "50%_a^b\\c", "_background_noise_", "torn\ufffd.wav", "two lines", "c"]
+NAMES = ["Ba$$in", "cash$1_$", "50%_a^b\\c", "_background_noise_", "two\nlines\t", "c"]
+DRAWN = ["Ba$$in", "cash$1_$", "50%_a^b\\c", "_background_noise_", "two lines", "c"]
 
 
 def named_figures() -> dict:
@@ -85,3 +85,9 @@ def test_fonts_that_are_not_installed_are_not_looked_for(caplog):
     assert style._fonts()[0] == "DejaVu Sans"
     figures.waveform(np.ones(100), 1000.0, title="a")._repr_png_()
     assert "not found" not in caplog.text
+
+
+def test_a_file_name_that_is_not_utf8_is_drawn(tmp_path):
+    figure = figures.waveform(np.ones(100), 1000.0, title="torn\udcff$1$.wav\x00\nbelow")
+    figures.save(figure, tmp_path / "a.pdf")
+    assert "torn\ufffd$1$.wav\ufffd\nbelow" in texts(figure)

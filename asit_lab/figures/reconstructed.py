@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from .axes import MelAxes, array, colour_bar, colour_limits, image, mask_array
-from .style import ERROR_MAP, bars, new_figure, styled
+from .style import ERROR_MAP, bars, new_figure, short_name, styled
 
 _PANELS = ("clean", "corrupted", "reconstructed", "absolute error")
 
@@ -88,7 +88,7 @@ def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None 
         for ax in panels[1:]:
             ax.set_ylabel("")
         if row.title:
-            panels[0].set_ylabel(f"{row.title}\nfrequency (Hz)")
+            panels[0].set_ylabel(f"{short_name(row.title, 28)}\nfrequency (Hz)")
         for ax, name in zip(panels, _PANELS, strict=True):
             ax.set_title(name if number == 0 else "")
             if same_length and number < len(rows) - 1:
