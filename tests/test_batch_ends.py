@@ -1,5 +1,8 @@
-"""How points end where something else than their work went wrong: no kernel and no cluster runs here."""
+"""How points end where something other than their work goes wrong: no kernel and no process of a point runs here."""
 
+import os
+import sys
+import threading
 from concurrent.futures import Future
 
 import pytest
@@ -9,13 +12,13 @@ from distributed.scheduler import KilledWorker
 from asit_lab import InputError
 from asit_lab.batch import experiment, points
 from asit_lab.batch import experiments as pretrain_and_measure
+from asit_lab.batch.execution import cluster as workers
+from asit_lab.batch.execution.child import Stopping
 from asit_lab.batch.execution.cluster import Cluster
 from asit_lab.batch.execution.execute import check_without_notebook, execute_notebook
-from asit_lab.batch.execution.pool import Pool
+from asit_lab.batch.execution.runner import _outcome
 from asit_lab.batch.execution.state import read_status, state_of, write_state
-from asit_lab.batch.execution.stopping import Stopping
-from asit_lab.batch.execution.supervise import _write_down
-from asit_lab.batch.runner import _outcome
+from asit_lab.batch.execution.supervise import Attempt, _write_down
 
 
 @pytest.fixture
@@ -47,10 +50,10 @@ class Client:
 
 
 def cluster(*workers: dict) -> Cluster:
-    found = Cluster.__new__(Cluster)
-    found.address, found.client = "tcp://there:8786", Client(*workers)
-    found.resources = found._resources()
-    return found
+    made = Cluster.__new__(Cluster)
+    made.address, made.client = "tcp://there:8786", Client(*workers)
+    made.resources = made._resources()
+    return made
 
 
 def test_a_notebook_that_was_changed_since_is_not_taken_for_the_point(point, tmp_path):
@@ -85,9 +88,8 @@ def test_a_point_that_was_given_up_with_its_workers_ends_alone(point):
     assert _outcome(lost, cluster({"nthreads": 1}), point) == "interrupted" == state_of(point.folder).state
     broken = Future()
     broken.set_exception(FileNotFoundError("no such folder"))
-    for crew in (cluster({"nthreads": 1}), Pool(1)):
-        with pytest.raises(InputError, match="a worker failed: FileNotFoundError: no such folder"):
-            _outcome(broken, crew, point)
+    with pytest.raises(InputError, match="a worker failed: FileNotFoundError: no such folder"):
+        _outcome(broken, cluster({"nthreads": 1}), point)
 
 
 def test_workers_without_a_gpu_do_no_points_where_others_have_one():
@@ -99,6 +101,39 @@ def test_workers_without_a_gpu_do_no_points_where_others_have_one():
     with pytest.raises(InputError, match="its last worker has gone away; what was done is kept"):
         mixed.check()
     assert cluster(without, without).slots == 8
+
+
+def test_workers_of_this_machine_are_threads_of_this_process(tmp_path, monkeypatch):
+    """Each does one point at a time, with its share of cores and GPUs; closing waits for what is under way."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(workers, "visible_gpus", lambda: ["4", "6"])
+    monkeypatch.setattr(workers, "threads_each", lambda at_once: 10 + at_once)
+    both, done = threading.Barrier(2, timeout=60), []
+
+    def supervise(attempt: Attempt) -> str:
+        both.wait()
+        done.append((os.getpid(), attempt.threads, attempt.environment))
+        return "finished"
+
+    monkeypatch.setattr(workers, "supervise", supervise)
+    local = Cluster(None, workers=2)
+    assert local.slots == 2 and local.resources is None
+    local.check()
+    attempt = Attempt(str(tmp_path), "package", "", 1.0, None, 1, {"ASIT_LAB_HOME": "here"})
+    futures = [local.submit(attempt) for _ in range(2)]
+    local.close()
+    assert len(futures) == len(done) == 2 and {pid for pid, *_ in done} == {os.getpid()}
+    assert {threads for _, threads, _ in done} == {12}
+    gpus = [environment.pop("CUDA_VISIBLE_DEVICES") for *_, environment in done]
+    assert sorted(gpus) == ["4", "6"] and all(environment == {"ASIT_LAB_HOME": "here"} for *_, environment in done)
+
+
+def test_without_dask_studies_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="Dask executes studies: pip install 'asit-lab.lab.', or distributed"):
+        Cluster(None)
+    with pytest.raises(InputError, match="workers: 0: expected at least one"):
+        Cluster(None, workers=0)
 
 
 def test_what_the_probe_needs_is_looked_for_before_the_training(point, tmp_path, monkeypatch):

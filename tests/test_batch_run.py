@@ -1,4 +1,4 @@
-"""What nights bring: runners and kernels that are killed, notebooks that fail, hang, eat memory, two runners at once.
+"""What happens unattended: runners and kernels are killed, notebooks fail, hang or eat memory, two runners meet.
 
 Notebooks that count stand for trainings, real ones for resuming; every test starts real processes and kernels.
 """
@@ -13,8 +13,8 @@ import pytest
 from batch_case import is_gone, kernel_of, start_runner, wait_until, words, write_notebook, write_study
 
 from asit_lab import InputError, batch, load_run
-from asit_lab.batch import runner
-from asit_lab.batch.execution.state import read_beat, state_of
+from asit_lab.batch.execution import runner
+from asit_lab.batch.execution.state import read_claim, state_of
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_runner_and_kernel_are_killed_and_no_point_is_done_twice(home):
 
     first = start_runner(home, study)
     wait_until(lambda: kernel_of(folders[0]) and (folders[0] / "run/count.txt").exists(), "the first point")
-    kernel, parent = kernel_of(folders[0]), read_beat(folders[0])["pid"]
+    kernel, parent = kernel_of(folders[0]), read_claim(folders[0]).about["pid"]
     first.kill()
     first.wait()
     wait_until(lambda: is_gone(kernel) and is_gone(parent), "the end of what the runner had started")

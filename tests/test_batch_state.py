@@ -5,20 +5,23 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
-from batch_case import is_gone, write_study
+from batch_case import PATIENCE, is_gone, write_study
 
 from asit_lab import InputError
 from asit_lab.batch import collect, points, results, status, stop
 from asit_lab.batch.execution import state as states
-from asit_lab.batch.execution.pool import threads_each, visible_gpus
-from asit_lab.batch.execution.processes import end, family, memory, sessions
-from asit_lab.batch.execution.record import at_work, at_work_now, remember, remembered
-from asit_lab.batch.execution.state import Held, beating, hold, state_of, write_state
+from asit_lab.batch.execution.cluster import threads_each, visible_gpus
+from asit_lab.batch.execution.processes import TOKEN, end_attempt, family, memory, of_attempt
+from asit_lab.batch.execution.runners import at_work, at_work_now, remember, remembered
+from asit_lab.batch.execution.state import CLAIM, Held, hold, read_claim, renewing, state_of, write_state
 from asit_lab.batch.results import flat
 from asit_lab.batch.study import read_study
 from asit_lab.storage.words import duration
@@ -54,7 +57,7 @@ def test_states_follow_from_files(tmp_path):
     write_state(tmp_path, "running", began=time.time(), seconds=7.0)
     left = state_of(tmp_path)
     assert left.state == "interrupted" and "without a word" in left.reason and left.seconds == 7.0
-    with hold(tmp_path), beating(tmp_path):
+    with hold(tmp_path), renewing(tmp_path):
         assert state_of(tmp_path).state == "running"
     write_state(tmp_path, "failed", "no good")
     assert (state_of(tmp_path).state, state_of(tmp_path).reason) == ("failed", "no good")
@@ -93,17 +96,87 @@ def test_only_one_holds_a_point(tmp_path):
         pass
 
 
-def test_a_heartbeat_from_another_machine_counts_while_it_is_fresh(tmp_path):
-    (tmp_path / states.HEARTBEAT).write_text(json.dumps({"pid": 1, "host": "elsewhere", "sessions": []}))
+def test_a_claim_from_another_machine_counts_while_it_is_fresh(tmp_path):
+    claim = tmp_path / CLAIM.format(1)
+    claim.write_text(json.dumps({"pid": 1, "host": "elsewhere", "machine": "another"}))
     now = state_of(tmp_path)
     assert now.state == "running" and now.held_by == "process 1 on elsewhere"
     with pytest.raises(Held, match="process 1 on elsewhere"), hold(tmp_path):
         pass
     old = time.time() - 2 * states.STALE_SECONDS
-    os.utime(tmp_path / states.HEARTBEAT, (old, old))
+    os.utime(claim, (old, old))
     assert state_of(tmp_path).state == "waiting"
     with hold(tmp_path):
         pass
+
+
+def test_of_two_machines_one_alone_claims_a_point(tmp_path, monkeypatch):
+    """Both look at the same time, and neither sees the other's lock."""
+    monkeypatch.setattr(states, "only_writer", lambda folder: nullcontext())
+    looked = states.read_claim
+
+    def look_then_lose(folder):
+        """Between our look and our claim another machine claims the point."""
+        seen = looked(folder)
+        monkeypatch.setattr(states, "read_claim", looked)
+        monkeypatch.setattr(states, "machine", lambda: "another")
+        stack.enter_context(hold(folder))
+        monkeypatch.setattr(states, "machine", lambda: "ours")
+        return seen
+
+    for _ in range(2):  # a point that nobody had claimed, and one whose claim was released
+        with ExitStack() as stack:
+            monkeypatch.setattr(states, "read_claim", look_then_lose)
+            with pytest.raises(Held, match="has just begun to work on this point"), hold(tmp_path):
+                pass
+            with pytest.raises(Held, match=f"process {os.getpid()} on .* works on this point"), hold(tmp_path):
+                pass
+        with hold(tmp_path):
+            pass
+    assert read_claim(tmp_path).number == 4 and len(list(tmp_path.glob(CLAIM.format("*")))) == 1
+
+
+def test_of_many_that_find_a_stale_claim_one_takes_the_point_over(tmp_path):
+    (tmp_path / CLAIM.format(7)).write_text(json.dumps({"pid": 1, "host": "elsewhere", "token": "old"}))
+    stale = read_claim(tmp_path)
+
+    def claim(_) -> bool:
+        try:
+            return bool(states._claim(tmp_path, stale))
+        except Held:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(claim, range(32))) == 1
+    assert read_claim(tmp_path).number == 8
+
+
+def test_whoever_lost_its_claim_stops(tmp_path, monkeypatch):
+    """A machine that slept for longer than its claim counts, and whose point another one has taken over."""
+    monkeypatch.setattr(states, "BEAT_SECONDS", 0.01)
+    told = threading.Event()
+    monkeypatch.setattr(states.os, "kill", lambda pid, number: (pid, number) == (os.getpid(), 15) and told.set())
+    with hold(tmp_path) as before, renewing(tmp_path):
+        assert before.number == 0 and not told.wait(0.1)
+        (tmp_path / CLAIM.format(1)).unlink()
+        (tmp_path / CLAIM.format(2)).write_text("{}")
+        assert told.wait(60)
+    assert (tmp_path / CLAIM.format(2)).read_text() == "{}"  # not ours to release
+
+
+def test_leftovers_of_an_attempt_that_was_killed_are_ended(tree, tmp_path):
+    """By the next attempt on the same machine, whatever has become of the numbers of their processes."""
+    point, (parent, child) = tmp_path / "point", tree
+    point.mkdir()
+    about = {"pid": parent.pid, "host": "ours", "machine": states.machine(), "token": "ours"}
+    (point / CLAIM.format(1)).write_text(json.dumps(about))
+    write_state(point, "finished")
+    (point / "run").mkdir()
+    (point / states.RESULT).write_text('{"score": 1}')  # so nothing is left to do
+    command = [sys.executable, "-m", "asit_lab.batch.execution.child", str(point), "package"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as attempt:  # it stops when standard input closes
+        assert attempt.wait(PATIENCE) == 0
+    assert is_gone(parent.pid) and is_gone(child)
 
 
 def test_how_far_a_training_is(tmp_path):
@@ -125,7 +198,14 @@ TREE = (
 
 @pytest.fixture
 def tree():
-    parent = subprocess.Popen([sys.executable, "-c", TREE], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    """(parent, process number of its child) of an attempt with the token "ours"."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", TREE],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, TOKEN: "ours"},
+    )
     child = int(parent.stdout.readline())
     yield parent, child
     for pid in (parent.pid, child):
@@ -134,32 +214,37 @@ def tree():
     parent.wait()
 
 
-def test_a_whole_family_is_found_measured_and_ended(tree):
+def test_all_processes_of_an_attempt_are_found_measured_and_ended(tree):
     parent, child = tree
     members = family(parent.pid)
-    assert {process.pid for process in members} == {parent.pid, child}
-    assert sessions(members) == {parent.pid, child}
+    assert (
+        {process.pid for process in members} == {process.pid for process in of_attempt("ours")} == {parent.pid, child}
+    )
     assert 50e6 < memory(members) < 200e6
-    assert end(sessions(members)) == sorted([parent.pid, child])
-    assert is_gone(parent.pid) and is_gone(child) and end([parent.pid, child]) == []
+    assert end_attempt("ours") == sorted([parent.pid, child])
+    assert is_gone(parent.pid) and is_gone(child) and end_attempt("ours") == []
 
 
-def test_a_session_is_ended_after_its_parent_has_gone(tree):
+def test_an_attempt_is_ended_after_its_parent_has_gone(tree):
     parent, child = tree
     parent.kill()
     parent.wait()
-    assert end([parent.pid, child], before=time.time()) == [child]
+    assert end_attempt("ours") == [child]
     assert is_gone(child)
 
 
-def test_a_number_that_was_given_anew_is_left_alone(tree):
+def test_processes_without_the_token_are_left_alone(tree, monkeypatch):
+    """Another attempt's; those of a process that was started without one; and the process that does the ending."""
     parent, child = tree
-    assert end([parent.pid, child], before=time.time() - 3600) == []
-    assert not is_gone(child)
-
-
-def test_our_own_session_is_never_ended():
-    assert end([os.getsid(0)]) == []
+    monkeypatch.setenv(TOKEN, "another")
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert end_attempt(None) == [] and end_attempt("unknown") == []
+        assert not is_gone(parent.pid) and not is_gone(child)
+        assert end_attempt("another") == [other.pid] and not is_gone(child)
+    finally:
+        other.kill()
+        other.wait()
 
 
 # --- Runners --------------------------------------------------------------------------------------------------------

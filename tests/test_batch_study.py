@@ -140,7 +140,7 @@ def test_outputs_and_texts_of_a_notebook_do_not_count(home):
     ("text", "words"),
     [
         ("grid: {stepz: [1]}\nscales: {smoke: {}}", ["stepz: not a parameter of", "did you mean steps?"]),
-        ("grid: {steps: ['1']}\nscales: {smoke: {}}", ["steps: '1' is a text", "a whole number, such as 3"]),
+        ("grid: {steps: ['1']}\nscales: {smoke: {}}", ["steps: '1' is a string", "a whole number, such as 3"]),
         ("grid: {steps: [true]}\nscales: {smoke: {}}", ["steps: True is true or false"]),
         ("grid: {mask.ratio: [0.5]}\nscales: {smoke: {}}", ["mask.ratio: ", "has no parameter 'preset'"]),
         ("grid: {seed: [0]}\nscales: {smoke: {}}", ["seed: every point is given its own"]),

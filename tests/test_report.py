@@ -18,7 +18,7 @@ from notebook_case import stock_papermill
 import asit_lab
 from asit_lab import InputError
 from asit_lab.batch import points, read_study
-from asit_lab.batch.execution.record import remember
+from asit_lab.batch.execution.runners import remember
 from asit_lab.batch.execution.state import RESULT, write_state
 from asit_lab.report import pictures, report
 from asit_lab.report.page import Chapter, Shown

@@ -1,9 +1,9 @@
-"""Studies over night: batches of parameterised notebooks, each point once, whatever happens on the way.
+"""Studies: unattended batches of parameterised notebooks, each point done once, whatever happens on the way.
 
     batch.run("loss_combinations", scale="micro", data="esc50:PATH", workers=2)
     batch.collect("loss_combinations", scale="micro").save()
 
-The names below are imported when first used: the process of a point needs little of this.
+The names below are imported when first used, as the process of a point needs few of them.
 """
 
 import lazy_loader
@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "study": ["Study", "read_study", "study_names"],
         "expansion": ["points"],
-        "runner": ["run"],
+        "execution.runner": ["run"],
         "estimate": ["forecast"],
         "study_status": ["listing", "status", "stop"],
         "results": ["collect"],

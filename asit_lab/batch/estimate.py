@@ -11,7 +11,7 @@ import pandas as pd
 from ..config import resolve
 from ..storage.atomic import read_json
 from ..storage.words import duration
-from .execution.pool import threads_each
+from .execution.cluster import threads_each
 from .execution.state import RUN, state_of
 from .expansion import points
 from .point import Point

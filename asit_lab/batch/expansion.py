@@ -1,4 +1,4 @@
-"""From a study to its points, with everything checked that can be before any of them starts."""
+"""Expands a study into its points, and checks all that can be checked before the first of them starts."""
 
 import json
 import shlex
@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..storage.words import nearest
 from .notebook import Notebook, read_notebook
 from .point import Point
-from .study import Compared, Study, read_study
+from .study import Setting, Study, read_study
 
-OURS = ("out", "overrides", "seed")  # parameters that the batch itself gives
+RESERVED = ("out", "overrides", "seed")  # parameters that every point is given by the batch itself
 
 
 def points(
@@ -27,18 +27,18 @@ def points(
     configuration refuses, and for two settings that come to the same; each names the study and the setting.
     """
     study = read_study(study)
-    chosen = study.scale(scale)
+    of_scale = study.scale(scale)
     notebook = read_notebook(resolve(study.notebook))
-    _check_ours(study, notebook)
-    found = []
-    for compared in study.compared(scale):
-        for seed in _seeds(chosen.seeds if seeds is None else seeds):
+    _check_reserved(notebook)
+    expanded = []
+    for setting in study.settings_at(scale):
+        for seed in _seeds(of_scale.seeds if seeds is None else seeds):
             try:
-                found.append(_point(study, scale, notebook, compared, data or chosen.data, seed))
+                expanded.append(_point(study, scale, notebook, setting, data or of_scale.data, seed))
             except InputError as error:
-                raise InputError(f"study {study.name}, {scale}, setting {compared.name!r}: {error}") from None
-    _check_different(study, found)
-    return found
+                raise InputError(f"study {study.name}, {scale}, setting {setting.name!r}: {error}") from None
+    _check_different(study, expanded)
+    return expanded
 
 
 def check_kernel(notebook: Notebook) -> None:
@@ -55,19 +55,19 @@ def check_kernel(notebook: Notebook) -> None:
     try:
         manager.get_kernel_spec(notebook.kernel)
     except NoSuchKernel:
-        there = ", ".join(sorted(manager.find_kernel_specs())) or "none"
+        installed = ", ".join(sorted(manager.find_kernel_specs())) or "none"
         raise InputError(
-            f"{notebook.path}: its kernel {notebook.kernel!r} is not installed; there are: {there}. Choose one of them "
-            "in the notebook, install it, or do the points without notebooks (--no-notebook)"
+            f"{notebook.path}: its kernel {notebook.kernel!r} is not installed; there are: {installed}. Choose one of "
+            "them in the notebook, install it, or do the points without notebooks (--no-notebook)"
         ) from None
 
 
-def check_data(found: Iterable[Point]) -> None:
+def check_data(study_points: Iterable[Point]) -> None:
     """Raises InputError where a data set of the points cannot be used on this machine, before any of them starts."""
     from ..data.manifest import load_manifest  # torch comes with it
 
-    sources = {}
-    for point in found:
+    sources: dict[str, float | None] = {}
+    for point in study_points:
         if point.config:
             data = point.config["data"]
             sources[data["source"]] = data["segment_seconds"]
@@ -76,7 +76,7 @@ def check_data(found: Iterable[Point]) -> None:
         load_manifest(source, **({} if seconds is None else {"segment_seconds": seconds}))
 
 
-def _check_ours(study: Study, notebook: Notebook) -> None:
+def _check_reserved(notebook: Notebook) -> None:
     missing = [name for name in ("out", "seed") if name not in notebook.parameters]
     if missing:
         raise InputError(
@@ -90,22 +90,22 @@ def _check_ours(study: Study, notebook: Notebook) -> None:
 def _seeds(seeds: int | list[int]) -> list[int]:
     """Seeds as a list: 3 stands for 0, 1, 2."""
     listed = list(range(seeds)) if type(seeds) is int else seeds
-    if not isinstance(listed, list | tuple) or not listed or any(type(one) is not int or one < 0 for one in listed):
+    if not isinstance(listed, list | tuple) or not listed or any(type(seed) is not int or seed < 0 for seed in listed):
         raise InputError(f"seeds: {seeds!r}: expected how many (3) or which ([0, 1, 2])")
     if len(set(listed)) < len(listed):
-        raise InputError(f"seeds: {seeds!r}: one of them is there twice")
+        raise InputError(f"seeds: {seeds!r}: a seed is listed twice")
     return list(listed)
 
 
-def _point(study: Study, scale: str, notebook: Notebook, compared: Compared, data: str, seed: int) -> Point:
-    chosen = study.scale(scale)
-    settings = {**study.settings, **chosen.settings, **compared.settings}
+def _point(study: Study, scale: str, notebook: Notebook, setting: Setting, data: str, seed: int) -> Point:
+    of_scale = study.scale(scale)
+    settings = {**study.settings, **of_scale.settings, **setting.settings}
     overrides = {key: value for key, value in settings.items() if "." in key}
     parameters = {key: value for key, value in settings.items() if "." not in key}
-    given = [name for name in OURS if name in parameters]
+    given = [name for name in RESERVED if name in parameters]
     if given:
         raise InputError(f"{given[0]}: every point is given its own; settings have a dot in them, such as mask.ratio")
-    parameters = {**({"preset": chosen.preset} if chosen.preset else {}), **parameters, "seed": seed}
+    parameters = {**({"preset": of_scale.preset} if of_scale.preset else {}), **parameters, "seed": seed}
     if "data" in notebook.parameters:
         parameters = {"data": data, **parameters}
     parameters = {name: _type(name, value, notebook) for name, value in parameters.items()}
@@ -113,10 +113,10 @@ def _point(study: Study, scale: str, notebook: Notebook, compared: Compared, dat
     if overrides or "overrides" in notebook.parameters:
         config, parameters["overrides"] = _configured(notebook, parameters, overrides)
     return Point(
-        setting=compared.name,
+        setting=setting.name,
         seed=seed,
-        settings=compared.settings,
-        published=compared.published,
+        settings=setting.settings,
+        published=setting.published,
         parameters=parameters,
         config=config.to_dict() if config else None,
         notebook=str(notebook.path),
@@ -140,24 +140,24 @@ def _type(name: str, value: Any, notebook: Notebook) -> Any:
 
 
 def _a(value: Any) -> str:
-    names = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    names = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-def _configured(notebook: Notebook, parameters: dict, overrides: dict[str, Any]) -> tuple[RunConfig, str]:
-    """The configuration of a point, and the shortest text of overrides that leads to it from its preset."""
+def _configured(notebook: Notebook, parameters: dict[str, Any], overrides: dict[str, Any]) -> tuple[RunConfig, str]:
+    """The configuration of a point, and the shortest overrides that lead to it from its preset."""
     missing = [name for name in ("preset", "data", "overrides") if name not in notebook.parameters]
     if missing:
         raise InputError(f"{next(iter(overrides), 'overrides')}: {notebook.path} has no parameter {missing[0]!r}")
     preset = parameters.setdefault("preset", notebook.parameters["preset"])
-    asked = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    requested = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     plain = [f"data.source={json.dumps(parameters['data'])}", f"train.seed={parameters['seed']}"]
     fixed = [key for key in ("data.source", "train.seed") if key in overrides]
     if fixed:
         raise InputError(f"{fixed[0]}: every point is given its own, by data and seeds")
-    config = load_config(preset, [*asked, *plain])
+    config = load_config(preset, [*requested, *plain])
     if parameters.get("recipe"):
-        from ..finetuning import load_recipe  # here, as it brings seconds of imports
+        from ..finetuning import load_recipe  # here, as its import takes seconds
 
         load_recipe(parameters["recipe"])
     if config.train.init_from and not resolve(config.train.init_from).exists():
@@ -173,12 +173,12 @@ def _configured(notebook: Notebook, parameters: dict, overrides: dict[str, Any])
     return config, shlex.join(changes)
 
 
-def _check_different(study: Study, found: list[Point]) -> None:
+def _check_different(study: Study, expanded: list[Point]) -> None:
     seen: dict[str, Point] = {}
-    for point in found:
+    for point in expanded:
         before = seen.setdefault(point.hash, point)
         if before is not point:
             raise InputError(
-                f"study {study.name}: {before.setting!r} and {point.setting!r} come to the same settings, so one of "
-                "them says nothing new; change or remove one"
+                f"study {study.name}: {before.setting!r} and {point.setting!r} come to the same settings, so one "
+                "is superfluous; change or remove it"
             )

@@ -15,7 +15,7 @@ from .execution.state import RUN, read_status, result_of, state_of
 from .experiments import FINETUNED, PROBED
 from .point import Point
 from .study import Study, read_study
-from .study_status import asked_for
+from .study_status import requested_points
 
 RESAMPLES = 1000
 # Metrics that are, where a clip has one label, the share of right answers in a file of the run.
@@ -91,7 +91,7 @@ def collect(
     Raises InputError when none is finished, and for a plot.metric that no result has.
     """
     study = read_study(study).at(scale)
-    found = asked_for(study, scale, data, seeds)
+    found = requested_points(study, scale, data, seeds)
     table = pd.DataFrame([_row(point) for point in found])
     finished = (table["state"] == "finished").to_numpy()
     if not finished.any():

@@ -1,12 +1,12 @@
 """A study: which settings are compared, at which scales, and what is drawn. Read from notebooks/ablations/STUDY.yaml.
 
-A key with a dot in it (mask.ratio) is a setting of the configuration and reaches the notebook through its parameter
-`overrides`; one without (preset) is a parameter of the notebook itself.
+A setting is what a study compares: a name, and values for keys. A key with a dot in it (mask.ratio) is of the
+configuration and reaches the notebook through its parameter `overrides`; one without (preset) is a parameter of the
+notebook itself. A point (point.py) is a setting with a seed.
 """
 
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +20,13 @@ from ..storage.words import nearest
 STUDIES = Path("notebooks/ablations")
 
 
-class Row(Section):
-    """One line of the study's table."""
+class Setting(Section):
+    """What a study compares: a row of its table."""
 
     name: str
-    """what it is called in tables and figures"""
+    """its name in tables and figures"""
     settings: dict[str, Any] = {}
-    """what it has different from the study's other settings"""
+    """key -> value that this setting has"""
     published: float | None = None
     """the paper's value, in the unit of published.metric; with a grid it is that of the grid's first values"""
     only: list[str] | None = None
@@ -39,26 +39,26 @@ class Measure(Section):
     metric: str = "probe.teacher.mean"
     """number of the collected results"""
     label: str = "linear probe, accuracy (%)"
-    """what that is, with its unit"""
+    """name of that number, with its unit"""
     factor: float = 100.0
     """what the number is multiplied by to have that unit"""
 
 
 class Scale(Section):
-    """How large the study is done."""
+    """The size at which a study is done."""
 
     preset: str | None = None
-    """preset all points start from"""
+    """preset that all points start from"""
     data: str = "synth"
     """data set to pretrain on"""
     seeds: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] = 1
     """how many seeds (0, 1, ...), or which"""
     settings: dict[str, Any] = {}
-    """settings all points have at this scale"""
+    """key -> value that all points have at this scale"""
     grid: dict[str, list[Any]] = {}
-    """values that take the place of the study's own in its grid"""
+    """values in place of the study's own in its grid"""
     measure: Measure | None = None
-    """what takes the place of the study's own metric, label and factor (none: nothing)"""
+    """metric, label and factor in place of the study's own (none: the study's)"""
     hours: Annotated[float, Field(gt=0)] = 24.0
     """a point that takes longer than this is ended, hours"""
     memory_gb: Annotated[float, Field(gt=0)] | None = None
@@ -69,30 +69,30 @@ class Plot(Measure):
     """What the figure and the table show."""
 
     x: str | None = None
-    """setting along the horizontal axis (none: one line a setting, drawn as dots)"""
+    """key along the horizontal axis (none: one line a setting, drawn as dots)"""
     x_label: str | None = None
-    """what that is, with its unit"""
+    """the label of that axis, with its unit"""
     lines: str | None = None
-    """setting that has a line for each of its values"""
+    """key that has a line for each of its values"""
     reference: str | None = None
     """setting the others are compared with (none: the last)"""
 
 
 class Published(Section):
-    """Where the published values come from, and what is different there."""
+    """The source of the published values, and how their experiment differs."""
 
     source: str
     """paper and table"""
     metric: str
-    """what is measured there, with its unit"""
+    """what was measured, with its unit"""
     differs: str
-    """what is different there, in words"""
+    """how that experiment differs, in words"""
     best: tuple[float, float] | None = None
-    """range of plot.x that the paper finds best, where it prints no more"""
+    """range of plot.x that the paper finds best, where it prints no values"""
 
 
 class Study(Section):
-    """A study as its file has it; `name` is the file's."""
+    """A study as in its file."""
 
     name: str
     """name of its file"""
@@ -103,26 +103,26 @@ class Study(Section):
     notebook: str = "notebooks/ablations/point.ipynb"
     """notebook that does one point"""
     settings: dict[str, Any] = {}
-    """settings all points have"""
-    rows: list[Row] = []
-    """what is compared, one by one"""
+    """key -> value that all points have"""
+    rows: list[Setting] = []
+    """the settings, one by one"""
     grid: dict[str, list[Any]] = {}
-    """what is compared, all combinations of these values (with each of the rows, where there are both)"""
+    """settings by key: all combinations of these values (with each of the rows, where there are both)"""
     scales: dict[str, Scale]
     """smoke, micro, full"""
     plot: Plot = Plot()
     """what is drawn"""
     published: Published | None = None
-    """what is known already"""
+    """published values"""
 
     @model_validator(mode="after")
-    def _something_to_compare(self):
+    def _something_to_compare(self) -> "Study":
         if not self.rows and not self.grid:
             raise ValueError("rows, grid: there is nothing to compare; give at least one of the two")
-        for where, grid in {"grid": self.grid, **{f"scales.{n}.grid": s.grid for n, s in self.scales.items()}}.items():
+        for place, grid in {"grid": self.grid, **{f"scales.{n}.grid": s.grid for n, s in self.scales.items()}}.items():
             empty = [name for name, values in grid.items() if not values]
             if empty:
-                raise ValueError(f"{where}.{empty[0]}: no values, so there would be no point")
+                raise ValueError(f"{place}.{empty[0]}: no values, so there would be no point")
         if not self.scales:
             raise ValueError("scales: expected at least one, such as smoke")
         for name, scale in self.scales.items():
@@ -146,35 +146,27 @@ class Study(Section):
         return self.scales[name]
 
     def at(self, scale: str) -> "Study":
-        """The study with what it measures at a scale."""
+        """The study with the measure of a scale."""
         measure = self.scale(scale).measure
         plot = self.plot.model_copy(update=measure.model_dump()) if measure else self.plot
         return self.model_copy(update={"plot": plot})
 
-    def compared(self, scale: str) -> list["Compared"]:
-        """What is compared at a scale, in the order of the file."""
+    def settings_at(self, scale: str) -> list[Setting]:
+        """The settings compared at a scale, grid and rows multiplied out, in the order of the file."""
         grid = {**self.grid, **self.scale(scale).grid}
         rows = [row for row in self.rows if row.only is None or scale in row.only]
         if self.rows and not rows:
             raise InputError(
                 f"study {self.name}: none of its rows belongs to the scale {scale!r}, so nothing is compared"
             )
-        found = []
-        for row in rows or [Row(name="")]:
+        settings = []
+        for row in rows or [Setting(name="")]:
             for number, values in enumerate(itertools.product(*grid.values())):
-                chosen = dict(zip(grid, values, strict=True))
-                parts = [row.name] * bool(row.name) + [f"{key}={_short(value)}" for key, value in chosen.items()]
-                found.append(Compared(", ".join(parts), {**row.settings, **chosen}, None if number else row.published))
-        return found
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One setting of a study."""
-
-    name: str
-    settings: dict[str, Any]
-    published: float | None
+                of_grid = dict(zip(grid, values, strict=True))
+                name = ", ".join([row.name] * bool(row.name) + [f"{key}={_short(of_grid[key])}" for key in grid])
+                published = None if number else row.published
+                settings.append(Setting(name=name, settings={**row.settings, **of_grid}, published=published))
+        return settings
 
 
 def read_study(study: "str | Path | Study") -> Study:
@@ -201,11 +193,11 @@ def study_names() -> list[str]:
     return sorted(path.stem for path in (home() / STUDIES).glob("*.yaml"))
 
 
-_PARTS = {"rows": Row, "scales": Scale, "plot": Plot, "published": Published}
+_PARTS = {"rows": Setting, "scales": Scale, "plot": Plot, "published": Published}
 
 
-def _explain(problem: dict) -> str:
-    """A problem that pydantic found, with the key it is at."""
+def _explain(problem: dict[str, Any]) -> str:
+    """A problem that pydantic found, with its key."""
     place = [str(part) for part in problem["loc"] if part not in ("int", "list[constrained-int]")]
     dotted = ".".join(place)
     if problem["type"] == "extra_forbidden":
@@ -220,5 +212,5 @@ def _explain(problem: dict) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as in a setting's name: texts without quotes."""
+    """A value as in a setting's name: strings without quotes."""
     return value if isinstance(value, str) else json.dumps(value)

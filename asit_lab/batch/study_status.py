@@ -1,11 +1,11 @@
-"""Where the points of a study stand, from files alone: nothing needs to run for it."""
+"""The state of a study's points, from files alone: nothing needs to run for it."""
 
 import time
 from pathlib import Path
 
 import pandas as pd
 
-from .execution.record import at_work_now, remembered
+from .execution.runners import at_work_now, remembered
 from .execution.state import state_of
 from .expansion import points
 from .point import Point
@@ -20,31 +20,31 @@ def status(
     """A row for each point: setting, seed, state, share (of its training), seconds, held_by, reason, folder.
 
     state: waiting, running, finished, failed or interrupted. Without data and seeds the points are those of the last
-    run. Raises InputError for a study that was never run, and what `check.points` refuses.
+    run. Raises InputError for a study that was never run, and what `batch.points` refuses.
     """
-    return table(asked_for(read_study(study), scale, data, seeds))
+    return status_table(requested_points(read_study(study), scale, data, seeds))
 
 
 def listing(
     study: str | Path | Study, scale: str = "smoke", data: str | None = None, seeds: int | list[int] | None = None
 ) -> pd.DataFrame:
-    """What a study is at a scale: a row for each point that `run` would do, with setting, seed, overrides and state."""
-    found = points(read_study(study), scale, data or None, seeds or None)
-    overrides = [point.parameters.get("overrides", "") for point in found]
-    return table(found)[["setting", "seed", "state"]].assign(overrides=overrides)
+    """The points that `run` would do: a row for each, with setting, seed, overrides and state."""
+    study_points = points(read_study(study), scale, data or None, seeds or None)
+    overrides = [point.parameters.get("overrides", "") for point in study_points]
+    return status_table(study_points)[["setting", "seed", "state"]].assign(overrides=overrides)
 
 
-def asked_for(study: Study, scale: str, data: str | None, seeds: int | list[int] | None) -> list[Point]:
+def requested_points(study: Study, scale: str, data: str | None, seeds: int | list[int] | None) -> list[Point]:
     """The points of the last run, or those that data and seeds make."""
     if data or seeds:
         return points(study, scale, data or None, seeds or None)
     return remembered(study, scale)
 
 
-def table(found: list[Point]) -> pd.DataFrame:
+def status_table(study_points: list[Point]) -> pd.DataFrame:
     """`status` of these points."""
     rows = []
-    for point in found:
+    for point in study_points:
         now = state_of(point.folder)
         row = {"setting": point.setting, "seed": point.seed, "state": now.state, "share": now.share}
         row |= {"seconds": now.seconds, "held_by": now.held_by, "reason": now.reason, "folder": str(point.folder)}
@@ -55,7 +55,7 @@ def table(found: list[Point]) -> pd.DataFrame:
 def stop(study: str | Path | Study, scale: str = "smoke", wait: float = 120.0) -> list[str]:
     """Tell every runner of a study to stop as Ctrl-C would, wherever it runs. Returns their names, host-pid.
 
-    wait: how long to wait for their end, s. Everything can be gone on with by `run`.
+    wait: for their end, at most, s. `run` resumes everything.
     """
     study = read_study(study)
     study.scale(scale)

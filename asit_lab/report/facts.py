@@ -42,7 +42,7 @@ def facts(collected: Collected) -> dict[str, str]:
 
 def compared(collected: Collected) -> tuple[tuple[str, str], ...]:
     """Each setting with what it sets."""
-    found = collected.study.compared(collected.scale)
+    found = collected.study.settings_at(collected.scale)
     return tuple((one.name, in_line(one.settings) or "as the preset has it") for one in found)
 
 

@@ -1,1 +1,1 @@
-"""Runs the points of a study, each in a process of its own."""
+"""Executes the points of a study: one process a point, watched from outside, handed to workers by Dask."""

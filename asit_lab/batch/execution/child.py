@@ -1,86 +1,117 @@
-"""The process that does one point: `python -m asit_lab.batch.execution.child FOLDER notebook|package`,
-started by supervise.py.
+"""The process that does one point: `python -m asit_lab.batch.execution.child FOLDER notebook|package`, which
+supervise.py starts.
 
-It holds the point, gives signs of life, and writes down how it ended.
+It claims the point, does it, and writes down how it ended.
 """
 
 import json
 import os
 import platform
+import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from ..._version import __version__
 from ...errors import InputError
 from ...storage.atomic import write_text
 from ...training.interrupt import Terminated
 from ..point import Point
-from . import processes
 from .execute import Failed, Killed, execute_notebook, without_notebook
+from .processes import TOKEN, end_attempt
 from .state import (
     ERROR,
     HELD,
     NOTEBOOK,
     RESULT,
+    Claim,
     Held,
-    beaten,
-    beating,
     hold,
-    read_beat,
     read_status,
+    renewing,
     result_of,
     worked_until_killed,
     write_state,
 )
-from .stopping import Stopping
+
+GRACE_SECONDS = 60.0  # for the step under way to be finished and saved
+
+
+class Stopping:
+    """Passes a request to stop on, once, to whatever does the work: the kernel, or this process itself.
+
+    The request is SIGTERM, or the end of the runner that started this process. A training under way finishes its step
+    and saves its state (training/interrupt.py). What has not stopped after GRACE_SECONDS is killed: by the runner
+    (supervise.py), or by this process itself where the runner is gone.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.kernel: int | None = None  # its process, while there is one
+
+    def listen(self) -> None:
+        """From now on. The runner holds the other end of standard input: when that closes, the runner is gone."""
+        signal.signal(signal.SIGTERM, self._pass_on)
+        threading.Thread(target=self._await_end_of_runner, daemon=True).start()
+
+    def _await_end_of_runner(self) -> None:
+        with suppress(OSError):
+            while os.read(sys.stdin.fileno(), 4096):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        end_attempt(os.environ.get(TOKEN))
+        os._exit(128 + signal.SIGTERM)
+
+    def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if self.kernel is None:
+            raise Terminated
+        with suppress(ProcessLookupError):
+            os.kill(self.kernel, signal.SIGTERM)
 
 
 def main() -> int:
-    folder, how = Path(sys.argv[1]), sys.argv[2]
+    folder, mode = Path(sys.argv[1]), sys.argv[2]
     stopping = Stopping()
     stopping.listen()
     try:
-        with hold(folder):
-            _end_leftovers(folder)
+        with hold(folder) as left:
+            if left.is_here:  # what is left of an attempt that was killed: its kernel may not have noticed yet
+                end_attempt(left.about.get("token"))
             if not (read_status(folder).get("state") == "finished" and result_of(folder)):
-                _work(folder, how, stopping)
+                _work(folder, mode, stopping, left)
     except Held:
         return HELD
     except Terminated:
-        return 143
+        return 128 + signal.SIGTERM
     return 0
 
 
-def _end_leftovers(folder: Path) -> None:
-    """End what is left of an attempt whose process was killed: its kernel may not have noticed yet."""
-    left, last = read_beat(folder), beaten(folder)
-    if last and left.get("host") == socket.gethostname():
-        processes.end(left.get("sessions", []), before=last)
-
-
-def _work(folder: Path, how: str, stopping: Stopping) -> None:
+def _work(folder: Path, mode: str, stopping: Stopping, left: Claim) -> None:
     """Do the point, and write down how that ended."""
-    before, began = worked_until_killed(folder), time.time()
-    about = {"began": began, "how": how, "host": socket.gethostname(), "threads": _threads(), **_versions()}
+    before, began = worked_until_killed(folder, left), time.time()
     _set_aside(folder)
-    write_state(folder, "running", seconds=before, **about)
-    with beating(folder):
-        ended, reason = _attempt(folder, how, stopping)
-        processes.end(processes.sessions(processes.family(os.getpid())))
-    write_state(folder, ended, reason, seconds=before + time.time() - began)
+    write_state(folder, "running", seconds=before, began=began, how=mode, **_environment())
+    with renewing(folder):
+        state, reason = _attempt(folder, mode, stopping)
+        end_attempt(os.environ.get(TOKEN))
+    write_state(folder, state, reason, seconds=before + time.time() - began)
 
 
-def _attempt(folder: Path, how: str, stopping: Stopping) -> tuple[str, str]:
+def _attempt(folder: Path, mode: str, stopping: Stopping) -> tuple[str, str]:
     """(state, reason) that the work ended with; error.txt has the traceback where it failed."""
     try:
         point = Point.from_dict(json.loads((folder / "point.json").read_text(encoding="utf-8")))
         if point.version != __version__:
             raise InputError(f"asit_lab is {__version__} on {socket.gethostname()}, the point is of {point.version}")
-        if how == "notebook":
+        if mode == "notebook":
             execute_notebook(folder, point, stopping)
         else:
             without_notebook(folder, point)
@@ -90,9 +121,9 @@ def _attempt(folder: Path, how: str, stopping: Stopping) -> tuple[str, str]:
     except (Terminated, KeyboardInterrupt):
         return "interrupted", "stopped"
     except Killed as error:
-        return "interrupted", "stopped" if stopping.asked else str(error)
+        return "interrupted", "stopped" if stopping.requested else str(error)
     except Exception as error:
-        if stopping.asked:  # what was under way was ended by our own signal
+        if stopping.requested:  # what was under way was ended by our own signal
             return "interrupted", "stopped"
         with suppress(OSError):
             write_text(folder / ERROR, error.trace if isinstance(error, Failed) else traceback.format_exc())
@@ -100,7 +131,7 @@ def _attempt(folder: Path, how: str, stopping: Stopping) -> tuple[str, str]:
 
 
 def _set_aside(folder: Path) -> None:
-    """Keep what an earlier attempt that failed has left: notebook and traceback."""
+    """Keep the notebook and traceback of an earlier attempt that failed."""
     if not (folder / ERROR).is_file():
         return
     number = 1 + len(list(folder.glob("failed-*.txt")))
@@ -109,13 +140,12 @@ def _set_aside(folder: Path) -> None:
         (folder / NOTEBOOK).rename(folder / f"failed-{number}.ipynb")
 
 
-def _threads() -> int | None:
+def _environment() -> dict[str, Any]:
+    """What the results may depend on: host, threads, versions."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() else None
-
-
-def _versions() -> dict[str, str]:
-    return {"asit_lab": __version__, "python": platform.python_version(), "system": platform.platform()}
+    threads = int(given) if given.isdecimal() else None
+    versions = {"asit_lab": __version__, "python": platform.python_version(), "system": platform.platform()}
+    return {"host": socket.gethostname(), "threads": threads, **versions}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Processes of a point: how much memory they take, and their certain end.
+"""The processes of a point: how much memory they take, and how all of them are ended.
 
-A point's process and its kernel lead a session each; loader processes are in one of the two. What belongs to a point
-is therefore found even after the process that started it is gone.
+Every process of an attempt inherits a random token in its environment. So what belongs to an attempt is found even
+after the process that started it is gone, and nothing else is ever ended: numbers of processes and sessions are reused,
+and containers share them and the host's name.
 """
 
 import os
@@ -12,8 +13,10 @@ from contextlib import suppress
 
 import psutil
 
+TOKEN = "ASIT_LAB_ATTEMPT"
+"""environment variable that holds the token of an attempt"""
 _GONE = (psutil.NoSuchProcess, ProcessLookupError)
-_WAIT = 10.0  # s that killed processes may take to be gone
+_WAIT_SECONDS = 10.0  # for killed processes to be gone
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -24,17 +27,8 @@ def family(pid: int) -> list[psutil.Process]:
     return []
 
 
-def sessions(processes: Iterable[psutil.Process]) -> set[int]:
-    """The sessions these processes are in."""
-    found = set()
-    for process in processes:
-        with suppress(*_GONE):
-            found.add(os.getsid(process.pid))
-    return found
-
-
 def memory(processes: Iterable[psutil.Process]) -> int:
-    """Bytes these processes hold for themselves, what they share with others left out."""
+    """Bytes these processes hold for themselves; what they share with others is left out."""
     total = 0
     for process in processes:
         with suppress(*_GONE, psutil.AccessDenied):
@@ -42,36 +36,25 @@ def memory(processes: Iterable[psutil.Process]) -> int:
     return total
 
 
-def end(leaders: Iterable[int], before: float | None = None) -> list[int]:
-    """Kill all processes in these sessions and what descends from them, and wait until they are gone. Returns pids.
+def of_attempt(token: str) -> list[psutil.Process]:
+    """Living processes, other than this one, that carry an attempt's token."""
+    matching = []
+    for process in psutil.process_iter():
+        with suppress(*_GONE, psutil.AccessDenied, OSError):
+            carries = process.pid != os.getpid() and process.environ().get(TOKEN) == token
+            if carries and process.status() != psutil.STATUS_ZOMBIE:
+                matching.append(process)
+    return matching
 
-    before: only processes that began before this time (s since 1970); a number may have been given anew since.
-    """
-    wanted, ended = {leader for leader in leaders if leader != os.getsid(0)}, set()
-    deadline = time.monotonic() + _WAIT
-    while wanted:
-        alive = _members(wanted, before)
-        if not alive or time.monotonic() > deadline:
-            break
+
+def end_attempt(token: str | None) -> list[int]:
+    """Kill every process of an attempt but this one, and wait until they are gone. Returns their process numbers."""
+    ended: set[int] = set()
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while token and (alive := of_attempt(token)) and time.monotonic() < deadline:
         for process in alive:
             with suppress(*_GONE):
                 process.send_signal(signal.SIGKILL)
                 ended.add(process.pid)
         psutil.wait_procs(alive, timeout=1.0)
     return sorted(ended)
-
-
-def _members(leaders: set[int], before: float | None) -> list[psutil.Process]:
-    """Living processes of these sessions, with their descendants."""
-    found = {}
-    for process in psutil.process_iter():
-        with suppress(*_GONE):
-            if os.getsid(process.pid) in leaders and (before is None or process.create_time() < before):
-                found |= {one.pid: one for one in family(process.pid)}
-    return [process for process in found.values() if _alive(process)]
-
-
-def _alive(process: psutil.Process) -> bool:
-    with suppress(*_GONE):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False

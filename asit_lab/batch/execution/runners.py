@@ -1,9 +1,10 @@
-"""What a study keeps of its own, beside its points: which points were asked for last, and which runners are at work.
+"""A study's own files, beside its points: the points of its last run, and the runners that work on it.
 
 runs/points/.studies/STUDY/SCALE/: points.json, and for each runner NAME.lock (held while it lives) and NAME.stop (there
 once it was told to stop).
 """
 
+import itertools
 import json
 import os
 import socket
@@ -45,23 +46,23 @@ class Runner:
 
 
 def folder_of(study: Study, scale: str) -> Path:
-    """Where a study keeps what is its own at a scale."""
+    """The folder of a study's own files at a scale."""
     return resolve(POINTS) / ".studies" / study.name / scale
 
 
 def remember(study: Study, scale: str, points: list[Point]) -> None:
-    """Note which points the study was last asked for."""
+    """Write down the points of this run of the study."""
     content = {"asked": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "points": [point.to_dict() for point in points]}
     write_json(folder_of(study, scale) / "points.json", content)
 
 
 def remembered(study: Study, scale: str) -> list[Point]:
-    """The points the study was last asked for. Raises InputError where it never was."""
+    """The points of the study's last run. Raises InputError where it never ran."""
     study.scale(scale)
     path = folder_of(study, scale) / "points.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [Point.from_dict(each) for each in content["points"]]
+        return [Point.from_dict(entry) for entry in content["points"]]
     except FileNotFoundError:
         raise InputError(f"study {study.name}: never run at the scale {scale!r} here") from None
     except (ValueError, KeyError, TypeError):
@@ -73,12 +74,18 @@ def at_work(study: Study, scale: str) -> Iterator[Runner]:
     """Be a runner that `stop` finds."""
     folder = folder_of(study, scale)
     folder.mkdir(parents=True, exist_ok=True)
-    runner = Runner(f"{socket.gethostname()}-{os.getpid()}", folder)
-    runner.stop.unlink(missing_ok=True)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    for number in itertools.count(1):  # containers may share the host's name, and process numbers with it
+        runner = Runner(name if number == 1 else f"{name}-{number}", folder)
+        lock = FileLock(runner.lock)
+        with suppress(Timeout):
+            lock.acquire(timeout=1)
+            break
     try:
-        with FileLock(runner.lock, timeout=5):
-            yield runner
+        runner.stop.unlink(missing_ok=True)
+        yield runner
     finally:
+        lock.release()
         runner.lock.unlink(missing_ok=True)
 
 
