@@ -3,10 +3,18 @@
 The names below are imported when first used, so that `import asit_lab` is quick and needs no plotting library.
 """
 
+import os
+
 import lazy_loader
 
 from ._version import __version__
 from .errors import InputError
+
+# How long OpenMP's threads spin between two pieces of work before they sleep; torch reads it as it loads. libgomp's own
+# 300,000 rounds keep cores from other processes, none at all slows one that is alone (benchmarks/waiting.py).
+_SPIN_ROUNDS = "20000"
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = _SPIN_ROUNDS
 
 __getattr__, _, _LAZY = lazy_loader.attach(
     __name__,

@@ -26,7 +26,7 @@ _CPU_CHUNK = (
 )  # frame samples a CPU works on at once, so that its cache holds them; a large batch is then 1.6 x faster
 
 
-def mel_of(hz):
+def mel_of(hz: float | np.ndarray) -> np.ndarray:
     """Kaldi's mel scale: 1127 ln(1 + hz / 700). Takes and gives a float or an array."""
     return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
 
@@ -80,15 +80,23 @@ class LogMel(nn.Module):
         """The front end a configuration describes."""
         return cls(**features.model_dump())
 
-    def frames_of(self, samples):
+    def frames_of(self, samples: int | Tensor) -> int | Tensor:
         """Whole frames in a number of samples (int or int64 tensor); Kaldi's snip_edges."""
         if isinstance(samples, Tensor):
             return torch.clamp(1 + (samples - self.frame).div(self.hop, rounding_mode="floor"), min=0)
         return max(0, 1 + (samples - self.frame) // self.hop)
 
-    @torch.no_grad()
+    def _apply(self, fn, recurse: bool = True) -> "LogMel":
+        """`half()` and `bfloat16()` of a model leave the front end in float32: a log-mel in less is another one."""
+
+        def in_full(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype.itemsize >= 4 else tensor.to(moved.device)
+
+        return super()._apply(in_full, recurse)
+
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """float [B, S] in [-1, 1] -> raw log-mel float32 [B, T, M].
+        """float [B, S] in [-1, 1] -> raw log-mel float32 [B, T, M] (float64 after `double()`).
 
         lengths: int64 [B], valid samples of each clip; frames past them become `PAD`, as in the released code.
         Raises InputError when a clip is shorter than one frame.
@@ -99,7 +107,7 @@ class LogMel(nn.Module):
         if frames == 0:
             raise InputError(f"wave: {wave.shape[1]} samples are shorter than one frame of {self.frame}")
         with torch.autocast(wave.device.type, enabled=False):
-            wave = wave.float()
+            wave = wave.to(self.window.dtype)  # float32, or float64 after double()
             if lengths is None:
                 wave = wave - wave.mean(1, keepdim=True)
             else:

@@ -80,6 +80,9 @@ class Data(Section):
     """in long clips, the starts of the two crops are at most this far apart, seconds"""
     segment_seconds: Annotated[float, Field(gt=0)] = 60.0
     """longer files become several rows of the manifest of at most this length, seconds"""
+    padding: Literal["ignore", "learn"] = "ignore"
+    """what follows a clip shorter than a crop: ignore (not attended to, in no loss), or learn (treated as audio, as in
+    the released code)"""
     circular_shift: Share = 0.0
     """probability of rolling a crop's waveform by a random amount"""
     trim: bool = False

@@ -8,13 +8,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(1)
+import asit_lab  # noqa: E402, I001  (before torch, which reads how OpenMP waits when it loads)
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """A finished run of the `smoke` preset (asit_lab.Run). Shared: read it, do not write into its directory."""
-    import asit_lab
-
     out = tmp_path_factory.mktemp("smoke") / "run"
     return asit_lab.pretrain(asit_lab.load_config("smoke"), out=out, resume="never")

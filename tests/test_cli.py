@@ -291,7 +291,7 @@ def test_a_dry_run_into_another_run_names_the_difference(command, smoke_run):
     arguments = ["pretrain", "--dry-run", "--preset", "smoke", "--out", smoke_run.dir]
     status, out, err = command(*arguments, "-s", "mask.ratio=0.6")
     assert (status, out) == (2, "")
-    assert "mask.ratio: 0.7 there, 0.6 asked for" in err
+    assert "mask.ratio: 0.7 there, 0.6 requested" in err
     status, out, _ = command(*arguments, "--resume", "never")
     assert (status, out) == (2, "")
 

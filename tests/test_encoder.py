@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from asit_lab import Encoder, InputError, load_config, load_encoder
+from asit_lab import Encoder, InputError, load_config, load_encoder, open_encoder, zoo
 from asit_lab.audio import SHORTEST
 from asit_lab.data.sources.synth import render
 from asit_lab.runs.snapshot import read_snapshot, section
@@ -283,3 +283,46 @@ def test_sources_that_are_no_encoder(tmp_path, smoke_run):
         (tmp_path / "torn.safetensors").write_bytes(damaged)
         with pytest.raises(InputError, match=r"torn\.safetensors: not a readable \.safetensors file"):
             load_encoder(tmp_path / "torn.safetensors")
+
+
+# --- to train through, and other precisions -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", ["mean", "class", "mean+std"])
+def test_calling_it_is_differentiable_and_gives_what_embed_gives(pool):
+    enc = Encoder.random(load_config("smoke"), 3)
+    wave = (0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    assert enc(wave, pool).requires_grad  # by the audio; the weights are frozen
+    torch.testing.assert_close(enc(wave.detach(), pool), enc.embed(wave.detach(), RATE, pool))
+    enc.requires_grad_()
+    enc(wave, pool).square().sum().backward()
+    assert wave.grad.abs().max() > 0 and torch.isfinite(wave.grad).all()
+    assert enc.backbone.patch_embed.proj.weight.grad.abs().max() > 0
+    with pytest.raises(InputError, match="pool: 'median' is not one of mean, class"):
+        enc(wave, "median")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("preset", ["smoke", "micro-asda"])
+def test_half_the_precision_gives_nearly_the_same(dtype, preset):
+    small = ["data.crop_seconds=1.0", "model.width=48", "model.depth=2", "model.heads=3"]
+    small += ["asda.decoder_width=32", "asda.decoder_layers=2"]
+    enc = Encoder.random(load_config(preset, small), 3)
+    wave = 0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(0))
+    before, log_mel, maps = enc.embed(wave, RATE), enc.log_mel(wave, RATE), enc.attention(wave, RATE).map
+    enc = enc.half() if dtype == torch.float16 else enc.bfloat16()
+    assert enc.backbone.cls_token.dtype == dtype and torch.equal(enc.log_mel(wave, RATE), log_mel)
+    assert enc(wave).dtype == dtype
+    torch.testing.assert_close(enc.embed(wave, RATE), before, rtol=0, atol=0.05)
+    torch.testing.assert_close(enc.attention(wave, RATE).map.float(), maps, rtol=0, atol=0.01)
+    assert enc.tokens(wave, RATE).isfinite().all()
+    if enc.reconstructs:
+        assert enc.reconstruct(wave, RATE).reconstructed.isfinite().all()
+    else:
+        assert enc.prediction_error(wave, RATE).isfinite().all()
+
+
+def test_the_shipped_encoder_by_name():
+    shipped = load_encoder("shipped")
+    assert shipped.pretrained and shipped.name == zoo.shipped().name
+    assert open_encoder("shipped").name == shipped.name

@@ -277,7 +277,7 @@ def test_pretraining_clips_are_told_of_trained_encoders_alone(tones):
     data = load_config("smoke", [f"data.source={tones}", "data.holdout=0"])
     enc = Encoder.random(data)
     assert not probe(enc, tones, "knn", "mean", "last").findings
-    enc.heard = True
+    enc.pretrained = True
     (finding,) = probe(enc, tones, "knn", "mean", "last").findings
     assert (finding.kind, finding.severity) == ("pretraining clip", "note") and "12 of 12" in finding.message
 

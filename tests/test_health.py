@@ -16,8 +16,7 @@ from asit_lab.data import crops as views
 from asit_lab.objectives import ASiT, criteria
 from asit_lab.objectives.collapse import INFORMED, effective_rank, information, spread
 from asit_lab.runs.snapshot import read_state
-from asit_lab.training import collapse_watch as health
-from asit_lab.training import recorder
+from asit_lab.training import collapse_watch, recorder
 
 # --- Measures -------------------------------------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ def rows(*spans: tuple[int, tuple[float, float]], every: int = 10, rate: float =
 
 def called(cfg, table: list[dict]) -> list[int]:
     """Steps of the rows at which there is a verdict."""
-    watch = health.Watch(cfg)
+    watch = collapse_watch.Watch(cfg)
     return [row["step"] for row in table if watch.see(row)]
 
 
@@ -109,8 +108,8 @@ def called(cfg, table: list[dict]) -> list[int]:
 def test_each_way_of_collapsing_is_called_and_told_apart(state, words):
     table = rows((200, state))
     assert called(config(), table)[0] == 110  # ten steps at 1e-3, then a window of a hundred
-    verdict = health.verdict(config(), pd.DataFrame(table))
-    assert (verdict.kind, verdict.what, verdict.since) == ("collapsed", ("global head",), 10)
+    verdict = collapse_watch.verdict(config(), pd.DataFrame(table))
+    assert (verdict.kind, verdict.parts, verdict.since) == ("collapsed", ("global head",), 10)
     assert verdict.text.startswith("the global head has collapsed")
     assert [word for word in [*words, "for 180 steps", "; try "] if word not in verdict.text] == []
 
@@ -156,19 +155,19 @@ def test_the_window_is_in_steps_and_in_rows(every):
 def test_a_resumed_run_says_the_same(tmp_path):
     health_edge = INFORMED * (1 - 1e-10)  # below it as measured, not as logged
     table = rows((130, HEALTHY), (400, (4.0, health_edge)), (500, UNIFORM))
-    whole = health.Watch(config())
+    whole = collapse_watch.Watch(config())
     verdicts = [whole.see(row) for row in table]
     logged = pd.DataFrame([{k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()} for row in table])
     logged.to_csv(tmp_path / "metrics.csv", index=False)
     read = pd.read_csv(tmp_path / "metrics.csv").to_dict("records")
     for cut in (0, 12, 20, 35):
-        again = health.Watch(config(), read[:cut])
+        again = collapse_watch.Watch(config(), read[:cut])
         assert [again.see(row) for row in table[cut:]] == verdicts[cut:]
         assert again.verdict == verdicts[-1]
 
 
 def test_rows_that_tell_nothing():
-    assert health.verdict(config(), pd.DataFrame({"step": []})) is None
+    assert collapse_watch.verdict(config(), pd.DataFrame({"step": []})) is None
     older = [{"step": step, "rate": 1e-3, "loss": 4.16, "entropy_global": 4.16} for step in range(0, 300, 10)]
     assert called(config(), older) == []  # of a version that did not measure information
     newer = [row | {"step": row["step"] + 300} for row in rows((200, HEALTHY))]
@@ -183,14 +182,14 @@ def test_rows_that_tell_nothing():
 def test_both_heads_are_named():
     cfg = load_config("smoke", ["train.steps=1000"])
     local = {"entropy_local": 0.01, "information_local": 0.0, "loss_local": 0.02}
-    verdict = health.verdict(cfg, pd.DataFrame([row | local for row in rows((200, UNIFORM))]))
-    assert verdict.what == ("local head", "global head")
+    verdict = collapse_watch.verdict(cfg, pd.DataFrame([row | local for row in rows((200, UNIFORM))]))
+    assert verdict.parts == ("local head", "global head")
     assert "local head has collapsed to one output" in verdict.text
     assert ". And the global head has collapsed to uniform" in verdict.text
 
 
 def test_which_heads_are_watched():
-    assert [c.what for c in criteria(load_config("asit-vit-s"))] == ["local head", "global head"]
+    assert [c.part for c in criteria(load_config("asit-vit-s"))] == ["local head", "global head"]
     assert criteria(load_config("asit-vit-s", ["objective.weights={reconstruction: 1}"])) == []
     assert criteria(load_config("asit-vit-s", ["train.batch_size=4"])) == []  # the views of few clips are all alike
 
@@ -207,10 +206,10 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
-def verdicts_of(out, *overrides: str) -> list[tuple[int, health.Verdict]]:
+def verdicts_of(out, *overrides: str) -> list[tuple[int, collapse_watch.Verdict]]:
     """(step, verdict) of the rows of a run of 200 steps of `smoke` that had one."""
     cfg = load_config("smoke", ["train.steps=200", "train.log_every=10", "train.checkpoint_every=200", *overrides])
-    watch, seen = health.Watch(cfg), []
+    watch, seen = collapse_watch.Watch(cfg), []
     asit_lab.pretrain(cfg, out, on_log=lambda run, row: seen.append((row["step"], watch.see(row))))
     return [(step, verdict) for step, verdict in seen if verdict]
 
@@ -227,7 +226,7 @@ def verdicts_of(out, *overrides: str) -> list[tuple[int, health.Verdict]]:
 )
 def test_a_run_set_up_to_collapse_is_called_within_200_steps(tmp_path, no_pictures, overrides, how):
     found = verdicts_of(tmp_path / "run", *overrides)
-    assert found and "global head" in found[-1][1].what
+    assert found and "global head" in found[-1][1].parts
     assert f"the global head has collapsed to {how}" in found[-1][1].text
 
 

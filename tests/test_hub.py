@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import asit_lab
 from asit_lab import Encoder, InputError, load_config, load_encoder
 from asit_lab.encoder import open_encoder
 
@@ -246,8 +245,6 @@ def test_push(saved, monkeypatch):
 
 def test_without_huggingface_hub(saved, wave, monkeypatch):
     """Folders can be read; what needs it says so."""
-    monkeypatch.delitem(sys.modules, "asit_lab.encoder.hub", raising=False)
-    monkeypatch.delattr(asit_lab.encoder, "hub", raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     enc = load_encoder(saved)
     assert torch.equal(enc.embed(wave, RATE), made().embed(wave, RATE))
@@ -258,3 +255,17 @@ def test_without_huggingface_hub(saved, wave, monkeypatch):
     ):
         with pytest.raises(InputError, match="needs huggingface_hub: pip install huggingface-hub"):
             call()
+
+
+def test_a_saved_encoder_keeps_whether_it_was_pretrained(tmp_path, smoke_run):
+    untrained, pretrained = Encoder.random(load_config("smoke"), 1), load_encoder(smoke_run.dir)
+    for enc, flag in ((untrained, False), (open_encoder("smoke"), False), (pretrained, True)):
+        enc.save_pretrained(tmp_path / "saved")
+        assert enc.pretrained is flag and load_encoder(tmp_path / "saved").pretrained is flag
+
+
+def test_a_folder_without_the_flag_goes_by_its_name(copy):
+    tensors = load_file(copy / "model.safetensors")
+    for name, flag in {"micro, step 9": True, "smoke, untrained": False, "random init (seed 1)": False}.items():
+        save_file(tensors, copy / "model.safetensors", metadata={"asit_lab": json.dumps({"name": name})})
+        assert load_encoder(copy).pretrained is flag

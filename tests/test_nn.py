@@ -94,7 +94,7 @@ def test_what_auto_means(kind, monkeypatch):
         real = getattr(of, name)
         monkeypatch.setattr(of, name, lambda *a, _real=real, _name=name, **k: called.append(_name) or _real(*a, **k))
     # Three heads; of nine, nineteen and twenty tokens.
-    for name, value in {"MAPS_FP32": 3 * 9**2 * 4, "MAPS": 3 * 19**2 * 2, "SHORT": 12, "WHOLE": 20}.items():
+    for name, value in {"MAPS_FP32": 3 * 9**2 * 4, "MAPS": 3 * 19**2 * 2, "SHORT": 12, "LONGEST_MAP": 20}.items():
         monkeypatch.setattr(attention_module, name, value)
     kernel, blocks = {"scaled_dot_product_attention"}, {"in_blocks"}
     for path, clips, tokens, dtype, wanted in [

@@ -319,7 +319,7 @@ def test_collapse_is_told(on):
     report = objective.health()
     assert len(criteria(objective.cfg)) == 2
     for criterion, name in zip(criteria(objective.cfg), ("target", "prediction"), strict=True):
-        assert criterion.what == f"{name} variance"
+        assert criterion.part == f"{name} variance"
         assert criterion.value(report) < 1
         assert f"variance {report[f'{name}_variance']:.2g}" in criterion.words(report, 70)
 

@@ -117,7 +117,7 @@ def test_teacher_and_centres_move_in_after_step_alone():
 
 
 def test_centre_is_a_moving_mean_of_the_teachers_logits():
-    objective = ASiT(config("objective.centre_momentum=0.8", "objective.local_tokens=all"), CLIPS)
+    objective = ASiT(config("objective.centre_momentum=0.8", "objective.local_tokens=all", "data.padding=learn"), CLIPS)
     objective.centre_global.fill_(0.5)
     clean = objective.log_mel(batch_of()).flatten(0, 1)
     with torch.no_grad():
@@ -322,7 +322,8 @@ def test_contrastive_global_loss_has_no_outputs_and_no_centre():
     losses = step_of(objective)
     assert set(losses.parts) == {"reconstruction", "local", "global"}
     assert [n for n, p in objective.student.named_parameters() if p.requires_grad and p.grad is None] == []
-    assert {name for name in objective.health() if "global" in name} == set()
+    assert {name for name in objective.health() if "global" in name} == {"chance_global"}
+    assert objective.health()["chance_global"] == pytest.approx(math.log(8))
 
 
 @pytest.mark.parametrize("token", ["class", "mean"])

@@ -67,7 +67,7 @@ def contents(folder) -> dict:
 # --- A new run ------------------------------------------------------------------------------------------------------
 
 
-def test_it_foretells_the_numbers_of_the_real_run(smoke_run, tmp_path):
+def test_it_extrapolates_the_numbers_of_the_real_run(smoke_run, tmp_path):
     result = smoke_run.result
     planned = plan(smoke_run.config, tmp_path / "x/run")
     assert list(tmp_path.iterdir()) == []
@@ -124,7 +124,7 @@ def test_words(cfg, clock):
     assert planned.facts["length"] == "7 steps, 3.5 epochs"
     assert planned.table["plan"].to_dict() == planned.facts
     assert planned.to_dict()["notes"] == () and planned.to_dict()["seconds_per_step"] == 1.0
-    assert "goes on" not in planned.facts
+    assert "resumes" not in planned.facts
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_it_goes_on_where_the_state_says(cfg, clock, tmp_path):
     planned = plan(cfg, run.dir, steps=1)
     assert contents(tmp_path) == before
     assert (planned.start, planned.hours, planned.hours_left) == (6, pytest.approx(7 / 3600), pytest.approx(1 / 3600))
-    assert planned.facts["goes on"] == "at step 6 of 7, 1 s left"
+    assert planned.facts["resumes"] == "at step 6 of 7, 1 s left"
     assert [step for step, _ in clock.batches] == [4, 5, 6]  # there are no three after it
     with only_writer(run.dir):
         assert any("a process is writing" in note for note in plan(cfg, run.dir, steps=1).notes)
@@ -176,7 +176,7 @@ def test_nothing_is_left_of_a_finished_run(smoke_run):
     planned = plan(smoke_run.config, smoke_run.dir, steps=1)
     assert contents(smoke_run.dir) == before
     assert (planned.start, planned.hours_left) == (6, 0)
-    assert planned.facts["goes on"] == "at step 6 of 6, 0 s left"
+    assert planned.facts["resumes"] == "at step 6 of 6, 0 s left"
 
 
 def test_it_refuses_what_a_start_refuses(cfg, clock, tmp_path):
@@ -184,7 +184,7 @@ def test_it_refuses_what_a_start_refuses(cfg, clock, tmp_path):
     (tmp_path / "file").write_text("mine")
     before = contents(tmp_path)
     for out, change, resume, words in [
-        (run.dir, "mask.ratio=0.6", "auto", "another configuration.*\n  mask.ratio: 0.7 there, 0.6 asked for"),
+        (run.dir, "mask.ratio=0.6", "auto", "another configuration.*\n  mask.ratio: 0.7 there, 0.6 requested"),
         (run.dir, "train.seed=0", "never", "already holds a run"),
         (tmp_path / "new", "train.seed=0", "must", "there is no run to resume"),
         (tmp_path / "file", "train.seed=0", "auto", "file: a file is in the way"),
@@ -241,8 +241,8 @@ def test_whole_steps_are_not_tried_where_they_are_too_much(cfg, clock, monkeypat
     assert (planned.measured_clips, planned.batch_size, planned.measured_steps) == (4, 8, 1)
     assert planned.seconds_per_step == 2 * clock.steps[0]
     (note,) = planned.notes
-    assert ("train.accumulate" if reason == "memory" else "a whole step takes some 2 min") in note
-    assert "foretold from 4 clips" in planned.facts["step"] and "foretold from 4 clips" in planned.facts["memory"]
+    assert ("train.accumulate" if reason == "memory" else "a whole step takes some 2 min,") in note
+    assert "estimated from 4 clips" in planned.facts["step"] and "estimated from 4 clips" in planned.facts["memory"]
 
 
 def test_a_busy_machine_is_told(cfg, monkeypatch):
@@ -253,7 +253,7 @@ def test_a_busy_machine_is_told(cfg, monkeypatch):
 
 
 def test_slow_steps_are_measured_fewer_times(cfg, clock):
-    clock.steps = [15.0]  # of 4 clips; 30 s foretold for 8, of which four fit into two minutes
+    clock.steps = [15.0]  # of 4 clips; 30 s estimated for 8, of which four fit into two minutes
     planned = plan(cfg.with_overrides(["train.batch_size=8"]))
     assert clock.batches[4:] == [(step, 8) for step in range(4)]
     assert (planned.measured_steps, planned.measured_clips, planned.notes) == (2, 8, ())
@@ -267,8 +267,8 @@ def test_time_and_memory_grow_with_the_clips(cfg, monkeypatch):
 
     monkeypatch.setattr(planning, "_measure", measured)
     large = cfg.with_overrides(["train.batch_size=64", "train.accumulate=2"])
-    foretold = planning._foretell(None, large, range(10))
-    assert foretold == planning._Measured(seconds=32.0, steps=1, clips=4, memory=1000 + 10 * 32)
+    estimated = planning._extrapolate(None, large, range(10))
+    assert estimated == planning._Measured(seconds=32.0, steps=1, clips=4, memory=1000 + 10 * 32)
 
 
 # --- Memory ---------------------------------------------------------------------------------------------------------

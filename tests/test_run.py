@@ -62,9 +62,9 @@ def test_another_configuration_is_refused_with_every_difference(cfg, tmp_path):
     lines = str(problem.value).splitlines()
     assert str(run.dir) in lines[0]
     assert lines[1:] == [
-        "  mask.ratio: 0.7 there, 0.5 asked for",
-        "  mask.ratio_min: 0.7 there, 0.5 asked for",
-        "  train.seed: 0 there, 3 asked for",
+        "  mask.ratio: 0.7 there, 0.5 requested",
+        "  mask.ratio_min: 0.7 there, 0.5 requested",
+        "  train.seed: 0 there, 3 requested",
     ]
     assert (run.dir / "config.yaml").read_bytes() == before
     assert open_run(run.dir, cfg.with_overrides(["name=renamed"])).dir == run.dir  # a name changes nothing

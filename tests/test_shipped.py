@@ -14,7 +14,7 @@ import asit_lab
 from asit_lab import Encoder, load_config, zoo
 from asit_lab.config import diff
 from asit_lab.data import load_manifest
-from asit_lab.encoder.folder import CONFIG, WEIGHTS, write_encoder_folder
+from asit_lab.encoder.folder import CONFIG, WEIGHTS, SavedEncoder, write_encoder_folder
 from asit_lab.evaluation import reconstruction_errors
 
 FOLDER = Path(zoo.__file__).parent / "shipped"
@@ -36,7 +36,7 @@ def test_it_is_small_and_part_of_the_package():
 
 def test_its_configuration_is_the_preset(shipped):
     assert [row["key"] for row in diff(shipped.config, load_config("micro"))] == ["data.source"]
-    assert shipped.config.data.source == "esc10" and shipped.config.name == "micro" and shipped.heard
+    assert shipped.config.data.source == "esc10" and shipped.config.name == "micro" and shipped.pretrained
     assert "shipped" in shipped.name
 
 
@@ -92,7 +92,7 @@ def test_half_precision_and_one_backbone_lose_little(tmp_path):
     """What make.py keeps, loaded again, embeds as the encoder it was made from."""
     made = runpy.run_path(str(MAKE))
     own = Encoder.random(load_config("micro"), seed=3)
-    write_encoder_folder(tmp_path / "small", made["weights"](own), own.config, "small")
+    write_encoder_folder(tmp_path / "small", SavedEncoder(made["weights"](own), own.config, "small", False))
     small = asit_lab.load_encoder(tmp_path / "small")
     waves = [load_manifest("synth:6").read(row, 16000, seconds=2.0) for row in range(6)]
     before, after = own.embed(waves, 16000), small.embed(waves, 16000)

@@ -14,7 +14,7 @@ from asit_lab.data import load_manifest, make_loader
 from asit_lab.objectives import Losses
 from asit_lab.runs.snapshot import read_snapshot, read_state
 from asit_lab.training import pretrain as loop
-from asit_lab.training import recorder as record
+from asit_lab.training import recorder
 from asit_lab.training.collapse_watch import Verdict
 
 STEPS = 7
@@ -277,7 +277,7 @@ def test_settings_without_effect_may_change_on_the_way(toy, tmp_path):
     for name in ("config.yaml", "metrics.csv", "result.json", "snapshots/step-7.safetensors"):
         assert (run.dir / name).read_bytes() == (whole.dir / name).read_bytes()
     asit_lab.pretrain(config(), tmp_path / "third", on_log=stop_at(4))
-    with pytest.raises(asit_lab.InputError, match=r"train\.log_every: 2 there, 1 asked for"):
+    with pytest.raises(asit_lab.InputError, match=r"train\.log_every: 2 there, 1 requested"):
         asit_lab.pretrain(config("train.log_every=1"), tmp_path / "third")
 
 
@@ -325,7 +325,7 @@ class Seen:
 
 
 def test_a_verdict_is_told_once_and_kept(toy, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(record, "Watch", Seen)
+    monkeypatch.setattr(recorder, "Watch", Seen)
     seen = []
     run = asit_lab.pretrain(config(), tmp_path / "run", on_log=lambda run, row: seen.append(run.progress.get("health")))
     assert run.status == "finished" and run.progress["health"] == "all has collapsed; try something"
@@ -334,7 +334,7 @@ def test_a_verdict_is_told_once_and_kept(toy, tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_may_end_when_it_has_collapsed(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "Watch", Seen)
+    monkeypatch.setattr(recorder, "Watch", Seen)
     run = asit_lab.pretrain(config("train.on_collapse=stop"), tmp_path / "run")
     assert (run.status, run.progress["reason"]) == ("failed", "all has collapsed; try something")
     assert run.progress["step"] == read_state(run.state, torch.device("cpu"))["step"] == 4  # after the step it was told

@@ -111,10 +111,10 @@ def test_a_disk_that_fills_up(tmp_path):
     rows, weights = size(undisturbed.dir / "metrics.csv"), size(undisturbed.snapshots[0])
     cases = {
         # name: from which step, files above which size, what cannot be written, what is left
-        "row": (4, int(rows * 0.9), r"metrics\.csv", "goes on at step 3"),
-        "snapshot": (4, weights - 100, r"snapshots/step-6\.safetensors", "goes on at step 3"),
-        "state": (4, weights + 1000, r"state\.pt", "goes on at step 3"),
-        "first state": (1, weights + 1000, r"state\.pt", "begins again"),
+        "row": (4, int(rows * 0.9), r"metrics\.csv", "resumes at step 3"),
+        "snapshot": (4, weights - 100, r"snapshots/step-6\.safetensors", "resumes at step 3"),
+        "state": (4, weights + 1000, r"state\.pt", "resumes at step 3"),
+        "first state": (1, weights + 1000, r"state\.pt", "starts anew"),
     }
     for name, (step, limit, file, rest) in cases.items():
         out, message = tmp_path / name, tmp_path / f"{name}.txt"
@@ -129,7 +129,7 @@ def test_a_disk_that_fills_up(tmp_path):
         run = load_run(out)
         assert run.status == "failed" and "cannot be written" in run.progress["reason"]
         assert not list(out.rglob(".*.tmp"))  # what could not be finished takes no room
-        if "goes on" in rest:
+        if "resumes" in rest:
             assert read_state(run.state, torch.device("cpu"))["step"] == 3
         assert asit_lab.pretrain(cfg, out).status == "finished"
         assert_same(out, undisturbed.dir)

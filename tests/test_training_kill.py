@@ -42,7 +42,7 @@ def train_half_way(out: Path, cfg: RunConfig, name: str, match: int, mark: Path)
 
 def halve_writing(name: str, match: int, mark: Path) -> None:
     """Make every way in which a run's files are written stop in the middle."""
-    from asit_lab.runs import snapshot as checkpoint
+    from asit_lab.runs import snapshot
 
     seen = []
 
@@ -60,7 +60,7 @@ def halve_writing(name: str, match: int, mark: Path) -> None:
         write(data[: len(data) // 2])
         stand_still()
 
-    torch_save, save_file, replace = torch.save, checkpoint.save_file, os.replace
+    torch_save, save_file, replace = torch.save, snapshot.save_file, os.replace
     write_text, open_path, unlink = Path.write_text, Path.open, Path.unlink
 
     def half_state(content, file):
@@ -97,7 +97,7 @@ def halve_writing(name: str, match: int, mark: Path) -> None:
             stand_still()
         unlink(path, **options)
 
-    torch.save, checkpoint.save_file, os.replace = half_state, half_snapshot, before_replace
+    torch.save, snapshot.save_file, os.replace = half_state, half_snapshot, before_replace
     Path.write_text, Path.open, Path.unlink = half_text, half_row, before_unlink
 
 

@@ -161,7 +161,7 @@ def test_a_finished_run_is_given_back_as_it_is(tmp_path, monkeypatch):
     }
     with pytest.raises(asit_lab.InputError, match="already holds a run"):
         pretrain(tmp_path / "run", "train.steps=2", resume="never")
-    with pytest.raises(asit_lab.InputError, match=r"train\.steps: 2 there, 3 asked for"):
+    with pytest.raises(asit_lab.InputError, match=r"train\.steps: 2 there, 3 requested"):
         pretrain(tmp_path / "run", "train.steps=3")
 
 

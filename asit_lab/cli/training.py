@@ -18,8 +18,8 @@ class _ListByDefault(TyperGroup):
     """Puts `list` before arguments that do not begin with a command."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        given = args and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if given else ["list", *args])
+        has_command = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if has_command else ["list", *args])
 
 
 runs_app = group("Runs: list a folder's, compare some.", cls=_ListByDefault)
@@ -31,10 +31,10 @@ def pretrain(
     data: Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the preset's): {SPECS}.")] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        str, choice("auto", "never", "must", help="Go on from a state in --out: if there is one, never, or must.")
+        str, choice("auto", "never", "must", help="Resume the run in --out: if there is one, never, or must.")
     ] = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure a few steps, say what the run would take, write nothing.")
+        bool, typer.Option("--dry-run", help="Measure a few steps, estimate what the run would take, write nothing.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (else the preset's).")] = None,
     as_json: Json = False,
@@ -110,16 +110,16 @@ def runs_list(
 
 def _short(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A row of the listing as narrow as can be read: without columns that are empty in all `rows`."""
-    shown = {}
+    short = {}
     for name, value in row.items():
         if name == "step":
-            shown["step"] = f"{cell(value)}/{cell(row['steps'])}"
+            short["step"] = f"{cell(value)}/{cell(row['steps'])}"
         elif name == "updated":
-            shown[name] = str(value)[:16].replace("T", " ") if value else None
-        elif name not in ("steps", "health") and any(other[name] is not None for other in rows):
+            short[name] = str(value)[:16].replace("T", " ") if value else None
+        elif name not in ("steps", "health") and any(row_[name] is not None for row_ in rows):
             number = isinstance(value, float)
-            shown[name.removeprefix("loss_")] = float(f"{value:.4g}") if number else value
-    return shown
+            short[name.removeprefix("loss_")] = float(f"{value:.4g}") if number else value
+    return short
 
 
 @runs_app.command("compare")

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +22,7 @@ from .manifest import Manifest, read_row
 from .silence import sounding
 
 WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
+PADDING_NOTED = 1 / 3  # share of padding in the crops of a data set above which the user is told
 TRIES = 20  # rows drawn in place of an unreadable one before giving up
 
 
@@ -34,18 +36,33 @@ class Batch:
     position: Tensor  # int64 [clips], place in the step's global batch
     step: int
     bad: list[tuple[str, str]] = field(default_factory=list)  # (path, reason) of files another row stands in for
+    recording: Tensor | None = None  # int64 [clips], the same for clips of one recording; None: no two are of one
+    source: "Batch | None" = None  # the batch that this part was cut from, and the place of its first clip in it
+    start: int = 0
 
     def to(self, device: torch.device | str) -> "Batch":
         """A copy with its tensors on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in ("waves", "lengths", "index", "position")}
-        return replace(self, **moved)
+        names = ("waves", "lengths", "index", "position", "recording")
+        return replace(
+            self, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
+        )
 
     def split(self, parts: int) -> list["Batch"]:
         """Cut into `parts` batches of equally many clips, for gradient accumulation."""
-        pieces = [
-            tensor.chunk(parts) for tensor in (self.waves, self.lengths, self.index, self.position)
-        ]  # chunk gives exactly `parts` pieces, as the batch size is a multiple of it
-        return [Batch(*piece, self.step, self.bad) for piece in zip(*pieces, strict=True)]
+        clips = len(self.waves) // parts  # the batch size is a multiple of parts
+        return [
+            replace(
+                self,
+                waves=self.waves[start : start + clips],
+                lengths=self.lengths[start : start + clips],
+                index=self.index[start : start + clips],
+                position=self.position[start : start + clips],
+                recording=None if self.recording is None else self.recording[start : start + clips],
+                source=self,
+                start=start,
+            )
+            for start in range(0, clips * parts, clips)
+        ]
 
 
 # --- Which clips ----------------------------------------------------------------------------------------------------
@@ -117,6 +134,7 @@ class ViewDataset(Dataset):
         self.positions = torch.arange(rank * share, (rank + 1) * share)
         table = manifest.table  # as plain lists: a pandas row costs more than a cached crop
         self.rows = list(zip(table["path"], table["start"].tolist(), table["seconds"].tolist(), strict=True))
+        self.recordings = torch.from_numpy(pd.factorize(table["group"])[0])
         self.cache = AudioCache(cfg.data.cache_mb * 1e6)
         self.unreadable: dict[int, str] = {}
 
@@ -151,6 +169,7 @@ class ViewDataset(Dataset):
             self.positions.clone(),
             step,
             list(bad.items()),
+            self.recordings[chosen],
         )
 
     def _readable_views(
@@ -208,6 +227,24 @@ def make_loader(
     through it, when nothing but unreadable files is drawn.
     """
     return load(ViewDataset(cfg, manifest, views, rank, world), start, stop, cfg.data.workers)
+
+
+def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:
+    """Sentences for the user on crops that hold little to learn from."""
+    return [note for note in (overlap_note(cfg, manifest, views), padding_note(cfg, manifest)) if note]
+
+
+def padding_note(cfg: RunConfig, manifest: Manifest) -> str | None:
+    """A sentence for the user when clips are so short that much of their crops is padding; None otherwise."""
+    seconds = manifest.table["seconds"].clip(upper=cfg.data.crop_seconds)
+    share = 1 - float(seconds.mean()) / cfg.data.crop_seconds
+    if share <= PADDING_NOTED:
+        return None
+    effect = "ignored" if cfg.data.padding == "ignore" else "learned from like audio (data.padding)"
+    return (
+        f"{share:.0%} of the crops is padding, which is {effect}: crops have {cfg.data.crop_seconds:g} s, the median "
+        f"clip {float(manifest.table['seconds'].median()):.3g} s; a shorter data.crop_seconds saves time"
+    )
 
 
 def overlap_note(cfg: RunConfig, manifest: Manifest, views: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What a pretrained model is to its user, and where it comes from."""
+"""Encoders: what a pretrained model offers its user, and how to load, save and publish one."""
 
 from .loading import load_encoder, open_encoder
 from .model import POOLS, Encoder, Reconstruction

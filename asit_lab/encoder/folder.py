@@ -1,10 +1,11 @@
-"""Weights into modules with an error that says what does not fit, and encoders as folders that can be published.
+"""Loads weights into modules, naming what does not fit, and reads and writes encoders as folders to publish.
 
 Such a folder has the configuration, config.json (RunConfig as JSON, which `load_config` reads too), and the weights,
-model.safetensors, under the names of `Encoder.state_dict`.
+model.safetensors, under the names of `Encoder.state_dict`, with the encoder's name and provenance in the header.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,19 @@ from ..errors import InputError
 from ..storage.atomic import whole, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_SHOWN = 4  # names in a message, of each kind of misfit
+_NAMED = 4  # names in a message, for each kind of mismatch
+
+
+@dataclass(frozen=True)
+class SavedEncoder:
+    """What an encoder folder holds."""
+
+    tensors: dict[str, Tensor]
+    config: RunConfig
+    name: str
+    """what the encoder calls itself"""
+    pretrained: bool
+    """whether the weights were pretrained on config.data"""
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
@@ -37,24 +50,25 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: str | Pa
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def is_encoder_folder(folder: Path) -> bool:
-    """Whether a folder has one of the two files at least, so was meant to be such a folder."""
+    """Whether a folder has at least one of the two files, so was meant as an encoder folder."""
     return any((folder / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
-def write_encoder_folder(folder: Path, tensors: dict[str, Tensor], config: RunConfig, name: str) -> None:
-    """Write config.json and model.safetensors, each whole or not at all. name: what the encoder calls itself."""
-    write_json(folder / CONFIG, config.to_dict())
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+def write_encoder_folder(folder: Path, saved: SavedEncoder) -> None:
+    """Write config.json and model.safetensors, each completely or not at all."""
+    write_json(folder / CONFIG, saved.config.to_dict())
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in saved.tensors.items()}
+    header = {"name": saved.name, "pretrained": saved.pretrained}
     with whole(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"asit_lab": json.dumps({"name": name})})
+        save_file(tensors, temporary, metadata={"asit_lab": json.dumps(header)})
 
 
-def read_encoder_folder(folder: Path) -> tuple[dict[str, Tensor], RunConfig, str]:
-    """Weights, configuration and name. Raises InputError naming the file that is missing or wrong."""
+def read_encoder_folder(folder: Path) -> SavedEncoder:
+    """The contents of a folder. Raises InputError naming the file that is missing or wrong."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: has no {name}; a saved encoder is a folder with {CONFIG} and {WEIGHTS}")
@@ -68,4 +82,10 @@ def read_encoder_folder(folder: Path) -> tuple[dict[str, Tensor], RunConfig, str
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder / WEIGHTS}: not a readable .safetensors file: {error}") from None
-    return tensors, config, header.get("name", config.name)
+    name = header.get("name", config.name)
+    return SavedEncoder(tensors, config, name, header.get("pretrained", not _names_untrained(name)))
+
+
+def _names_untrained(name: str) -> bool:
+    """Whether a name is one that untrained encoders get: folders without the flag are told apart by it."""
+    return name.startswith("random init") or name.endswith(", untrained")

@@ -1,6 +1,6 @@
-"""Encoders on the Hugging Face Hub, by huggingface_hub's mixin. What the files hold is said in encoder/folder.py.
+"""Encoder folders to and from the Hugging Face Hub, by huggingface_hub's mixin. folder.py describes the files.
 
-Imported where first used: neither pretraining nor reading a local folder needs huggingface_hub.
+huggingface_hub is imported when first used: neither pretraining nor reading a local folder needs it.
 """
 
 import hashlib
@@ -9,13 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HTTPError, RevisionResolutionError
-
 from ..errors import InputError
-from . import Encoder
-from .folder import CONFIG, WEIGHTS, write_encoder_folder
-from .loading import from_folder
+from .folder import CONFIG, WEIGHTS, SavedEncoder, read_encoder_folder, write_encoder_folder
 
 CARD = """---
 {{ card_data }}
@@ -34,63 +29,68 @@ encoder.embed(wave, sample_rate)  # [batch, {{ width }}], audio of any length an
 """
 
 
-class HubEncoder(
-    ModelHubMixin,
-    library_name="asit_lab",
-    tags=["audio", "self-supervised"],
-    pipeline_tag="feature-extraction",
-    model_card_template=CARD,
-):
-    """An encoder as the mixin wants it; `Encoder` has the methods for users."""
+def _folder_class() -> type:
+    """The class whose objects are encoder folders as the mixin wants them: `.saved` is the SavedEncoder."""
+    try:
+        from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+    except ImportError as error:
+        raise InputError(f"the Hugging Face Hub needs huggingface_hub: pip install huggingface-hub ({error})") from None
 
-    def __init__(self, encoder: Encoder):
-        self.encoder = encoder
+    class HubFolder(
+        ModelHubMixin,
+        library_name="asit_lab",
+        tags=["audio", "self-supervised"],
+        pipeline_tag="feature-extraction",
+        model_card_template=CARD,
+    ):
+        def __init__(self, saved: SavedEncoder):
+            self.saved = saved
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        encoder, tensors = self.encoder, self.encoder.state_dict()
-        if encoder.student is encoder.backbone:  # once is enough, and safetensors refuses to write it twice
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("student.")}
-        write_encoder_folder(save_directory, tensors, encoder.config, encoder.name)
+        def _save_pretrained(self, save_directory: Path) -> None:
+            write_encoder_folder(save_directory, self.saved)
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **download) -> "HubEncoder":
-        if not Path(model_id).is_dir():
-            model_id = snapshot_download(model_id, allow_patterns=[CONFIG, WEIGHTS], **download)
-        return cls(from_folder(Path(model_id)))
+        @classmethod
+        def _from_pretrained(cls, *, model_id: str, **download) -> "HubFolder":
+            if not Path(model_id).is_dir():
+                model_id = snapshot_download(model_id, allow_patterns=[CONFIG, WEIGHTS], **download)
+            return cls(read_encoder_folder(Path(model_id)))
 
-    def generate_model_card(self, **values) -> ModelCard:
-        card = super().generate_model_card(**values)
-        return ModelCard(f"{card}\n\n{_mark(str(card))}\n")
+        def generate_model_card(self, **values) -> ModelCard:
+            card = super().generate_model_card(**values)
+            return ModelCard(f"{card}\n\n{_mark(str(card))}\n")
+
+    return HubFolder
 
 
-def save(encoder: Encoder, folder: Path) -> None:
-    """`Encoder.save_pretrained`. A card of what was there before makes way, unless somebody wrote in it."""
-    card = folder / "README.md"
+def save(saved: SavedEncoder, folder: Path) -> None:
+    """Write the folder with a model card. An existing card is replaced, unless somebody edited it."""
+    folder_class, card = _folder_class(), folder / "README.md"
     if _is_as_written(card):
         card.unlink()
     elif card.exists():
-        warnings.warn(f"{card}: kept as it is; see that it is of {encoder.name}, or remove it first", stacklevel=3)
-    HubEncoder(encoder).save_pretrained(folder, model_card_kwargs=_card(encoder, "FOLDER"))
+        warnings.warn(f"{card}: kept as it is; see that it is of {saved.name}, or remove it first", stacklevel=4)
+    folder_class(saved).save_pretrained(folder, model_card_kwargs=_card(saved, "FOLDER"))
 
 
-def push(encoder: Encoder, repo_id: str, **options) -> str:
-    """`Encoder.push_to_hub`."""
+def push(saved: SavedEncoder, repo_id: str, **options) -> str:
+    """Publish as `repo_id`; returns the address of the commit. options: of the mixin's push_to_hub."""
+    folder_class, card = _folder_class(), _card(saved, f"hf://{repo_id}")
     with _explained(repo_id):
-        card = _card(encoder, f"hf://{repo_id}")
-        return str(HubEncoder(encoder).push_to_hub(repo_id, model_card_kwargs=card, **options))
+        return str(folder_class(saved).push_to_hub(repo_id, model_card_kwargs=card, **options))
 
 
-def fetch(repo_id: str, **options) -> Encoder:
+def fetch(repo_id: str, **options) -> SavedEncoder:
     """The encoder of a repository. options: of the mixin's from_pretrained, such as revision, token, cache_dir.
 
-    Raises InputError naming the repository when it cannot be fetched or is no encoder.
+    Raises InputError naming the repository when it cannot be fetched or holds no encoder.
     """
+    folder_class = _folder_class()
     with _explained(repo_id):
-        return HubEncoder.from_pretrained(repo_id, **options).encoder
+        return folder_class.from_pretrained(repo_id, **options).saved
 
 
 def _mark(text: str) -> str:
-    """Last line of a card, not shown, by which a card that nobody changed is known."""
+    """Last line of a card, not shown, which tells whether anybody edited the card."""
     return f"<!-- asit_lab wrote this: {hashlib.sha256(text.strip().encode()).hexdigest()[:16]} -->"
 
 
@@ -101,17 +101,19 @@ def _is_as_written(card: Path) -> bool:
     return mark == _mark(text)
 
 
-def _card(encoder: Encoder, source: str) -> dict[str, object]:
-    model, features = encoder.config.model, encoder.config.features
+def _card(saved: SavedEncoder, source: str) -> dict[str, object]:
+    model, features = saved.config.model, saved.config.features
     about = (
         f"{model.width} wide, {model.depth} blocks, {features.mel_bins} mel bands of {features.sample_rate} Hz audio"
     )
-    return {"name": encoder.name, "about": about, "width": model.width, "source": source}
+    return {"name": saved.name, "about": about, "width": model.width, "source": source}
 
 
 @contextmanager
 def _explained(repo_id: str) -> Iterator[None]:
-    """Failures of the hub as one message with the repository's name."""
+    """Turns failures of the Hub into one message with the repository's name."""
+    from huggingface_hub.errors import HTTPError, RevisionResolutionError
+
     try:
         yield
     except InputError:

@@ -1,5 +1,4 @@
-"""What a pretrained model is to its user: waveforms in; embeddings, tokens, attention, a reconstruction (ASiT) or
-prediction errors (ASDA) out.
+"""The encoder: waveforms in; embeddings, tokens, attention, a reconstruction (ASiT) or prediction errors (ASDA) out.
 
 Audio of any length works. Where it is longer than the crops of pretraining, `embed`, `pooled` and `tokens` cover it
 by overlapping windows of that length (windows.py), so that every patch sees positions that were trained; `reconstruct`
@@ -20,14 +19,17 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from ..config import RunConfig, resolve
+from ..config import RunConfig
 from ..errors import InputError
 from ..features import LogMel
 from ..masking import gmml
 from ..nn import AttentionMaps, ConvDecoder, ReconstructionHead, ViT
 from ..objectives import build_network
 from ..random import key
+from ..runs.snapshot import section
+from .folder import SavedEncoder, load_weights
 from .prediction import window_errors
+from .sharing import Shareable
 from .waveforms import as_waveforms
 from .windows import cover
 
@@ -44,12 +46,13 @@ class Reconstruction:
     mask: Tensor
 
 
-class Encoder(nn.Module):
+class Encoder(Shareable):
     """A backbone (the teacher's, unless said otherwise) with its front end.
 
-    Nothing it gives carries a gradient; `backbone`, student and decoder are the modules to train.
+    Calling it, `encoder(wave)`, is differentiable; nothing that its other methods return carries a gradient. Weights
+    are frozen until `encoder.requires_grad_()`. `half()` and `bfloat16()` leave the front end in full precision.
     student, decoder: what `reconstruct` (ASiT's decoder) or `prediction_error` (ASDA's) needs; None where the weights
-    have none. heard: whether the weights were pretrained on config.data; not so of untrained and published ones.
+    have none. pretrained: whether the weights were pretrained on config.data; not so of untrained and published ones.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class Encoder(nn.Module):
         student: ViT | None = None,
         decoder: ReconstructionHead | ConvDecoder | None = None,
         name: str = "encoder",
-        heard: bool = False,
+        pretrained: bool = False,
     ):
         super().__init__()
-        self.config, self.name, self.heard = config, name, heard
+        self.config, self.name, self.pretrained = config, name, pretrained
         self.front_end = LogMel.from_config(config.features)
         self.backbone, self.student, self.decoder = backbone, student, decoder
         self.eval().requires_grad_(False)
@@ -109,16 +112,31 @@ class Encoder(nn.Module):
                 raise InputError(f"waves[{i}]: expected one clip, [samples], got {tuple(clip.shape)}")
             by_length.setdefault(clip.shape[1], []).append(i)
         log_mels = {}
-        for alike in by_length.values():
+        for indices in by_length.values():
             try:
-                found = self.log_mel(torch.cat([clips[i] for i in alike]), sample_rate)
+                batch = self.log_mel(torch.cat([clips[i] for i in indices]), sample_rate)
             except InputError as error:  # too short, all of them
-                raise InputError(f"waves[{alike[0]}]: {str(error).removeprefix('wave: ')}") from None
-            log_mels.update(zip(alike, found, strict=True))
+                raise InputError(f"waves[{indices[0]}]: {str(error).removeprefix('wave: ')}") from None
+            log_mels.update(zip(indices, batch, strict=True))
         return [log_mels[i] for i in range(len(clips))]
 
     def _windows(self, log_mel: Tensor) -> tuple[Tensor, ...]:
         return log_mel.split(self.config.input_frames, dim=1)
+
+    def forward(self, wave: Tensor, pool: str = "mean") -> Tensor:
+        """Clip embeddings to train through: waveforms float [B, S] at config.features.sample_rate -> [B, D] ([B, 2 D]
+        for "mean+std") in the weights' precision, with gradient to the weights (once they require it) and to `wave`.
+
+        pool: as in `embed`, which this equals for clips no longer than the crops of pretraining. Longer clips are taken
+        as one, with their positions interpolated. Raises InputError as `embed` does.
+        """
+        _check_pool(pool)
+        log_mel = self.log_mel(wave, self.front_end.sample_rate)
+        tokens = self.backbone(log_mel)  # [B, 1+N, D]
+        if pool == "class":
+            return tokens[:, 0]
+        mean = tokens[:, 1:].mean(1)
+        return mean if pool == "mean" else torch.cat([mean, tokens[:, 1:].std(1, correction=0)], dim=1)
 
     # --- output -----------------------------------------------------------------------------------------------------
 
@@ -135,8 +153,7 @@ class Encoder(nn.Module):
         A clip gets what it gets alone, whatever else is in the list. Raises InputError for audio or a choice that
         cannot be, as for the class token of a layer before it joins.
         """
-        if pool not in POOLS:
-            raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
+        _check_pool(pool)
         chosen = self._layers(None if layer is None else (layer,))[-1]
         if pool == "class" and chosen < self.backbone.class_token_at:
             joins = self.backbone.class_token_at
@@ -153,11 +170,11 @@ class Encoder(nn.Module):
         order. Where no class token exists (model.class_token_at), its entries are NaN.
         """
         log_mels, chosen = self._log_mels(waves, sample_rate), self._layers(layers)
-        found = {}
+        by_clip = {}
         for clip, patches, class_token in cover(self.backbone, log_mels, chosen, _share(overlap)):
             patches = patches.flatten(1, 2)  # [layers, N, D]
-            found[clip] = torch.stack([class_token, patches.mean(1), patches.std(1, correction=0)], dim=1)
-        return torch.stack([found[clip] for clip in range(len(log_mels))])
+            by_clip[clip] = torch.stack([class_token, patches.mean(1), patches.std(1, correction=0)], dim=1)
+        return torch.stack([by_clip[clip] for clip in range(len(log_mels))])
 
     @torch.no_grad()
     def tokens(self, wave, sample_rate: int, layer: int | None = None, overlap: float = 0.25) -> Tensor:
@@ -171,7 +188,7 @@ class Encoder(nn.Module):
         depth = len(self.backbone.blocks)
         if layers is None:
             return list(range(depth + 1))
-        wrong = [one for one in layers if not isinstance(one, numbers.Integral) or not -depth <= one <= depth]
+        wrong = [layer for layer in layers if not isinstance(layer, numbers.Integral) or not -depth <= layer <= depth]
         if wrong or not len(layers):
             raise InputError(
                 f"layers: {wrong or list(layers)} not among the model's {depth} blocks (0 to {depth - 1}, or -1 for "
@@ -181,7 +198,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def attention(self, wave, sample_rate: int, layers: Sequence[int] = (-1,)) -> AttentionMaps:
-        """Attention of the layers asked for (negative ones count from the last): [layer, B, H, query, key].
+        """Attention of the requested layers (negative ones count from the last): [layer, B, H, query, key].
 
         A clip longer than the crops of pretraining is looked at as a whole, positions stretched to its length: not what
         happens in the windows of `embed`, `tokens` and `reconstruct`, of which one cannot see another.
@@ -191,18 +208,19 @@ class Encoder(nn.Module):
         """
         depth = len(self.backbone.blocks)
         layers = (layers,) if isinstance(layers, numbers.Integral) else layers
-        wrong = [one for one in layers if not isinstance(one, numbers.Integral) or not -depth <= one < depth]
+        wrong = [layer for layer in layers if not isinstance(layer, numbers.Integral) or not -depth <= layer < depth]
         if wrong or not len(layers):
             raise InputError(f"layers: {wrong or layers} not among the model's {depth} blocks (0 to {depth - 1})")
-        wanted = [layer % depth for layer in layers]
-        maps = self.backbone.inspect(self.log_mel(wave, sample_rate), maps=wanted).maps
+        blocks = [layer % depth for layer in layers]
+        maps = self.backbone.inspect(self.log_mel(wave, sample_rate), maps=blocks).maps
         stacked = {}
         for name in ("map", "first", "second", "lam"):
-            found = [getattr(maps[layer], name) for layer in wanted]
-            if found[0] is not None:
-                early = [name != "lam" and layer < self.backbone.class_token_at for layer in wanted]
-                found = [_with_class_token(one) if lacks else one for one, lacks in zip(found, early, strict=True)]
-                stacked[name] = torch.stack(found)
+            weights = [getattr(maps[block], name) for block in blocks]
+            if weights[0] is not None:
+                early = [name != "lam" and block < self.backbone.class_token_at for block in blocks]
+                stacked[name] = torch.stack(
+                    [_with_class_token(w) if lacks else w for w, lacks in zip(weights, early, strict=True)]
+                )
         return AttentionMaps(**stacked)
 
     def class_attention(self, wave, sample_rate: int, layer: int = -1) -> Tensor:
@@ -296,52 +314,37 @@ class Encoder(nn.Module):
             window = slice(start, start + length)
             keys = key(seed, start, torch.arange(len(clean), device=clean.device), "prediction error")
             log_mel = clean[:, patch * start : patch * (start + length)]
-            shown = None if mask is None else mask[window]
+            window_mask = None if mask is None else mask[window]
             networks = (self.backbone, self.student, self.decoder)
-            summed, hidden = window_errors(*networks, self.config, log_mel, shown, keys)
+            summed, hidden = window_errors(*networks, self.config, log_mel, window_mask, keys)
             error[:, window] += summed
             times[:, window] += hidden
         return error / times
 
-    # --- sharing ----------------------------------------------------------------------------------------------------
+    # --- sharing (the methods for users are in sharing.py) ---------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder to publish: config.json, model.safetensors and a model card, README.md.
-
-        A card that somebody wrote in is kept, with a warning.
-        Backbone, student and decoder are kept, so that what is loaded again can all that this encoder can.
-        """
-        from .loading import hub  # which needs this module
-
-        hub().save(self, resolve(folder))
-
-    def push_to_hub(self, repo_id: str, **options) -> str:
-        """Publish on the Hugging Face Hub as "owner/name"; returns the address of the commit.
-
-        options: those of huggingface_hub's ModelHubMixin.push_to_hub, such as private, token, branch, commit_message.
-        Raises InputError with the hub's reason.
-        """
-        from .loading import hub
-
-        return hub().push(self, repo_id, **options)
+    def to_saved(self) -> SavedEncoder:
+        tensors = self.state_dict()
+        if self.student is self.backbone:  # safetensors refuses to write the same tensors twice
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("student.")}
+        return SavedEncoder(tensors, self.config, self.name, self.pretrained)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options) -> "Encoder":
-        """The encoder of a folder that `save_pretrained` wrote, or of "owner/name" on the Hugging Face Hub.
+    def from_saved(cls, saved: SavedEncoder, source: str | Path) -> "Encoder":
+        tensors, cfg = saved.tensors, saved.config
+        backbone, network = ViT(cfg.model, cfg.grid), build_network(cfg)
+        has_student, has_decoder = bool(section(tensors, "student")), bool(section(tensors, "decoder"))
+        student = network.backbone if has_student else backbone if has_decoder else None
+        encoder = cls(cfg, backbone, student, network.decoder if has_decoder else None, saved.name, saved.pretrained)
+        if student is backbone:  # written once
+            tensors = tensors | {f"student.{key}": tensor for key, tensor in section(tensors, "backbone").items()}
+        load_weights(encoder, tensors, source)
+        return encoder
 
-        options: those of huggingface_hub's ModelHubMixin.from_pretrained, such as revision, token, cache_dir.
-        Raises InputError naming the file, keys and shapes that are missing or do not fit, or the hub's reason.
-        """
-        from .loading import from_folder, hub
 
-        folder = resolve(source)
-        if folder.is_dir():
-            return from_folder(folder)
-        if "/" in str(source) and folder.parent.is_dir():  # the Hub would be asked for minutes, where there is none
-            raise InputError(
-                f"{folder}: no such folder; if {source} on the Hugging Face Hub is meant, load_encoder takes hf://{source}"
-            )
-        return hub().fetch(str(source), **options)
+def _check_pool(pool: str) -> None:
+    if pool not in POOLS:
+        raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
 
 
 def _share(overlap: float) -> float:

@@ -55,8 +55,8 @@ def covering_masks(config: RunConfig, grid: tuple[int, int], keys: Tensor) -> tu
     visible: list[Tensor] = []  # each [B, clones, K]
     hidden: list[Tensor] = []
     while not hidden or not torch.cat(hidden, 1).any(1).all():
-        each = torch.arange(config.asda.clones, device=keys.device)
-        rows = fold(keys[:, None], "masks", len(hidden), each)
+        clones = torch.arange(config.asda.clones, device=keys.device)
+        rows = fold(keys[:, None], "masks", len(hidden), clones)
         drawn = inverse_blocks(rows.flatten(), grid, share, config.asda.block)
         visible.append(drawn[0].unflatten(0, rows.shape))
         hidden.append(drawn[1].unflatten(0, rows.shape))

@@ -90,10 +90,10 @@ class _Sum:
 def _outputs(backbone: ViT, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
     """What the blocks in `layers` put out for windows [B, T, M], each [B, 1+N, D]."""
     final = len(backbone.blocks)
-    seen = backbone.inspect(x, hidden=[layer for layer in layers if layer < final])
+    inspection = backbone.inspect(x, hidden=[layer for layer in layers if layer < final])
     outputs = []
     for layer in layers:
-        tokens = seen.tokens if layer == final else seen.hidden[layer]
+        tokens = inspection.tokens if layer == final else inspection.hidden[layer]
         if layer < backbone.class_token_at:  # patches alone
             tokens = nn.functional.pad(tokens, (0, 0, 1, 0), value=math.nan)
         outputs.append(tokens)

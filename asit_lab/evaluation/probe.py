@@ -209,7 +209,7 @@ def _findings(manifest, found: Sequence[Split], encoders: Sequence) -> list[list
     known: dict[tuple | None, list[guard.Finding]] = {}
     each = []
     for enc in encoders:
-        config = None if enc is None or isinstance(enc, Embedder) or not enc.heard else enc.config
+        config = None if enc is None or isinstance(enc, Embedder) or not enc.pretrained else enc.config
         seen = None if config is None else (config.data.source, config.data.holdout, config.data.segment_seconds)
         if seen not in known:
             known[seen] = guard.findings(manifest, found, config)

@@ -111,10 +111,10 @@ def fit(job: Job, signals: Signals) -> str | None:
             tested = done == total or done % (epoch_steps * recipe.evaluate_every) == 0
             if tested:
                 trainer.test(progress, log, epoch, last=done == total)
-            if signals.asked or ends or done % recipe.checkpoint_every == 0:
+            if signals.requested or ends or done % recipe.checkpoint_every == 0:
                 trainer.save(progress, sums)
-            if signals.asked and done < total:
-                return signals.asked
+            if signals.requested and done < total:
+                return signals.requested
     finally:
         bar.close()
         loader.close()

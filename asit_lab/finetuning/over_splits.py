@@ -76,7 +76,7 @@ def finetune(
     folder = _open(resolve(out), _setup(encoder, recipe, manifest), resume)
     names = {point.folder: point.name for point in points}
     found = [point.split for point in points]
-    heard = encoder.config if encoder.heard else None
+    heard = encoder.config if encoder.pretrained else None
     findings = [vars(one) for one in guard.findings(manifest, found, heard)]
     notes = [*manifest.notes, *gaps(manifest.table, found, manifest.multi)]
     for text in [*(f"{one['severity']}: {one['message']}" for one in findings), *(f"note: {note}" for note in notes)]:
@@ -102,8 +102,8 @@ def _fit_all(encoder: Encoder, recipe: Recipe, manifest: Manifest, points: list[
             for point in points:
                 inner = folder / point.folder
                 fit(Job(encoder, recipe, manifest, targets, point.split, point.seed, inner), signals)
-                if signals.asked:
-                    return signals.asked
+                if signals.requested:
+                    return signals.requested
         except KeyboardInterrupt:
             return "interrupted"
         except Terminated:

@@ -18,10 +18,10 @@ from .attention_blocks import in_blocks
 
 # Which path is the fastest on a CPU (benchmarks/attention.py). fp32: torch's kernel, but for two softmaxes whose maps,
 # of all clips and heads, take no more than so many bytes. bf16: the whole map up to SHORT tokens however many the
-# clips, beyond that up to so many bytes, then blocks. Above WHOLE tokens (1,024 patches and the class token) no map is
-# whole, however few the clips: memory then grows linearly.
+# clips, beyond that up to so many bytes, then blocks. Above LONGEST_MAP tokens (1,024 patches and the class token) no
+# map is whole, however few the clips: memory then grows linearly.
 MAPS_FP32, MAPS = 15e6, 40e6
-SHORT, WHOLE = 600, 1025
+SHORT, LONGEST_MAP = 600, 1025
 
 KINDS = ("softmax", "asda", "learned")
 PATHS = ("auto", "explicit", "fused", "blocks")
@@ -52,20 +52,24 @@ class SoftmaxAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
-        """[B, N, D] -> [B, N, D] and, when `maps`, the attention [B, H, N, N]."""
+    def forward(
+        self, x: Tensor, maps: bool = False, audio: Tensor | None = None
+    ) -> tuple[Tensor, AttentionMaps | None]:
+        """[B, N, D] -> [B, N, D] and, when `maps`, the attention [B, H, N, N].
+
+        audio: bool [B, N], tokens that are attended to, at least one a clip; None: all."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, N, 3, H, d]
-        seen, path = None, "explicit" if maps else choose_path(self.path, qkv)
+        kept, path = None, "explicit" if maps else choose_path(self.path, qkv, masked=audio is not None)
         if path == "blocks":
             return self.proj(in_blocks([qkv], self.scale).flatten(2)), None
         q, k, v = heads_first(qkv)  # each [B, H, N, d]
         if path == "fused":
-            mixed = fused(q, k, v, self.scale)
+            mixed = fused(q, k, v, self.scale, audio)
         else:
-            attention = softmax_map(q, k, self.scale)  # [B, H, N, N]
+            attention = softmax_map(q, k, self.scale, audio)  # [B, H, N, N]
             mixed = attention.to(v.dtype) @ v
-            seen = AttentionMaps(attention) if maps else None
-        return self.proj(mixed.transpose(1, 2).flatten(2)), seen  # mixed [B, H, N, d]
+            kept = AttentionMaps(attention) if maps else None
+        return self.proj(mixed.transpose(1, 2).flatten(2)), kept  # mixed [B, H, N, d]
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, path={self.path}"
@@ -94,23 +98,27 @@ class DifferentialAttention(nn.Module):
         """[B, N, H, d] -> [B, N, D], normalised and scaled."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, maps: bool = False) -> tuple[Tensor, AttentionMaps | None]:
-        """[B, N, D] -> [B, N, D] and, when `maps`, both softmaxes, lam and their difference."""
+    def forward(
+        self, x: Tensor, maps: bool = False, audio: Tensor | None = None
+    ) -> tuple[Tensor, AttentionMaps | None]:
+        """[B, N, D] -> [B, N, D] and, when `maps`, both softmaxes, lam and their difference. audio: as for softmax."""
         qk = self.qk(x).unflatten(-1, (4, self.heads, -1))  # [B, N, 4, H, e]
         v = self.v(x).unflatten(-1, (1, self.heads, -1))  # [B, N, 1, H, d]
-        lam, seen, path = self.lam(), None, "explicit" if maps else choose_path(self.path, v, softmaxes=2)
+        lam, kept = self.lam(), None
+        path = "explicit" if maps else choose_path(self.path, v, softmaxes=2, masked=audio is not None)
         if path == "blocks":
             return self.proj(self.normalise(in_blocks([qk, v], self.scale, lam))), None
         q1, q2, k1, k2, v = *heads_first(qk), *heads_first(v)  # each [B, H, N, e or d]
         if path == "fused":
-            mixed = fused(q1, k1, v, self.scale) - lam * fused(q2, k2, v, self.scale)
+            mixed = fused(q1, k1, v, self.scale, audio) - lam * fused(q2, k2, v, self.scale, audio)
         else:
-            first, second = softmax_map(q1, k1, self.scale), softmax_map(q2, k2, self.scale)  # [B, H, N, N]
+            # both [B, H, N, N]
+            first, second = softmax_map(q1, k1, self.scale, audio), softmax_map(q2, k2, self.scale, audio)
             attention = first - lam * second
             mixed = attention.to(v.dtype) @ v
             if maps:
-                seen = AttentionMaps(attention, first, second, torch.as_tensor(lam).to(first).view(1, 1, 1, 1))
-        return self.proj(self.normalise(mixed.transpose(1, 2))), seen  # mixed [B, H, N, d]
+                kept = AttentionMaps(attention, first, second, torch.as_tensor(lam).to(first).view(1, 1, 1, 1))
+        return self.proj(self.normalise(mixed.transpose(1, 2))), kept  # mixed [B, H, N, d]
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, path={self.path}"
@@ -190,32 +198,40 @@ def heads_first(packed: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.transpose(1, 2) for part in packed.unbind(2))
 
 
-def softmax_map(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """Queries and keys [B, H, N, e] -> attention [B, H, N, N]."""
-    return ((q * scale) @ k.transpose(-2, -1)).softmax(-1)
+def softmax_map(q: Tensor, k: Tensor, scale: float, audio: Tensor | None = None) -> Tensor:
+    """Queries and keys [B, H, N, e] -> attention [B, H, N, N]. audio: bool [B, N], tokens attended to; None: all."""
+    logits = (q * scale) @ k.transpose(-2, -1)
+    return (logits if audio is None else logits.masked_fill(~audio[:, None, None], -torch.inf)).softmax(-1)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attention without its map. q, k: [B, H, N, e]; v: [B, H, N, d], e <= d -> [B, H, N, d].
+def fused(q: Tensor, k: Tensor, v: Tensor, scale: float, audio: Tensor | None = None) -> Tensor:
+    """Attention without its map. q, k: [B, H, N, e]; v: [B, H, N, d], e <= d -> [B, H, N, d]. audio: as above.
 
     Kernels that need no map want q and k as wide as v; zeros beyond their own channels change no product.
     """
     missing = v.shape[-1] - q.shape[-1]
     if missing:
         q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    mask = None if audio is None else audio[:, None, None].expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
-def choose_path(path: str, packed: Tensor, softmaxes: int = 1) -> str:
-    """The path that "auto" means for a projection [B, N, parts, H, d]; another one is what it says."""
-    if path != "auto":
-        return path
+def choose_path(path: str, packed: Tensor, softmaxes: int = 1, masked: bool = False) -> str:
+    """The path that "auto" means for a projection [B, N, parts, H, d]; any other is taken as it is.
+
+    masked: some tokens are not attended to, which "blocks" cannot do and "fused" does instead.
+    """
+    path = _fastest_path(packed, softmaxes) if path == "auto" else path
+    return "fused" if masked and path == "blocks" else path
+
+
+def _fastest_path(packed: Tensor, softmaxes: int) -> str:
     if packed.device.type != "cpu":
         return "fused"
     clips, tokens, _, heads, _ = packed.shape
     maps = clips * heads * tokens**2 * packed.itemsize
     if packed.itemsize >= 4:
-        whole = softmaxes == 2 and tokens <= WHOLE and maps <= MAPS_FP32
-        return "explicit" if whole else "fused"
-    whole = tokens <= SHORT or (tokens <= WHOLE and maps <= MAPS)
-    return "explicit" if whole else "blocks"
+        explicit = softmaxes == 2 and tokens <= LONGEST_MAP and maps <= MAPS_FP32
+        return "explicit" if explicit else "fused"
+    explicit = tokens <= SHORT or (tokens <= LONGEST_MAP and maps <= MAPS)
+    return "explicit" if explicit else "blocks"

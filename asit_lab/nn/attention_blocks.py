@@ -44,7 +44,7 @@ class _Blocks(torch.autograd.Function):
             room = _room(v, tokens, len(q))
             for group in _groups(v):
                 for block in _blocks(tokens, v.dtype):
-                    maps = _softmaxes([each[group, block] for each in q], [each[group] for each in k], tokens, room)
+                    maps = _softmaxes([x[group, block] for x in q], [x[group] for x in k], tokens, room)
                     if lam is not None:
                         maps[0].sub_(maps[1], alpha=lam.item())
                     torch.bmm(maps[0], v[group], out=out[group, block])
@@ -61,11 +61,11 @@ class _Blocks(torch.autograd.Function):
         with torch.autocast(values.device.type, enabled=False):
             q, k, v = _copies(queries, keys, values, ctx.scale)
             d_o = _heads_first(d_out, tokens)
-            d_q, d_k, d_v = [torch.empty_like(each) for each in q], [_sums(each) for each in k], _sums(v)
+            d_q, d_k, d_v = [torch.empty_like(x) for x in q], [_sums(x) for x in k], _sums(v)
             room = _room(v, tokens, len(q) + 1)
             for group in _groups(v):
                 for block in _blocks(tokens, v.dtype):
-                    maps = _softmaxes([each[group, block] for each in q], [each[group] for each in k], tokens, room)
+                    maps = _softmaxes([x[group, block] for x in q], [x[group] for x in k], tokens, room)
                     d_map = _view(room[-1], maps[0].shape)  # until its own product: the difference of the softmaxes
                     mixed = maps[0] if lam is None else torch.sub(*maps, alpha=lam.item(), out=d_map)
                     _add_product(d_v[group], mixed.transpose(1, 2), d_o[group, block])
@@ -77,7 +77,7 @@ class _Blocks(torch.autograd.Function):
                         torch._softmax_backward_data(d_map, maps[i], -1, maps[i].dtype, grad_input=maps[i])
                         torch.bmm(maps[i], k[i][group], out=d_q[i][group, block])
                         _add_product(d_k[i][group], maps[i].transpose(1, 2), q[i][group, block])
-            gradients = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in packed]
+            gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in packed]
             d_queries, d_keys, d_values = _parts(gradients)
             for i, factor in enumerate(factors):
                 _write(d_queries[i], d_q[i].mul_(factor * ctx.scale))
@@ -91,7 +91,7 @@ class _Blocks(torch.autograd.Function):
 
 def _parts(packed: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Views of the queries and the keys of each softmax, [B, N, H, e], and of the values, [B, N, H, d]."""
-    *parts, values = [part for each in packed for part in each.unbind(2)]
+    *parts, values = [part for projection in packed for part in projection.unbind(2)]
     return parts[: len(parts) // 2], parts[len(parts) // 2 :], values
 
 
@@ -100,8 +100,8 @@ def _copies(
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Scaled queries of each softmax [B H, N, e]; keys [B H, K, e] and values [B H, K, d], zeros after the last."""
     tokens = values.shape[1]
-    q = [_heads_first(each, tokens).mul_(scale) for each in queries]
-    return q, [_heads_first(each, _keys(tokens)) for each in keys], _heads_first(values, _keys(tokens))
+    q = [_heads_first(x, tokens).mul_(scale) for x in queries]
+    return q, [_heads_first(x, _keys(tokens)) for x in keys], _heads_first(values, _keys(tokens))
 
 
 def _heads_first(x: Tensor, length: int) -> Tensor:

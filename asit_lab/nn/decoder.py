@@ -55,7 +55,7 @@ class ConvDecoder(nn.Module):
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patch tokens without the class token [B, N, D] on `grid` (time, mel) -> [B, N, D]."""
         time, mel = grid
-        x = tokens.unflatten(1, grid)  # [B, time, mel, D]
+        x = tokens.to(self.proj.weight.dtype).unflatten(1, grid)  # [B, time, mel, D]
         for conv in self.blocks:
             y = conv(x.permute(0, 3, 1, 2))[:, :, :time, :mel]  # an even kernel puts out one row and column too many
             y = y.permute(0, 2, 3, 1)  # [B, time, mel, C]

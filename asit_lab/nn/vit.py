@@ -23,7 +23,7 @@ from .attention import AttentionMaps, build_attention
 
 @dataclass
 class Inspection:
-    """What `ViT.inspect` saw on the way."""
+    """What `ViT.inspect` keeps of a forward pass."""
 
     tokens: Tensor
     """[B, 1+N, D], what the network puts out, class token first"""
@@ -51,7 +51,7 @@ class PatchEmbed(nn.Module):
         batch, frames, mels = x.shape
         # A convolution with stride = kernel is a product with the unfolded patches, which is faster on CPUs.
         patches = x.view(batch, frames // p, p, mels // q, q).transpose(2, 3).reshape(batch, -1, p * q)  # [B, N, pq]
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(patches.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Mlp(nn.Module):
@@ -92,10 +92,12 @@ class Block(nn.Module):
         self.mlp = Mlp(model.width, int(model.width * model.mlp_ratio + 1e-6))  # 61 / 56 * 56 falls short of 61
 
     def forward(
-        self, x: Tensor, keys: Tensor | None, maps: bool = False
+        self, x: Tensor, keys: Tensor | None, maps: bool = False, audio: Tensor | None = None
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
-        """[B, N, D] -> what the block puts out and what its MLP put out, both [B, N, D], and its attention."""
-        mixed, attention = self.attn(x if self.post else self.norm1(x), maps)
+        """[B, N, D] -> outputs of the block and of its MLP, both [B, N, D], and its attention.
+
+        audio: bool [B, N], tokens that are attended to; None: all."""
+        mixed, attention = self.attn(x if self.post else self.norm1(x), maps, audio)
         x = x + drop_path(mixed, self.drop, None if keys is None else fold(keys, "attention"))
         x = self.norm1(x) if self.post else x
         new = self.mlp(x if self.post else self.norm2(x))
@@ -137,13 +139,13 @@ class ViT(nn.Module):
         """Whether positions are weights (else they follow from the grid)."""
         return isinstance(self.pos_embed, nn.Parameter)
 
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
         """Log-mel [B, T, M] -> tokens [B, 1+N, D], class token first.
 
-        keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off.
+        keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off. audio: as in `inspect`.
         Raises InputError when T or M is not a whole number of patches or M is not the one the model was made for.
         """
-        return self.inspect(x, keys).tokens
+        return self.inspect(x, keys, audio=audio).tokens
 
     def inspect(
         self,
@@ -154,28 +156,34 @@ class ViT(nn.Module):
         mlp: Sequence[int] = (),
         visible: Tensor | None = None,
         clones: int = 1,
+        audio: Tensor | None = None,
     ) -> Inspection:
-        """The same pass, keeping the output of the blocks in `hidden`, the attention of those in `maps` and what the
-        MLP put out in those in `mlp`.
+        """The same pass, keeping the output of the blocks in `hidden`, the attention of those in `maps` and the output
+        of the MLP of those in `mlp`.
 
         visible: int64 [B * clones, K], patches that go through the blocks, `clones` rows a clip, those of a clip one
         after the other; None: all. Tokens come back in their order, [B * clones, 1+K, D], and `keys` are that many.
-        A clip's patches are embedded once for all its rows. Raises InputError where `visible` has other rows.
+        A clip's patches are embedded once for all its rows.
+        audio: bool [B, N], patches that others attend to, not those of padding; None: all.
+        Raises InputError where `visible` has other rows.
         """
-        seen = Inspection(x, self._grid_of(x))
+        inspection = Inspection(x, self._grid_of(x))
         cls, tokens = self._embed(x, visible, clones)
+        attended = None if audio is None else _attended(audio, visible, clones)
         for i, block in enumerate(self.blocks):
             if i == self.class_token_at:
                 tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
-            tokens, new, attention = block(tokens, None if keys is None else fold(keys, "drop path", i), i in maps)
+                attended = None if attended is None else F.pad(attended, (1, 0), value=True)
+            drop_keys = None if keys is None else fold(keys, "drop path", i)
+            tokens, new, attention = block(tokens, drop_keys, i in maps, attended)
             if i in hidden:
-                seen.hidden[i] = tokens
+                inspection.hidden[i] = tokens
             if i in mlp:
-                seen.mlp[i] = new
+                inspection.mlp[i] = new
             if attention is not None:
-                seen.maps[i] = attention
-        seen.tokens = tokens if self.post else self.norm(tokens)
-        return seen
+                inspection.maps[i] = attention
+        inspection.tokens = tokens if self.post else self.norm(tokens)
+        return inspection
 
     def embed(self, x: Tensor, visible: Tensor | None = None, clones: int = 1) -> Tensor:
         """Log-mel [B, T, M] -> [B, 1+N, D]: class token and patches with positions (and, "post", normalised); what the
@@ -216,6 +224,16 @@ class ViT(nn.Module):
         return fixed_positions(grid, self.width).to(self.pos_embed)
 
 
+def _attended(audio: Tensor, visible: Tensor | None, clones: int) -> Tensor:
+    """Which of the patches that go through the blocks are attended to: bool [B, N] -> bool [B * clones, K].
+
+    Where none of a row's is audio all are: attention needs something to look at.
+    """
+    rows = audio.repeat_interleave(clones, dim=0) if clones > 1 else audio
+    rows = rows if visible is None else rows.gather(1, visible)
+    return rows | ~rows.any(1, keepdim=True)
+
+
 def fixed_positions(grid: tuple[int, int], width: int) -> Tensor:
     """`sincos_positions` after a row of zeros for the class token: [1, 1+N, D]."""
     return F.pad(sincos_positions(grid, width), (0, 0, 1, 0))[None]
@@ -235,18 +253,18 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
     return torch.cat([f(half) for half in halves for f in (torch.sin, torch.cos)], dim=1).float()
 
 
-def fit_positions(learned: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Class row and positions [1, 1+N, D] of `grid` for the grid `wanted`.
+def fit_positions(learned: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """Class row and positions [1, 1+N, D] of `grid` for the grid `target`.
 
     A side that is shorter takes the first of the learned ones, a longer one is interpolated (bicubic), so that a clip
     shorter than the crops of pretraining sees the very positions its patches had there.
     """
-    if tuple(grid) == tuple(wanted):
+    if tuple(grid) == tuple(target):
         return learned
     cls, patches = learned[:, :1], learned[:, 1:]
-    patches = patches.view(1, *grid, -1)[:, : wanted[0], : wanted[1]]  # slice what is shorter
-    if patches.shape[1:3] != tuple(wanted):
+    patches = patches.view(1, *grid, -1)[:, : target[0], : target[1]]  # slice what is shorter
+    if patches.shape[1:3] != tuple(target):
         image = patches.permute(0, 3, 1, 2).float()  # [1, D, time, mel]
-        image = F.interpolate(image, size=tuple(wanted), mode="bicubic", align_corners=False)
+        image = F.interpolate(image, size=tuple(target), mode="bicubic", align_corners=False)
         patches = image.permute(0, 2, 3, 1).to(learned.dtype)
-    return torch.cat([cls, patches.reshape(1, wanted[0] * wanted[1], -1)], dim=1)
+    return torch.cat([cls, patches.reshape(1, target[0] * target[1], -1)], dim=1)

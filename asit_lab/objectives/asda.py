@@ -1,4 +1,4 @@
-"""ASDA pretraining (arXiv 2507.02666, released code): predict what a teacher makes of the patches that are hidden.
+"""ASDA pretraining (arXiv 2507.02666, released code): predict a teacher's latent targets of hidden patches.
 
 The teacher sees a whole clip once. The student sees a fifth of its patches, and that for many masks of the same clip;
 only visible patches go through its blocks. A convolutional decoder fills in the others, from noise in their place, and
@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from .. import settings
 from ..config import RunConfig
 from ..data import Batch
-from ..features import LogMel
 from ..masking import inverse_blocks
 from ..nn import ConvDecoder, ViT
 from ..random import fold, key, normal
-from .base import Losses, parameter_groups, seeded
-from .collapse import Criterion, effective_rank, spread
+from . import processes
+from .base import Losses, StudentTeacher, clip_embeddings, embedding_health, parameter_groups, seeded
+from .collapse import Criterion
 from .losses import frame_loss, latent_targets, utterance_loss
-from .teacher import ema_momentum, make_teacher, update_teacher
+from .teacher import update_teacher
 
-_HEALTH_CLIPS = 32  # clips looked at for variance, spread and effective rank
+_HEALTH_CLIPS = 32  # clips that variance, spread and effective rank are measured on
 _NOISE_AT_ONCE = 1 << 22  # random numbers made at a time, as each takes many times its own memory
 
 # Variance of a channel from token to token below which a run has collapsed: the squares of the deviations at which
@@ -64,19 +64,27 @@ class Targets(NamedTuple):
     """[B, D], the mean over all tokens of a clip's target"""
 
 
-def targets(backbone: ViT, log_mel: Tensor, asda: settings.Asda) -> tuple[Targets, Tensor]:
+def targets(backbone: ViT, log_mel: Tensor, asda: settings.Asda, audio: Tensor | None = None) -> tuple[Targets, Tensor]:
     """The targets of whole clips [B, T, M], and the tokens [B, 1+N, D] that the teacher's `backbone` put out.
 
-    Targets are made of what the MLPs of its blocks put out, see `latent_targets`; without the class token, or with it.
+    Targets are made from the output of the MLPs of its blocks, see `latent_targets`; without the class token, or with
+    it. audio: bool [B, N], patches that are not padding; None: all.
     """
     depth = len(backbone.blocks)
     blocks = range(depth - (asda.target_blocks or depth), depth)
     with torch.no_grad():
-        seen = backbone.inspect(log_mel, mlp=blocks)
-        patches = math.prod(seen.grid)
-        made = [seen.mlp[block] if asda.class_in_targets else seen.mlp[block][:, -patches:] for block in blocks]
-        target = latent_targets(made)  # [B, N, D], or [B, 1+N, D]
-    return Targets(target[:, -patches:], target.mean(1)), seen.tokens
+        inspection = backbone.inspect(log_mel, mlp=blocks, audio=audio)
+        patches = math.prod(inspection.grid)
+        first = None if asda.class_in_targets else -patches  # of the tokens that make the target
+        layers = [inspection.mlp[block][:, first:] for block in blocks]
+        if audio is not None and asda.class_in_targets:
+            audio = nn.functional.pad(audio, (1, 0), value=True)
+        target = latent_targets(layers, audio)  # [B, N, D], or [B, 1+N, D]
+        if audio is None:
+            utterance = target.mean(1)
+        else:
+            utterance = (target * audio[..., None]).sum(1) / audio.sum(1, keepdim=True).to(target.dtype)
+    return Targets(target[:, -patches:], utterance), inspection.tokens
 
 
 def predict(
@@ -86,19 +94,20 @@ def predict(
     visible: Tensor,
     noise: Tensor | None,
     keys: Tensor | None = None,
+    audio: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """What a student makes of the visible patches: class tokens [R, D], and what the decoder predicts for all patches
+    """A student's output for the visible patches: class tokens [R, D], and the decoder's prediction of all patches
     [R, N, D] (None without a decoder).
 
     log_mel: [B, T, M]. visible: int64 [R, K], numbers of patches. noise: [R, N, D], of which the decoder sees what is
-    not visible. keys: int64 [R] for stochastic depth, see `ViT.inspect`.
+    not visible. keys: int64 [R] for stochastic depth, see `ViT.inspect`. audio: as in `targets`.
     """
-    seen = backbone.inspect(log_mel, keys, visible=visible, clones=len(visible) // len(log_mel))
-    tokens = seen.tokens  # [R, 1+K, D]
+    inspection = backbone.inspect(log_mel, keys, visible=visible, clones=len(visible) // len(log_mel), audio=audio)
+    tokens = inspection.tokens  # [R, 1+K, D]
     if decoder is None:
         return tokens[:, 0], None
     place = visible[..., None].expand(-1, -1, tokens.shape[-1])  # [R, K, D]
-    return tokens[:, 0], decoder(noise.scatter(1, place, tokens[:, 1:].to(noise.dtype)), seen.grid)
+    return tokens[:, 0], decoder(noise.scatter(1, place, tokens[:, 1:].to(noise.dtype)), inspection.grid)
 
 
 def decoder_noise(keys: Tensor, patches: int, width: int, deviation: float) -> Tensor:
@@ -118,7 +127,18 @@ def build_network(cfg: RunConfig, seed: int | None = None) -> Network:
     return seeded(lambda: Network(cfg), cfg.train.seed if seed is None else seed)
 
 
-class ASDA(nn.Module):
+class _Masks(NamedTuple):
+    """The masks of all clips of this process in a step, and what the losses need of the other processes."""
+
+    visible: Tensor
+    """int64 [R, K]"""
+    hidden: Tensor
+    """bool [R, N]"""
+    count: Tensor
+    """scalar, what the sum of a part's frame losses is divided by"""
+
+
+class ASDA(StudentTeacher):
     """Student, teacher and losses. The teacher has a backbone alone.
 
     clips: number of training clips, which fixes how many steps an epoch has.
@@ -127,16 +147,9 @@ class ASDA(nn.Module):
     views = 1
 
     def __init__(self, cfg: RunConfig, clips: int):
-        super().__init__()
-        self.cfg = cfg
-        self.steps_per_epoch = cfg.steps_per_epoch(clips)
-        self.total_steps = cfg.total_steps(clips)
-        self.front_end = LogMel.from_config(cfg.features)
-        self.student = build_network(cfg)
-        self.teacher = make_teacher(self.student)
+        super().__init__(cfg, clips, build_network(cfg))
         self.teacher.decoder = None
-        self._seen: dict[str, Tensor] = {}  # what `health` looks at, of the last pass
-        self._last_step = 0
+        self._health_rows: dict[str, Tensor] = {}  # of the last pass, for `health`
 
     def reset_teacher(self) -> None:
         """Give the teacher the student's weights, after start weights were loaded."""
@@ -147,18 +160,35 @@ class ASDA(nn.Module):
     def forward(self, batch: Batch, step: int) -> Losses:
         """Losses of a batch (or of a part of it) at optimiser step `step`."""
         asda, grid = self.cfg.asda, self.student.backbone.grid
+        masks = self.prepared(batch, step, self._draw_masks)
         clean = self.log_mel(batch)
         keys = self.row_keys(batch.position.to(clean.device), step)
-        visible, hidden = inverse_blocks(fold(keys, "mask"), grid, asda.visible, asda.block)
+        rows = slice(batch.start * asda.clones, (batch.start + len(batch.waves)) * asda.clones)
         noise = None
         if self.student.decoder is not None:
             noise = decoder_noise(keys, math.prod(grid), self.cfg.model.width, asda.noise)
-        return self.losses(clean, visible, hidden, noise, fold(keys, "drop"))
+        audio = self.audio_tokens(self._audio(batch))
+        drop_keys = fold(keys, "drop")
+        return self.losses(clean, masks.visible[rows], masks.hidden[rows], noise, drop_keys, audio, masks.count)
+
+    @torch.no_grad()
+    def _draw_masks(self, batch: Batch, step: int, parts: int) -> _Masks:
+        """Masks of this process's whole batch."""
+        asda, grid = self.cfg.asda, self.student.backbone.grid
+        position = batch.position.to(batch.waves.device)
+        visible, hidden = inverse_blocks(fold(self.row_keys(position, step), "mask"), grid, asda.visible, asda.block)
+        audio = self.audio_tokens(self._audio(batch))
+        if audio is not None:  # padding is not predicted
+            hidden = hidden & audio.repeat_interleave(asda.clones, dim=0)
+        count = processes.total(hidden.sum()).clamp(min=1)
+        return _Masks(visible, hidden, count / (parts * processes.count()))
+
+    def _audio(self, batch: Batch) -> Tensor | None:
+        return self.audio_frames(batch.lengths[:, 0].to(batch.waves.device))
 
     def log_mel(self, batch: Batch) -> Tensor:
         """Waveforms of a batch -> normalised log-mel [B, T, M], cut or padded to the model's frames."""
-        raw = self.front_end(batch.waves[:, 0], batch.lengths[:, 0])  # [B, T', M]
-        return self.front_end.normalise(self.front_end.fit(raw, self.cfg.input_frames))
+        return self.normalised_log_mel(batch.waves[:, 0], batch.lengths[:, 0])
 
     def row_keys(self, position: Tensor, step: int) -> Tensor:
         """A key for each mask of each clip: positions int64 [B] in the global batch -> int64 [R]."""
@@ -166,41 +196,49 @@ class ASDA(nn.Module):
         return key(self.cfg.train.seed, step, position[:, None], mask).flatten()
 
     def losses(
-        self, clean: Tensor, visible: Tensor, hidden: Tensor, noise: Tensor | None, drop_keys: Tensor | None = None
+        self,
+        clean: Tensor,
+        visible: Tensor,
+        hidden: Tensor,
+        noise: Tensor | None,
+        drop_keys: Tensor | None = None,
+        audio: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Losses:
         """The objective on given clips and masks: clean [B, T, M], visible int64 [R, K], hidden bool [R, N].
 
-        noise: [R, N, D] for the decoder; drop_keys: int64 [R] for stochastic depth; None switches it off.
+        noise: [R, N, D] for the decoder. drop_keys: int64 [R] for stochastic depth; None switches it off. audio: bool
+        [B, N], patches that are not padding; None: all. count: as for `frame_loss`.
         """
         weights = self.cfg.asda.weights
-        target, teacher = targets(self.teacher.backbone, clean, self.cfg.asda)
-        utterance, frames = predict(self.student.backbone, self.student.decoder, clean, visible, noise, drop_keys)
+        target, teacher = targets(self.teacher.backbone, clean, self.cfg.asda, audio)
+        utterance, frames = predict(
+            self.student.backbone, self.student.decoder, clean, visible, noise, drop_keys, audio
+        )
         parts: dict[str, Tensor] = {}
         if "frame" in self.cfg.asda.active:
-            parts["frame"] = frame_loss(frames, target.patches, hidden)
+            parts["frame"] = frame_loss(frames, target.patches, hidden, count)
         if "utterance" in self.cfg.asda.active:
             parts["utterance"] = utterance_loss(utterance, target.utterance)
-        self._note(target.patches, teacher, utterance, frames, hidden)
+        self._note(target.patches, clip_embeddings(teacher, audio), utterance, frames, hidden)
         return Losses(sum(weights[name] * loss for name, loss in parts.items()), parts)
 
     @torch.no_grad()
-    def _note(self, target: Tensor, teacher: Tensor, utterance: Tensor, frames: Tensor | None, hidden: Tensor) -> None:
+    def _note(
+        self, target: Tensor, embeddings: Tensor, utterance: Tensor, frames: Tensor | None, hidden: Tensor
+    ) -> None:
         """Keep what `health` looks at: of the first clips, and of the first mask of each."""
         clips, clones = slice(_HEALTH_CLIPS), self.cfg.asda.clones
-        self._seen = {"target": target[clips].flatten(0, 1), "tokens": teacher[clips]}
+        self._health_rows = {"target": target[clips].flatten(0, 1), "embeddings": embeddings[clips]}
         if frames is None:
-            self._seen["prediction"] = utterance[::clones][clips].detach()
+            self._health_rows["prediction"] = utterance[::clones][clips].detach()
         else:
-            self._seen["prediction"] = frames[::clones][clips].detach()[hidden[::clones][clips]]
+            self._health_rows["prediction"] = frames[::clones][clips].detach()[hidden[::clones][clips]]
 
     def after_step(self, step: int) -> None:
         """Move the teacher by the student."""
         self._last_step = step
         update_teacher(self.teacher.backbone, self.student.backbone, self.ema_momentum(step))
-
-    def ema_momentum(self, step: int) -> float:
-        """Momentum of the teacher at a step."""
-        return ema_momentum(self.cfg.objective, self.steps_per_epoch, self.total_steps, step)
 
     # --- what the loop reads ----------------------------------------------------------------------------------------
 
@@ -213,17 +251,11 @@ class ASDA(nn.Module):
         """Of the last step: momentum of the teacher; variance from token to token, mean over channels, of targets and
         of predictions (of hidden patches; of class tokens without a frame loss); spread and effective rank of the
         teacher's clip embeddings, both ways of pooling. nan where there was no step yet."""
-        pools = ("class", "mean")
-        measured = {f"{name}_variance": math.nan for name in ("target", "prediction")}
-        measured |= {f"{what}_{pool}": math.nan for pool in pools for what in ("spread", "rank")}
-        if self._seen:
-            for name in ("target", "prediction"):
-                measured[f"{name}_variance"] = channel_variance(self._seen[name]).mean().item()
-            tokens = self._seen["tokens"].float()
-            for pool, embeddings in zip(pools, (tokens[:, 0], tokens[:, 1:].mean(1)), strict=True):
-                measured[f"spread_{pool}"] = spread(embeddings).item()
-                measured[f"rank_{pool}"] = effective_rank(embeddings).item()
-        return {"momentum": self.ema_momentum(self._last_step), **measured}
+        report = {"momentum": self.ema_momentum(self._last_step)}
+        for name in ("target", "prediction"):
+            rows = self._health_rows.get(name)
+            report[f"{name}_variance"] = math.nan if rows is None else channel_variance(rows).mean().item()
+        return report | embedding_health(self._health_rows.get("embeddings"))
 
     @staticmethod
     def criteria(cfg: RunConfig) -> list[Criterion]:

@@ -1,4 +1,4 @@
-"""What collapse is measured by: does the answer, or the embedding, still depend on the clip?
+"""Measures of collapse: does the answer, or the embedding, still depend on the clip?
 
 Self-distillation has two ways of agreeing about nothing (DINO, arXiv 2104.14294, section 5.3): every clip gets the
 uniform distribution, or every clip gets the same single output. In both, the answer says nothing about the clip, so
@@ -25,10 +25,10 @@ SHARE = 0.08  # of what sets answers apart from uniform, what depends on the cli
 
 @dataclass(frozen=True)
 class Criterion:
-    """What in the rows of metrics.csv tells that a part of a model has collapsed."""
+    """A rule on the rows of metrics.csv that shows when a part of a model has collapsed."""
 
-    what: str
-    """the part: "global head" """
+    part: str
+    """of the model: "global head" """
     value: Callable[[Mapping[str, float]], float]
     """row -> a number that is below 1 when it has; nan when the row does not tell"""
     words: Callable[[Mapping[str, float], int], str]
@@ -68,16 +68,17 @@ def head_criterion(objective: settings.Objective, head: str, outputs: int) -> Cr
     uniform = math.log(outputs)
 
     def value(row: Mapping[str, float]) -> float:
-        each, told = row.get(f"entropy_{head}", math.nan), row.get(f"information_{head}", math.nan)
-        share = told / max(uniform - each, 1e-6)
-        return min(told / INFORMED, math.exp(each + told) / ANSWERS, share / SHARE)
+        entropy_, information_ = row.get(f"entropy_{head}", math.nan), row.get(f"information_{head}", math.nan)
+        share = information_ / max(uniform - entropy_, 1e-6)
+        return min(information_ / INFORMED, math.exp(entropy_ + information_) / ANSWERS, share / SHARE)
 
     def words(row: Mapping[str, float], steps: int) -> str:
-        each, told = row[f"entropy_{head}"], row[f"information_{head}"]
-        how, remedy = _way(objective, math.exp(each + told), outputs)
+        entropy_, information_ = row[f"entropy_{head}"], row[f"information_{head}"]
+        outcome, remedy = _collapsed_to(objective, math.exp(entropy_ + information_), outputs)
         return (
-            f"the {head} head has collapsed to {how}: loss {row[f'loss_{head}']:.2f}, entropy of the teacher {each:.2f}"
-            f" (ln {outputs} = {uniform:.2f}), information about the input {told:.2g} nat for {steps} steps; "
+            f"the {head} head has collapsed to {outcome}: loss {row[f'loss_{head}']:.2f}, entropy of the teacher "
+            f"{entropy_:.2f} (ln {outputs} = {uniform:.2f}), information about the input {information_:.2g} nat for "
+            f"{steps} steps; "
             f"try {remedy}"
         )
 
@@ -90,7 +91,8 @@ def contrast_criterion(clips: int) -> Criterion:
     nothing = math.log(clips)
 
     def value(row: Mapping[str, float]) -> float:
-        return (nothing - row.get("loss_global", math.nan)) / INFORMED
+        chance = row.get("chance_global", nothing)  # lower where a batch holds several clips of a recording
+        return (chance - row.get("loss_global", math.nan)) / INFORMED
 
     def words(row: Mapping[str, float], steps: int) -> str:
         return (
@@ -102,7 +104,7 @@ def contrast_criterion(clips: int) -> Criterion:
     return Criterion("global head", value, words)
 
 
-def _way(objective: settings.Objective, used: float, outputs: int) -> tuple[str, str]:
+def _collapsed_to(objective: settings.Objective, used: float, outputs: int) -> tuple[str, str]:
     """(what a head has collapsed to, what to try) by the number of outputs in use.
 
     Sharpening keeps a head from the uniform answer, centring from a single one (DINO, section 5.3).

@@ -24,24 +24,27 @@ def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _alike(loss: str, **given: Tensor) -> None:
+def _check_shapes(loss: str, **tensors: Tensor) -> None:
     """Raise InputError unless all are of one shape: broadcast, they would give a number that means nothing."""
-    if len({tensor.shape for tensor in given.values()}) > 1:
-        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given.items())
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
         raise InputError(f"{loss}: shapes that are to be the same differ: {shapes}")
 
 
-def masked_l1(reconstruction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def masked_l1(
+    reconstruction: Tensor, target: Tensor, mask: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
     """Mean absolute error over the pixels where `mask` is True (None: over all); a scalar.
 
-    All of one shape, such as [B, T, M]. Raises InputError when the shapes differ. An empty mask gives 0.
+    All of one shape, such as [B, T, M]. count: divide by this number instead of that of the pixels, for a part of a
+    batch whose other parts have more or fewer. Raises InputError when the shapes differ. An empty mask gives 0.
     """
-    _alike("masked_l1", reconstruction=reconstruction, target=target, mask=target if mask is None else mask)
+    _check_shapes("masked_l1", reconstruction=reconstruction, target=target, mask=target if mask is None else mask)
     error = (_full(reconstruction) - _full(target)).abs()
     if mask is None:
-        return error.mean()
+        return error.mean() if count is None else error.sum() / count
     mask = mask.to(error.dtype)
-    return (error * mask).sum() / mask.sum().clamp(min=1.0)
+    return (error * mask).sum() / (mask.sum().clamp(min=1.0) if count is None else count)
 
 
 def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
@@ -54,7 +57,7 @@ def cross_entropy(student: Tensor, probabilities: Tensor, temperature: float) ->
 
     Raises InputError when the shapes differ.
     """
-    _alike("cross_entropy", student=student, probabilities=probabilities)
+    _check_shapes("cross_entropy", student=student, probabilities=probabilities)
     return -(probabilities * (_full(student) / temperature).log_softmax(-1)).sum(-1)
 
 
@@ -63,7 +66,7 @@ def cross_view_loss(student: Tensor, probabilities: Tensor, temperature: float) 
 
     student, probabilities: [V, B, K] with V views >= 2. Raises InputError for one view or shapes that differ.
     """
-    _alike("cross_view_loss", student=student, probabilities=probabilities)
+    _check_shapes("cross_view_loss", student=student, probabilities=probabilities)
     views = len(student)
     if views < 2:
         raise InputError("cross_view_loss: needs at least two views")
@@ -76,25 +79,32 @@ def cross_view_loss(student: Tensor, probabilities: Tensor, temperature: float) 
     return torch.stack(terms).mean()
 
 
-def contrastive_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(student: Tensor, teacher: Tensor, temperature: float, recording: Tensor | None = None) -> Tensor:
     """Global loss of small batches: which clip is this the other view of? A scalar; ln B when nothing tells.
 
     student, teacher: projections of unit length [V, B, K] with V views >= 2. Each view's row against the teacher's rows
     of another view: cross-entropy of the products over the temperature, the clip's own being right (InfoNCE; between
-    student and teacher as in MoCo v3, arXiv 2104.02057). Raises InputError for one view or shapes that differ.
+    student and teacher as in MoCo v3, arXiv 2104.02057). recording: int64 [B]; clips of one recording, and copies of a
+    clip, are not told apart. Raises InputError for one view or shapes that differ.
     """
-    _alike("contrastive_loss", student=student, teacher=teacher)
+    _check_shapes("contrastive_loss", student=student, teacher=teacher)
     views, clips = student.shape[:2]
     if views < 2:
         raise InputError("contrastive_loss: needs at least two views")
     own = torch.arange(clips, device=student.device)
-    terms = [
-        F.cross_entropy(_full(student[s]) @ _full(teacher[t]).T / temperature, own)
-        for t in range(views)
-        for s in range(views)
-        if s != t
-    ]
+    related = None if recording is None else related_clips(recording)
+
+    def products(s: int, t: int) -> Tensor:
+        logits = _full(student[s]) @ _full(teacher[t]).T / temperature
+        return logits if related is None else logits.masked_fill(related, -torch.inf)
+
+    terms = [F.cross_entropy(products(s, t), own) for t in range(views) for s in range(views) if s != t]
     return torch.stack(terms).mean()
+
+
+def related_clips(recording: Tensor) -> Tensor:
+    """Pairs of different clips that are of one recording: int64 [B] -> bool [B, B]."""
+    return (recording[:, None] == recording).fill_diagonal_(False)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -110,21 +120,34 @@ def uncertainty_weighted(losses: dict[str, Tensor], log_variance: dict[str, Tens
 # --- ASDA -----------------------------------------------------------------------------------------------------------
 
 
-def latent_targets(layers: Sequence[Tensor]) -> Tensor:
+def latent_targets(layers: Sequence[Tensor], audio: Tensor | None = None) -> Tensor:
     """What each token is to be predicted as, from what several blocks of the teacher made of it; fp32, no gradient.
 
     layers: [B, N, D] each; of those with fewer tokens the first are missing, as the class token is before the block it
     joins at. Each channel is normalised over the tokens of its clip, block by block, so that what all tokens of a clip
     have in common is not a target; then each token's mean over blocks, normalised over channels. [B, N, D].
+    audio: bool [B, N], tokens that channels are normalised over, of layers with fewer tokens the last; None: all.
     """
     tokens = max(layer.shape[1] for layer in layers)
     total, counted = 0.0, 0.0
     for layer in layers:
-        normalised = F.instance_norm(_full(layer.detach()).transpose(1, 2)).transpose(1, 2)
+        full = _full(layer.detach())
+        if audio is None:
+            normalised = F.instance_norm(full.transpose(1, 2)).transpose(1, 2)
+        else:
+            normalised = _normalised_over(full, audio[:, -layer.shape[1] :])
         missing = (0, 0, tokens - layer.shape[1], 0)
         total = total + F.pad(normalised, missing)
         counted = counted + F.pad(torch.ones_like(normalised[..., :1]), missing)
     return F.layer_norm(total / counted, normalised.shape[-1:])
+
+
+def _normalised_over(layer: Tensor, audio: Tensor) -> Tensor:
+    """Instance norm of [B, N, D] by mean and variance of the tokens where `audio`, bool [B, N]."""
+    weight = audio[..., None].to(layer.dtype)
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1.0)
+    centred = layer - (layer * weight).sum(1, keepdim=True)
+    return centred * ((centred.square() * weight).sum(1, keepdim=True) + 1e-5).rsqrt()
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -132,15 +155,16 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (_full(prediction) - _full(target)).square().sum(-1) / target.shape[-1] ** 0.5
 
 
-def frame_loss(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+def frame_loss(prediction: Tensor, target: Tensor, hidden: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean `squared_error` of the hidden tokens; a scalar.
 
     prediction: [R, N, D]; target: [B, N, D], of which each clip counts for R / B rows that stand together; hidden:
-    bool [R, N]. Raises InputError for shapes that do not fit. Nothing hidden gives 0.
+    bool [R, N]. count: as for `masked_l1`. Raises InputError for shapes that do not fit. Nothing hidden gives 0.
     """
-    target = _for_each_row("frame_loss", prediction, target)
-    _alike("frame_loss", prediction=prediction[..., 0], hidden=hidden)
-    return (squared_error(prediction, target) * hidden).sum() / hidden.sum().clamp(min=1)
+    target = _repeat_per_row("frame_loss", prediction, target)
+    _check_shapes("frame_loss", prediction=prediction[..., 0], hidden=hidden)
+    count = hidden.sum().clamp(min=1) if count is None else count
+    return (squared_error(prediction, target) * hidden).sum() / count
 
 
 def utterance_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -148,12 +172,12 @@ def utterance_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
     Raises InputError for shapes that do not fit.
     """
-    return squared_error(prediction, _for_each_row("utterance_loss", prediction, target)).mean()
+    return squared_error(prediction, _repeat_per_row("utterance_loss", prediction, target)).mean()
 
 
-def _for_each_row(loss: str, prediction: Tensor, target: Tensor) -> Tensor:
+def _repeat_per_row(loss: str, prediction: Tensor, target: Tensor) -> Tensor:
     """Each clip's target as often as there are rows of it: [B, ...] -> [R, ...]."""
     copies = len(prediction) // max(1, len(target))
     rows = target.repeat_interleave(copies, dim=0)
-    _alike(loss, **{"prediction": prediction, f"target, {copies} times": rows})
+    _check_shapes(loss, **{"prediction": prediction, f"target, {copies} times": rows})
     return rows

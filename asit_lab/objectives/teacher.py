@@ -18,11 +18,11 @@ def make_teacher(student: nn.Module) -> nn.Module:
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """teacher = momentum * teacher + (1 - momentum) * student, over every parameter; buffers are copied."""
-    ours, theirs = list(teacher.parameters()), [p.detach() for p in student.parameters()]
-    torch._foreach_mul_(ours, momentum)
-    torch._foreach_add_(ours, theirs, alpha=1.0 - momentum)
-    for mine, other in zip(teacher.buffers(), student.buffers(), strict=True):
-        mine.copy_(other)
+    averages, weights = list(teacher.parameters()), [p.detach() for p in student.parameters()]
+    torch._foreach_mul_(averages, momentum)
+    torch._foreach_add_(averages, weights, alpha=1.0 - momentum)
+    for copy_, buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        copy_.copy_(buffer)
 
 
 def ema_momentum(objective: settings.Objective, steps_per_epoch: int, total: int, step: int) -> float:

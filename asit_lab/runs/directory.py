@@ -106,10 +106,10 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
     folder = resolve(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file is in the way of the run directory")
-    there = (folder / "config.yaml").is_file()
-    if resume == "must" and not there:
+    holds_run = (folder / "config.yaml").is_file()
+    if resume == "must" and not holds_run:
         raise InputError(f"{folder}: there is no run to resume")
-    if resume == "never" and there:
+    if resume == "never" and holds_run:
         raise InputError(f"{folder}: already holds a run; choose another directory or resume='auto'")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
             _begin_again(run, cfg)
         return Run(folder, cfg)
     if changes:
-        lines = [f"  {row['key']}: {row['a']} there, {row['b']} asked for" for row in changes]
+        lines = [f"  {row['key']}: {row['a']} there, {row['b']} requested" for row in changes]
         raise InputError(
             f"{folder}: holds a run of another configuration; choose another directory or the same settings\n"
             + "\n".join(lines)

@@ -61,12 +61,12 @@ def list_runs(
     conditions = [_condition(text) for text in ([where] if isinstance(where, str) else where)]
     for key in [*(key for key, _ in conditions), sort.removeprefix("-")]:
         _check_key(key, listed)
-    listed = [one for one in listed if status in (None, one.row["status"])]
-    for key, wanted in conditions:
-        listed = [one for one in listed if key in one.values and _equal(one.values[key], wanted)]
+    listed = [run for run in listed if status in (None, run.row["status"])]
+    for key, value in conditions:
+        listed = [run for run in listed if key in run.values and _equal(run.values[key], value)]
     listed = _sorted(listed, sort)
-    losses = list(dict.fromkeys(name for one in listed for name in one.row if name.startswith("loss")))
-    table = pd.DataFrame([one.row for one in listed], columns=[*_FIRST, *losses, *_LAST])
+    losses = list(dict.fromkeys(name for run in listed for name in run.row if name.startswith("loss")))
+    table = pd.DataFrame([run.row for run in listed], columns=[*_FIRST, *losses, *_LAST])
     table = table.astype({"step": "Int64", "steps": "Int64"})
     table.attrs["skipped"] = skipped
     return table
@@ -83,14 +83,14 @@ def compare_runs(paths: Sequence[str | Path]) -> tuple[pd.DataFrame, pd.DataFram
     settings = {name: flatten(run.config.to_dict()) for name, run in runs.items()}
     first = next(iter(runs.values())).config
     changed = {row["key"] for run in runs.values() for row in diff(first, run.config)}
-    order = [key for key in dict.fromkeys(key for each in settings.values() for key in each) if key in changed]
+    order = [key for key in dict.fromkeys(key for of_run in settings.values() for key in of_run) if key in changed]
     differences = pd.DataFrame(
-        {name: [each.get(key) for key in order] for name, each in settings.items()}, index=order, dtype=object
+        {name: [of_run.get(key) for key in order] for name, of_run in settings.items()}, index=order, dtype=object
     )
     values = {name: _results(run) for name, run in runs.items()}
-    order = list(dict.fromkeys(key for each in values.values() for key in each))
+    order = list(dict.fromkeys(key for of_run in values.values() for key in of_run))
     results = pd.DataFrame(
-        {name: [each.get(key) for key in order] for name, each in values.items()}, index=order, dtype=object
+        {name: [of_run.get(key) for key in order] for name, of_run in values.items()}, index=order, dtype=object
     )
     return differences.rename_axis("setting"), results.rename_axis("result")
 
@@ -116,10 +116,10 @@ def _candidates(root: Path) -> Iterator[tuple[Path, str]]:
 
     Folders of evaluations and fine-tuning lie among runs too; they have a result, and are no mistake.
     """
-    found = sorted(Path(inside) for inside, _, files in os.walk(root) if "config.yaml" in files)
-    yield from ((path, "") for path in found)
+    runs = sorted(Path(inside) for inside, _, files in os.walk(root) if "config.yaml" in files)
+    yield from ((path, "") for path in runs)
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if root in found or any(folder in (path, *path.parents) for path in found):
+        if root in runs or any(folder in (path, *path.parents) for path in runs):
             continue
         if not any(folder.rglob("result.json")):
             yield folder, "not a run directory (it has no config.yaml)"
@@ -134,7 +134,7 @@ def _look_at(path: Path, root: Path) -> _Listed:
         "data": run.config.data.source,
         "status": _status(run, progress),
         "step": _step(run, progress, metrics),
-        "steps": _whole(progress.get("total_steps", run.config.train.steps)),
+        "steps": _as_int(progress.get("total_steps", run.config.train.steps)),
         **_last_losses(metrics),
         "probe": _probe_score(result),
         "health": progress.get("health"),
@@ -175,14 +175,14 @@ def _last_losses(metrics: pd.DataFrame) -> dict[str, float]:
 
 def _step(run: Run, progress: dict, metrics: pd.DataFrame) -> int | None:
     """Steps done: as status.json says, which is written with each saved state; while it runs, as far as rows tell."""
-    saved = _whole(progress.get("step"))
+    saved = _as_int(progress.get("step"))
     if _status(run, progress) != "running" or "step" not in metrics:
         return saved
     logged = pd.to_numeric(metrics["step"], errors="coerce").max()
     return saved if pd.isna(logged) else max(saved or 0, int(logged) + 1)
 
 
-def _whole(value: Any) -> int | None:
+def _as_int(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
@@ -217,29 +217,29 @@ def _results(run: Run) -> dict[str, Any]:
 
 def _condition(text: str) -> tuple[str, str]:
     """ "key=value" -> key, value."""
-    key, equals, wanted = text.partition("=")
+    key, equals, value = text.partition("=")
     if not equals or not key:
         raise InputError(f"condition {text!r}: expected key=value, such as optim.rate=7e-4")
-    return key, wanted
+    return key, value
 
 
 def _check_key(key: str, listed: list[_Listed]) -> None:
     """InputError for a key that neither the listing, nor a configuration, nor one of the runs has."""
-    known = {*_FIRST, *_LAST, *keys()}.union(*(one.row.keys() | one.values.keys() for one in listed))
-    if key not in known:
-        near = difflib.get_close_matches(key, sorted(known), 1)
+    valid = {*_FIRST, *_LAST, *keys()}.union(*(run.row.keys() | run.values.keys() for run in listed))
+    if key not in valid:
+        near = difflib.get_close_matches(key, sorted(valid), 1)
         raise InputError(f"{key}: no run has this key" + (f"; did you mean {near[0]}?" if near else ""))
 
 
-def _equal(value: Any, wanted: str) -> bool:
+def _equal(value: Any, text: str) -> bool:
     """Whether a value is what the text says: 0.0007 is 7e-4, lists and truth values are written as in YAML."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            return math.isclose(value, float(wanted), rel_tol=1e-9)
+            return math.isclose(value, float(text), rel_tol=1e-9)
         except ValueError:
             return False
     try:
-        return str(value) == wanted or value == yaml.safe_load(wanted)
+        return str(value) == text or value == yaml.safe_load(text)
     except yaml.YAMLError:
         return False
 
@@ -247,12 +247,12 @@ def _equal(value: Any, wanted: str) -> bool:
 def _sorted(listed: list[_Listed], sort: str) -> list[_Listed]:
     """Numbers before texts, what is missing last in both directions."""
     key = sort.removeprefix("-")
-    values = [one.row.get(key, one.values.get(key)) for one in listed]
-    there = [i for i, value in enumerate(values) if value is not None and value == value]
+    values = [run.row.get(key, run.values.get(key)) for run in listed]
+    present = [i for i, value in enumerate(values) if value is not None and value == value]
 
     def place(i: int) -> tuple[bool, Any]:
         number = isinstance(values[i], int | float)
         return (not number, values[i] if number else str(values[i]))
 
-    order = sorted(there, key=place, reverse=sort.startswith("-"))
-    return [listed[i] for i in [*order, *(i for i in range(len(listed)) if i not in there)]]
+    order = sorted(present, key=place, reverse=sort.startswith("-"))
+    return [listed[i] for i in [*order, *(i for i in range(len(listed)) if i not in present)]]

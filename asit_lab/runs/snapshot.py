@@ -25,13 +25,13 @@ def save_snapshot(
     teacher: nn.Module,
     cfg: RunConfig,
     step: int,
-    others: Mapping[str, Tensor] | None = None,
+    learned: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the backbones of teacher and student and the student's decoder, with the configuration in the header.
 
-    others: what the objective has learned besides, such as centres; kept as "objective.<name>".
+    learned: what the objective has learned besides, such as centres; kept as "objective.<name>".
     """
-    tensors = _weights(student, teacher) | {f"objective.{name}": tensor for name, tensor in (others or {}).items()}
+    tensors = _weights(student, teacher) | {f"objective.{name}": tensor for name, tensor in (learned or {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "step": step, "config": cfg.to_dict()}
     with whole(path) as temporary:  # one entry of metadata: safetensors shuffles several
@@ -54,8 +54,8 @@ def _weights(student: nn.Module, teacher: nn.Module) -> dict[str, Tensor]:
 
 def besides(objective: Objective) -> dict[str, Tensor]:
     """What an objective has learned besides student and teacher: centres, weights of its losses."""
-    both = ("student.", "teacher.")
-    return {name: tensor for name, tensor in objective.state_dict().items() if not name.startswith(both)}
+    roles = ("student.", "teacher.")
+    return {name: tensor for name, tensor in objective.state_dict().items() if not name.startswith(roles)}
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], RunConfig, int]:

@@ -21,12 +21,12 @@ TRAVEL = 0.01
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with a run."""
+    """A finding that a run has gone wrong."""
 
     kind: str
     """collapsed"""
-    what: tuple[str, ...]
-    """which parts of the model; the same as before means that nothing new happened"""
+    parts: tuple[str, ...]
+    """collapsed parts of the model"""
     since: int
     """first step of the rows that say so"""
     text: str
@@ -64,13 +64,13 @@ class Watch:
         typical = {name: _median(kept.get(name, math.nan) for kept in self.rows) for name in row}
         for criterion in self.criteria:
             if _median(criterion.value(kept) for kept in self.rows) < 1.0:
-                self.since.setdefault(criterion.what, int(self.rows[0]["step"]))
+                self.since.setdefault(criterion.part, int(self.rows[0]["step"]))
             else:
-                self.since.pop(criterion.what, None)
-        met = [criterion for criterion in self.criteria if criterion.what in self.since]
-        text = ". And ".join(criterion.words(typical, step - self.since[criterion.what]) for criterion in met)
-        what = tuple(criterion.what for criterion in met)
-        self.verdict = Verdict("collapsed", what, min(self.since.values()), text) if met else None
+                self.since.pop(criterion.part, None)
+        met = [criterion for criterion in self.criteria if criterion.part in self.since]
+        text = ". And ".join(criterion.words(typical, step - self.since[criterion.part]) for criterion in met)
+        parts = tuple(criterion.part for criterion in met)
+        self.verdict = Verdict("collapsed", parts, min(self.since.values()), text) if met else None
         return self.verdict
 
 
@@ -80,6 +80,6 @@ def verdict(cfg: RunConfig, metrics: pd.DataFrame) -> Verdict | None:
 
 
 def _median(values: Iterable[float]) -> float:
-    """Of those that are there: a step may have given nothing to look at. nan when there is none."""
-    there = [value for value in values if not math.isnan(value)]
-    return median(there) if there else math.nan
+    """Median of the values that are not nan; nan when there is none."""
+    finite = [value for value in values if not math.isnan(value)]
+    return median(finite) if finite else math.nan

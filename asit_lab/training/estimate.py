@@ -1,4 +1,4 @@
-"""What a run would take, from a few measured steps: hours, memory, disk. Nothing is written anywhere.
+"""Estimates hours, memory and disk of a run from a few measured steps. Nothing is written.
 
 The steps are real ones: the run's own data, objective and optimiser, as in pretrain.py.
 """
@@ -18,7 +18,7 @@ from lightning.fabric import Fabric
 
 from ..config import RunConfig, load_config, resolve
 from ..data import Manifest, load_manifest, make_loader
-from ..data.crops import WHOLE_SECONDS, overlap_note
+from ..data.crops import WHOLE_SECONDS, crop_notes
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -30,7 +30,7 @@ from .step import Stepper, launch
 
 WARM_UP = 2  # steps before those that count: memory is allocated, threads and kernels are set up
 PATIENCE_SECONDS = 120  # whole steps are measured where they take no longer than this in all
-TRIAL_CLIPS = (2, 4)  # batches from which time and memory of a whole one are foretold
+TRIAL_CLIPS = (2, 4)  # clips of the small batches that time and memory of a whole one are estimated from
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Plan:
     hours: float
     """of the whole run: its steps alone, without snapshots, saved states and pictures"""
     memory_bytes: int
-    """peak of the process (CUDA: of the GPU's memory); foretold where measured_clips is not batch_size"""
+    """peak of the process (CUDA: of the GPU's memory); estimated where measured_clips is not batch_size"""
     audio_cache_bytes: int
     """what decoded clips come to take in memory in the run's first epoch, over all loader processes"""
     disk_bytes: int
     """snapshots and the state to resume from"""
     disk_free_bytes: int
     start: int
-    """step the run directory's run goes on from; 0 for a new run"""
+    """step the run in the directory resumes at; 0 for a new run"""
     hours_left: float
     """of the steps from `start` on"""
     notes: tuple[str, ...]
@@ -72,7 +72,7 @@ class Plan:
     @property
     def facts(self) -> dict[str, str]:
         """The plan in words, one fact an entry."""
-        tried = "" if self.measured_clips == self.batch_size else f", foretold from {self.measured_clips} clips"
+        tried = "" if self.measured_clips == self.batch_size else f", estimated from {self.measured_clips} clips"
         facts = {
             "preset": self.preset,
             "data": f"{self.data}, {self.training_clips} training clips",
@@ -89,7 +89,7 @@ class Plan:
         if self.load > 1:
             facts["machine"] = f"busy, {self.load:.1f} processes for each core; by itself a run is quicker"
         if self.start:
-            facts["goes on"] = f"at step {self.start} of {self.steps}, {duration(3600 * self.hours_left)} left"
+            facts["resumes"] = f"at step {self.start} of {self.steps}, {duration(3600 * self.hours_left)} left"
         return facts
 
     @property
@@ -115,7 +115,7 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     """What `pretrain(cfg, out, resume)` would take. Nothing is created or changed.
 
     steps: how many are measured, fewer where they are slow. Where even a few whole steps would take minutes or more
-    memory than there is, time and memory are foretold from small batches and a note says so.
+    memory than there is, time and memory are estimated from small batches and a note says so.
     Raises what the run itself would at its start: InputError for bad input and for a run directory with another
     configuration, FloatingPointError when a loss is not finite.
     """
@@ -128,23 +128,23 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
     _check_bad_files(cfg, manifest)
     train, _ = manifest.holdout(cfg.data.holdout)
-    foretold = _foretell(fabric, cfg, train) if _can_try(fabric, cfg) else None
+    estimated = _extrapolate(fabric, cfg, train) if _can_try(fabric, cfg) else None
     objective = build_objective(cfg, len(train))
-    notes = [*manifest.notes, *(note for note in [overlap_note(cfg, train, objective.views)] if note)]
+    notes = [*manifest.notes, *crop_notes(cfg, train, objective.views)]
     total = cfg.total_steps(len(train))
     start = _start(run, fabric.device, total)
     if cfg.train.init_from and not start:
         notes += init_student(objective.student, cfg.train.init_from)
         objective.reset_teacher()
     limit = memory_limit(fabric.device)
-    if foretold and limit and foretold.memory > limit:
-        notes.append(_too_large(foretold.memory, limit))
-        measured = foretold
-    elif foretold and foretold.seconds * (WARM_UP + 1) > PATIENCE_SECONDS:
-        notes.append(f"a whole step takes some {duration(foretold.seconds)}, so none was tried")
-        measured = foretold
+    if estimated and limit and estimated.memory > limit:
+        notes.append(_too_large(estimated.memory, limit))
+        measured = estimated
+    elif estimated and estimated.seconds * (WARM_UP + 1) > PATIENCE_SECONDS:
+        notes.append(f"a whole step takes some {duration(estimated.seconds)}, so none was tried")
+        measured = estimated
     else:
-        affordable = int(PATIENCE_SECONDS / foretold.seconds) - WARM_UP if foretold else steps
+        affordable = int(PATIENCE_SECONDS / estimated.seconds) - WARM_UP if estimated else steps
         measured = _measure(fabric, cfg, objective, train, start, min(steps, affordable))
 
     if run and is_held(run.dir):
@@ -186,16 +186,16 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
 def _run_there(out: str | Path, cfg: RunConfig, resume: str) -> Run | None:
     """The run that `out` holds already, if any; refused as at a real start, and nothing is made."""
     folder = resolve(out)
-    there = _nearest(folder)
-    if (folder / "config.yaml").is_file() or folder == there and not folder.is_dir() or resume == "must":
+    existing = _nearest(folder)
+    if (folder / "config.yaml").is_file() or folder == existing and not folder.is_dir() or resume == "must":
         return open_run(folder, cfg, resume)  # makes a directory only where there is no run, nor need be one
-    if not there.is_dir():
-        raise InputError(f"{folder}: the run directory cannot be made: {there} is a file")
+    if not existing.is_dir():
+        raise InputError(f"{folder}: the run directory cannot be made: {existing} is a file")
     return None
 
 
 def _start(run: Run | None, device: torch.device, total: int) -> int:
-    """The step that a run goes on from."""
+    """The step that a run resumes at."""
     if run is None:
         return 0
     if run.status == "finished":
@@ -270,22 +270,22 @@ def _can_try(fabric: Fabric, cfg: RunConfig) -> bool:
     return fabric.world_size == 1 and cfg.train.batch_size // cfg.train.accumulate > TRIAL_CLIPS[-1]
 
 
-def _foretell(fabric: Fabric, cfg: RunConfig, train: Manifest) -> _Measured:
+def _extrapolate(fabric: Fabric, cfg: RunConfig, train: Manifest) -> _Measured:
     """Time and memory of a whole step, from two small batches: both grow with the clips."""
-    few, more = TRIAL_CLIPS
+    fewer, most = TRIAL_CLIPS
     trials = {}
     for clips in TRIAL_CLIPS:
         small = cfg.with_overrides([f"train.batch_size={clips}", "train.accumulate=1"])
         objective = build_objective(small, len(train))
         # Two steps: from the second on the optimiser's moments are there too.
         trials[clips] = _measure(fabric, small, objective, train, 0, steps=1, warm=1)
-    a_clip = max(0, trials[more].memory - trials[few].memory) / (more - few)
+    per_clip = max(0, trials[most].memory - trials[fewer].memory) / (most - fewer)
     part = cfg.train.batch_size // cfg.train.accumulate
     return _Measured(
-        seconds=trials[more].seconds / more * cfg.train.batch_size,
-        steps=trials[more].steps,
-        clips=more,
-        memory=round(trials[more].memory + a_clip * (part - more)),
+        seconds=trials[most].seconds / most * cfg.train.batch_size,
+        steps=trials[most].steps,
+        clips=most,
+        memory=round(trials[most].memory + per_clip * (part - most)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, a notebook's interrupt and a scheduler's SIGTERM: the step under way is finished and saved first."""
+"""Handles Ctrl-C, a notebook's interrupt and SIGTERM: the current step is finished and saved first."""
 
 import os
 import signal
@@ -7,13 +7,13 @@ from contextlib import suppress
 from types import FrameType
 
 STOPS = ("terminated", "interrupted", "collapsed")
-"""why a run can be asked to stop before its end; the first counts where there are several reasons"""
+"""reasons to stop a run before its end; of several, the first counts"""
 
 _NOTE = b"\nfinishing the step and saving; Ctrl-C once more stops at once\n"
 
 
 class Terminated(SystemExit):
-    """A process that was told to end by SIGTERM ends, with the status a shell reports for that: 143."""
+    """Ends a process that got SIGTERM, with the status that shells report for it: 143."""
 
     def __init__(self):
         super().__init__(128 + signal.SIGTERM)
@@ -27,7 +27,7 @@ class Signals:
     """
 
     def __init__(self):
-        self.asked: str | None = None  # one of STOPS
+        self.requested: str | None = None  # one of STOPS
         self.patient = False
         self._before = {}
 
@@ -44,12 +44,12 @@ class Signals:
             signal.signal(number, before)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        again = self.asked == "interrupted" and number == signal.SIGINT
+        second = self.requested == "interrupted" and number == signal.SIGINT
         if number == signal.SIGTERM:
-            self.asked = "terminated"
+            self.requested = "terminated"
         else:
-            self.asked = self.asked or "interrupted"
-        if number == signal.SIGINT and (again or not self.patient):
+            self.requested = self.requested or "interrupted"
+        if number == signal.SIGINT and (second or not self.patient):
             raise KeyboardInterrupt
         if not self.patient:
             raise Terminated

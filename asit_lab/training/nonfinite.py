@@ -1,11 +1,13 @@
 """Finds the files or parameters behind a loss or gradient that is not finite."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 import torch.distributed
 
 from ..data import Batch, Manifest
+from ..objectives.processes import alone
 from .step import Gradients, Stepper
 
 EVALUATIONS = 24  # passes over a batch spent on finding the clips at fault; each halves a group of suspects
@@ -36,7 +38,7 @@ _BLAME = {
     "of the batch: {files}",
 }
 _UNTOUCHED = (
-    "Weights, centres, teacher and optimiser were not touched; started again with resume='auto', the run goes on from "
+    "Weights, centres, teacher and optimiser were not touched; started again with resume='auto', the run resumes from "
     "the state it saved last"
 )
 
@@ -64,7 +66,7 @@ def _at_fault(batch: Batch, stepper: Stepper) -> tuple[str, list[int]]:
         return "nothing", everyone
     if not _finite(_only(batch, []), stepper):
         return "weights", everyone
-    suspects, found = [list(range(len(everyone)))], []
+    suspects, faulty = [list(range(len(everyone)))], []
     for _ in range(EVALUATIONS):
         if not suspects:
             break
@@ -72,25 +74,25 @@ def _at_fault(batch: Batch, stepper: Stepper) -> tuple[str, list[int]]:
         if len(group) < len(everyone) and _finite(_only(batch, group), stepper):
             continue
         if len(group) == 1:
-            found += group
+            faulty += group
         else:
             suspects += [group[: len(group) // 2], group[len(group) // 2 :]]
-    found += [place for group in suspects for place in group]  # as far as they could be told apart
-    return ("clips", [everyone[place] for place in found]) if found else ("batch", everyone)
+    faulty += [place for group in suspects for place in group]  # as far as they could be told apart
+    return ("clips", [everyone[place] for place in faulty]) if faulty else ("batch", everyone)
 
 
 def _only(batch: Batch, places: list[int]) -> Batch:
     """The batch with silence in place of all clips but those."""
     waves = torch.zeros_like(batch.waves)
     waves[places] = batch.waves[places]
-    return Batch(waves, batch.lengths, batch.index, batch.position, batch.step)
+    return replace(batch, waves=waves)
 
 
 def _finite(batch: Batch, stepper: Stepper) -> bool:
     """Whether losses and gradients of a batch are finite; changes neither gradients nor anything else that is kept."""
     bf16 = stepper.cfg.train.precision == "bf16"
     for part in batch.split(stepper.cfg.train.accumulate):
-        with torch.autocast(stepper.fabric.device.type, torch.bfloat16, enabled=bf16):  # as Stepper computes
+        with alone(), torch.autocast(stepper.fabric.device.type, torch.bfloat16, enabled=bf16):  # as Stepper computes
             total = stepper.objective(part, batch.step).total
         slopes = torch.autograd.grad(total, stepper.parameters, allow_unused=True)
         norms = [slope.norm() for slope in slopes if slope is not None]
@@ -101,12 +103,12 @@ def _finite(batch: Batch, stepper: Stepper) -> bool:
 
 def _everywhere(stepper: Stepper, reason: str, rows: list[int]) -> tuple[str, list[int]]:
     """The reason that says most among those of all processes, with the rows of the processes that gave it."""
-    found = [(reason, rows)]
+    findings = [(reason, rows)]
     if stepper.fabric.world_size > 1:
-        found = [None] * stepper.fabric.world_size
-        torch.distributed.all_gather_object(found, (reason, rows))
-    first = min((reason for reason, _ in found), key=list(_BLAME).index)
-    return first, [row for reason, rows in found if reason == first for row in rows]
+        findings = [None] * stepper.fabric.world_size
+        torch.distributed.all_gather_object(findings, (reason, rows))
+    first = min((reason for reason, _ in findings), key=list(_BLAME).index)
+    return first, [row for reason, rows in findings if reason == first for row in rows]
 
 
 def _name(train: Manifest, row: int) -> str:
@@ -117,5 +119,5 @@ def _name(train: Manifest, row: int) -> str:
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest

@@ -1,7 +1,7 @@
 """The training loop: any objective (objectives/base.py), on Lightning Fabric for device, precision and processes.
 
 One process on the best device by default; under torchrun as many as it started. Everything that follows from the step
-number (batch, crops, masks, rates) is computed from it, so a run continues where its saved state says.
+number (batch, crops, masks, rates) is computed from it, so a run resumes at the step of its saved state.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..config import RunConfig, diff, load_config
 from ..data import Batch, Manifest, load_manifest, make_loader
-from ..data.crops import overlap_note
+from ..data.crops import crop_notes
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -41,8 +41,8 @@ def pretrain(cfg: RunConfig | str | Path, out: str | Path, resume: str = "auto",
     Returns the Run, whose status is "finished", or "interrupted" after Ctrl-C: the step under way was finished and its
     state saved, unless a second Ctrl-C came. SIGTERM does the same with status "terminated" and then ends the process.
     "failed" is returned when the run has collapsed and train.on_collapse says stop.
-    However a run ended, killed at once included, it goes on from its last state and ends as if nothing had happened: to
-    the bit with the same device, threads, versions and number of processes.
+    However a run ended, even killed, it resumes from its last state and ends as if nothing had happened: to the bit
+    with the same device, threads, versions and number of processes.
     Raises InputError for bad input, a directory another process is writing to and a full disk; FloatingPointError when
     the loss or a gradient is not finite; SystemExit with status 143 after SIGTERM. The state saved last stays in the
     run directory.
@@ -61,7 +61,7 @@ def pretrain(cfg: RunConfig | str | Path, out: str | Path, resume: str = "auto",
 
 
 def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None) -> str | None:
-    """Train, and leave in status.json how that ended. Returns which of STOPS it was stopped for, if it was."""
+    """Train, and write to status.json how it ended. Returns the one of STOPS that ended it early, if any."""
     with Signals() as signals:
         try:
             with ExitStack() as cleanup:
@@ -82,7 +82,7 @@ def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None) -> 
             set_status(run, "failed", **reached(run), reason=run.progress["health"])
         elif stopped:
             set_status(run, stopped, **reached(run))
-        return stopped or ("terminated" if signals.asked == "terminated" else None)  # a signal after the last step
+        return stopped or ("terminated" if signals.requested == "terminated" else None)  # a signal after the last step
 
 
 def _train(
@@ -95,18 +95,18 @@ def _train(
     train, held = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
-    notes = [*manifest.notes, *(note for note in [overlap_note(cfg, train, objective.views)] if note)]
+    notes = [*manifest.notes, *crop_notes(cfg, train, objective.views)]
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     if cfg.train.init_from and not run.state.is_file():
         notes += init_student(objective.student, cfg.train.init_from)
         objective.reset_teacher()
 
-    record: Recorder | None = None  # the first process has one
+    recorder: Recorder | None = None  # the first process has one
 
-    def asked() -> str | None:
-        return signals.asked or (record.asked if record else None)
+    def requested() -> str | None:
+        return signals.requested or (recorder.requested if recorder else None)
 
-    stepper = Stepper(fabric, cfg, objective, len(train), asked)
+    stepper = Stepper(fabric, cfg, objective, len(train), requested)
     start, seconds = 0, 0.0
     bad: dict[str, str] = {}  # path -> reason of the files that could not be read when their turn came
     changes: list[str] = []  # of what results depend on to the bit, over all starts
@@ -120,7 +120,7 @@ def _train(
             new.append(f"the data set has {len(train)} training clips now, it had {state['clips']}")
         notes += [f"continued at step {start}", *changes, *new]
         changes = [*changes, *(f"step {start}: {change}" for change in new)]
-    where = {"clips": len(train), "environment": setting, "changes": changes}
+    about = {"clips": len(train), "environment": setting, "changes": changes}
     _check_disk(run, cfg, objective)
 
     loader = make_loader(
@@ -134,8 +134,8 @@ def _train(
         write_json(run.dir / "environment.json", setting)
         for note in notes:
             tqdm.write(f"note: {note}")
-        record = Recorder(run, cfg, start, total, seconds, notes, on_log)
-        cleanup.callback(record.close)
+        recorder = Recorder(run, cfg, start, total, seconds, notes, on_log)
+        cleanup.callback(recorder.close)
     snapshot_steps = {round(total * (i + 1) / cfg.train.snapshots) for i in range(cfg.train.snapshots)} | {total}
     signals.patient = True
 
@@ -154,19 +154,19 @@ def _train(
         if leader and (step % cfg.train.log_every == 0 or done == total):
             row = {"step": step, "epoch": step / cfg.steps_per_epoch(len(train))}
             row |= {name: loss.item() for name, loss in gradients.losses.items()} | gradients.rates
-            record.row(row | {"gradient_norm": gradients.norm.item(), **objective.health()})
+            recorder.row(row | {"gradient_norm": gradients.norm.item(), **objective.health()})
         if leader and done in snapshot_steps:
-            record.snapshot(done, objective, pictured)
+            recorder.snapshot(done, objective, pictured)
         if leader and (stop or done % cfg.train.checkpoint_every == 0 or done == total):
-            record.state(done, {**stepper.state_dict(), **where, "bad": bad})
+            recorder.state(done, {**stepper.state_dict(), **about, "bad": bad})
         if leader:
-            record.bar.update()
+            recorder.bar.update()
         if stop and done < total:
             fabric.barrier()  # nobody leaves before the state is saved
             return stop
 
     if leader:
-        record.finish(
+        recorder.finish(
             {
                 "name": run.config.name,
                 "data": cfg.data.source,
@@ -217,10 +217,10 @@ def _check_disk(run: Run, cfg: RunConfig, objective: Objective) -> None:
 
 
 def _full_disk(run: Run, error: Exception) -> InputError | None:
-    """What to say when `error` is that a file could not be written for lack of room."""
+    """The error for the user when `error` says that the disk is full; None for other errors."""
     if not isinstance(error, OSError) or error.errno not in FULL:
         return None
-    safe = f"the run goes on at step {run.progress['step']}" if run.state.is_file() else "the run begins again"
+    safe = f"the run resumes at step {run.progress['step']}" if run.state.is_file() else "the run starts anew"
     return InputError(
         f"{error.filename or run.dir}: cannot be written: {error.strerror}. What was written before is intact: once "
         f"there is room, {safe} when it is started as before with resume='auto'"
@@ -244,21 +244,21 @@ def _sample_batch(cfg: RunConfig, held: Manifest, views: int, bad: dict[str, str
     Files that cannot be read are added to `bad`; None when there is no other.
     """
     count = min(4, len(held))
-    few = held.subset([round(i * (len(held) - 1) / max(1, count - 1)) for i in range(count)])
+    chosen = held.subset([round(i * (len(held) - 1) / max(1, count - 1)) for i in range(count)])
     small = cfg.with_overrides([f"train.batch_size={count}", "train.accumulate=1", "data.workers=0"])
-    loader = make_loader(small, few, views, stop=1)
+    loader = make_loader(small, chosen, views, stop=1)
     try:
         batch = next(iter(loader))
     except InputError:
-        bad |= {few.table["path"].iloc[row]: reason for row, reason in loader.dataset.unreadable.items()}
+        bad |= {chosen.table["path"].iloc[row]: reason for row, reason in loader.dataset.unreadable.items()}
         return None
     bad |= dict(batch.bad)
     return batch
 
 
-def _list_bad_files(run: Run, cfg: RunConfig, manifest: Manifest, met: dict[str, str], leader: bool) -> None:
-    """List the files that were skipped; stop when they are too many of the data set."""
-    rows = {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | met
+def _list_bad_files(run: Run, cfg: RunConfig, manifest: Manifest, unreadable: dict[str, str], leader: bool) -> None:
+    """List the files that were skipped; stop when they are too large a share of the data set."""
+    rows = {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | unreadable
     listed = run.dir / "bad_files.csv"
     if leader and rows:
         write_table(listed, ["path", "reason"], list(rows.items()))

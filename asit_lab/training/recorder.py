@@ -1,4 +1,4 @@
-"""What the first process of a run writes and shows while it trains."""
+"""Writes and shows the progress of a run: rows, snapshots, pictures, states (the first process only)."""
 
 import time
 from contextlib import suppress
@@ -19,7 +19,7 @@ from .collapse_watch import Watch
 class Recorder:
     """Rows, snapshots, pictures, states and the progress of a run.
 
-    start: step the run goes on from; seconds: of training up to there, over all starts.
+    start: step the run resumes at; seconds: of training up to it, over all starts.
     on_log: called with the run and each row after it was written, in place of the progress bar.
     """
 
@@ -32,7 +32,7 @@ class Recorder:
         self.bar = tqdm(total=total, initial=start, unit="step", disable=on_log is not None, **bar_style())
         self.seconds_before, self.began = seconds, time.perf_counter()
         self.last_row = start - 1, self.seconds
-        self.saved = start  # the step that a resume would go on from
+        self.saved = start  # the step that a resume would start at
         self.status("running")
 
     @property
@@ -48,17 +48,17 @@ class Recorder:
         speed = (step - before) * self.cfg.train.batch_size / (seconds - seconds_before)
         self.metrics.write(row)
         self.timings.write({"step": step, "seconds": seconds, "clips_per_second": speed})
-        shown = {**row, "clips_per_second": speed}
-        write_scalars(self.board, shown)
-        self.bar.set_postfix_str(one_line(shown), refresh=False)
+        with_speed = {**row, "clips_per_second": speed}
+        write_scalars(self.board, with_speed)
+        self.bar.set_postfix_str(one_line(with_speed), refresh=False)
         self._judge(step, row)
         if self.on_log:
-            self.on_log(self.run, shown)
+            self.on_log(self.run, with_speed)
 
     def _judge(self, step: int, row: dict) -> None:
-        """Say so, once, when a run turns out to have collapsed, and when that is over."""
+        """Report once when a run has collapsed, and when it has recovered."""
         before, self.verdict = self.verdict, self.watch.see(row)
-        if self.verdict and (before is None or before.what != self.verdict.what):
+        if self.verdict and (before is None or before.parts != self.verdict.parts):
             tqdm.write(f"step {step}: {self.verdict.text}")
             self.status("running")
         elif before and not self.verdict:
@@ -66,12 +66,12 @@ class Recorder:
             self.status("running")
 
     @property
-    def asked(self) -> str | None:
-        """A reason to stop, one of STOPS, that the rows so far give."""
+    def requested(self) -> str | None:
+        """A reason to stop, one of STOPS, found in the rows so far."""
         return "collapsed" if self.verdict and self.cfg.train.on_collapse == "stop" else None
 
     def snapshot(self, done: int, objective: Objective, pictured: Batch | None) -> None:
-        """The weights after `done` steps, and what they make of some clips."""
+        """The weights after `done` steps, and their reconstructions of some clips."""
         path = self.run.dir / f"snapshots/step-{done}.safetensors"
         # With the configuration the run was made with: how many loaders it has by now is not part of its weights.
         save_snapshot(path, objective.student, objective.teacher, self.run.config, done, besides(objective))
@@ -80,7 +80,7 @@ class Recorder:
             save_samples(picture, objective, pictured, self.cfg, self.board, done)
 
     def state(self, done: int, content: dict) -> None:
-        """All that a resume after `done` steps needs; rows up to there are on the disk before it."""
+        """The state to resume from after `done` steps; rows up to it are on the disk first."""
         self.metrics.sync()
         self.timings.sync()
         save_state(self.run.state, {"step": done, "seconds": self.seconds, **content})
@@ -88,14 +88,14 @@ class Recorder:
         self.status("running")
 
     def finish(self, result: dict) -> None:
-        """The run's result; after that there is nothing to resume."""
+        """Write the run's result; after that there is nothing to resume."""
         last = {name: value for name, value in self.run.metrics.iloc[-1].items() if name.startswith(_LAST)}
         write_json(self.run.dir / "result.json", {**result, "bad_files": len(self.run.bad_files), "last": last})
         self.status("finished")
         self.run.state.unlink(missing_ok=True)
 
     def status(self, status: str) -> None:
-        """How far the run is: what status.json says."""
+        """Write the run's progress to status.json."""
         about = {"step": self.saved, "total_steps": self.total, "notes": self.notes, "seconds": round(self.seconds, 3)}
         health = {"health": self.verdict.text} if self.verdict else {}
         set_status(self.run, status, **about, **health)
@@ -118,7 +118,7 @@ def set_status(run: Run, status: str, **about) -> None:
 
 
 def reached(run: Run) -> dict:
-    """What status.json says of the way so far; step is the one a resume goes on from."""
+    """Entries of status.json on the progress so far; step is the one a resume starts at."""
     kept = ("step", "total_steps", "notes", "seconds", "health")
     return {name: value for name, value in run.progress.items() if name in kept}
 

@@ -1,4 +1,4 @@
-"""Start weights: another run, a snapshot, or an ImageNet vision transformer in timm's safetensors layout."""
+"""Loads start weights: another run, a snapshot, or an ImageNet vision transformer in timm's safetensors layout."""
 
 from pathlib import Path
 
@@ -38,8 +38,8 @@ def init_student(student: nn.Module, source: str) -> list[str]:
     _load(student.backbone, backbone, path)
     decoder = section(tensors, "student.decoder")
     if student.decoder is not None and decoder:
-        mine = student.decoder.state_dict()
-        if {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in decoder.items()}:
+        own = student.decoder.state_dict()
+        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in decoder.items()}:
             student.decoder.load_state_dict(decoder)
         else:
             notes.append("its decoder has another shape and was not taken")
@@ -80,22 +80,24 @@ def load_timm(backbone: ViT, path: Path) -> list[str]:
     ]
 
 
-def _resize(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+def _resize(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
     """Positions of a whole image stretched over a whole spectrogram (a shorter side too, unlike fit_positions)."""
     image = positions[:, 1:].view(1, *grid, -1).permute(0, 3, 1, 2)
-    image = nn.functional.interpolate(image, size=wanted, mode="bicubic", align_corners=False)
+    image = nn.functional.interpolate(image, size=target, mode="bicubic", align_corners=False)
     return torch.cat([positions[:, :1], image.flatten(2).transpose(1, 2)], dim=1)
 
 
 def _load(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Strict load with one message that names every tensor that does not fit."""
-    mine = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    theirs = {name: tuple(t.shape) for name, t in tensors.items()}
-    problems = [f"{n}: missing" for n in mine.keys() - theirs.keys()]
-    problems += [f"{n}: not part of this model" for n in theirs.keys() - mine.keys()]
-    problems += [f"{n}: {theirs[n]} there, {mine[n]} here" for n in mine.keys() & theirs.keys() if mine[n] != theirs[n]]
+    needed = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    loaded = {name: tuple(t.shape) for name, t in tensors.items()}
+    problems = [f"{n}: missing" for n in needed.keys() - loaded.keys()]
+    problems += [f"{n}: not part of this model" for n in loaded.keys() - needed.keys()]
+    problems += [
+        f"{n}: {loaded[n]} there, {needed[n]} here" for n in needed.keys() & loaded.keys() if needed[n] != loaded[n]
+    ]
     if problems:
-        shown = sorted(problems)[:6]
-        more = f"\n  and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise InputError(f"{path}: weights of another architecture\n  " + "\n  ".join(shown) + more)
+        first = sorted(problems)[:6]
+        rest = f"\n  and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise InputError(f"{path}: weights of another architecture\n  " + "\n  ".join(first) + rest)
     module.load_state_dict(tensors)

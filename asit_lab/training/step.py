@@ -1,4 +1,4 @@
-"""One optimiser step of any objective: forward and backward part by part, clipping, update, teacher."""
+"""One optimiser step of any objective: forward and backward pass of each part, clipping, update, teacher."""
 
 import os
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from .optimizer import build_optimizer, clip_gradients, set_schedule
 
 
 def launch() -> Fabric:
-    """One device, or under torchrun all that it started."""
-    spread = {}
+    """One device, or under torchrun all processes that it started."""
+    distributed = {}
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
-        spread = {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local, "strategy": "ddp"}
-    fabric = Fabric(accelerator="auto", precision="32-true", **({"devices": 1} | spread))
+        distributed = {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local, "strategy": "ddp"}
+    fabric = Fabric(accelerator="auto", precision="32-true", **({"devices": 1} | distributed))
     fabric.launch()
     return fabric
 
 
 @dataclass
 class Gradients:
-    """What a batch gave before anything was changed by it."""
+    """Losses and gradients of a batch, before any weight is changed."""
 
     losses: dict[str, Tensor]
     """"loss" and "loss_<name>": detached scalars, means over parts and processes"""
@@ -36,8 +36,8 @@ class Gradients:
     """learning rate and weight decay of the step"""
     norm: Tensor
     """scalar, gradient norm before clipping"""
-    asked: Tensor
-    """[len(STOPS)], above 0 for the reasons that some process has to stop: the same in all of them"""
+    requests: Tensor
+    """[len(STOPS)], above 0 for the reasons of any process to stop: the same in all of them"""
 
     @property
     def finite(self) -> bool:
@@ -47,14 +47,14 @@ class Gradients:
     @property
     def stop(self) -> str | None:
         """Why to stop after this step, if at all."""
-        return next((stop for stop, asked in zip(STOPS, self.asked.tolist(), strict=True) if asked > 0), None)
+        return next((stop for stop, count in zip(STOPS, self.requests.tolist(), strict=True) if count > 0), None)
 
 
 class Stepper:
     """Objective and optimiser on their device.
 
     clips: number of training clips, which fixes how many steps an epoch has.
-    asked: gives this process's reason to stop, one of STOPS or None; looked at towards the end of each step.
+    requested: gives this process's reason to stop, one of STOPS or None; called once a step.
     """
 
     def __init__(
@@ -63,18 +63,19 @@ class Stepper:
         cfg: RunConfig,
         objective: Objective,
         clips: int,
-        asked: Callable[[], str | None] = lambda: None,
+        requested: Callable[[], str | None] = lambda: None,
     ):
-        self.fabric, self.cfg, self.objective, self.clips, self.asked = fabric, cfg, objective, clips, asked
+        self.fabric, self.cfg, self.objective, self.clips = fabric, cfg, objective, clips
+        self.requested = requested
         self.model, self.optimizer = fabric.setup(objective, build_optimizer(cfg, objective))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def gradients(self, batch: Batch) -> Gradients:
         """Forward and backward of a batch; nothing but the gradients changes."""
         rates = set_schedule(self.optimizer, self.cfg, self.clips, batch.step)
-        losses, asked = self._forward_backward(batch.to(self.fabric.device))
+        losses, requests = self._forward_backward(batch.to(self.fabric.device))
         norm = clip_gradients(self.parameters, self.cfg.optim.clip, self.cfg.optim.clip_by)
-        return Gradients(losses, rates, norm, asked)
+        return Gradients(losses, rates, norm, requests)
 
     def apply(self, step: int) -> None:
         """Move weights, centres and teacher by the gradients."""
@@ -83,7 +84,7 @@ class Stepper:
         self.objective.after_step(step)
 
     def _forward_backward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses and what was asked for, as means over all processes, so that all stop after the same step."""
+        """Losses and requests to stop, as means over all processes, so that all stop after the same step."""
         parts, means = self.cfg.train.accumulate, {}
         # Not Fabric's own "bf16-mixed": that rounds the waveforms to bf16 before the features are made of them.
         bf16 = self.cfg.train.precision == "bf16"
@@ -95,17 +96,17 @@ class Stepper:
                 self.fabric.backward(losses.total / parts)
             for name, loss in {"loss": losses.total, **{f"loss_{n}": x for n, x in losses.parts.items()}}.items():
                 means[name] = means.get(name, 0.0) + loss.detach() / parts
-        asked = self.asked()
-        flags = torch.tensor([float(asked == stop) for stop in STOPS], device=self.fabric.device)
-        mine = torch.cat([torch.stack(list(means.values())), flags])
-        everywhere = self.fabric.all_reduce(mine, reduce_op="mean")
-        return dict(zip(means, everywhere[: len(means)].unbind(), strict=True)), everywhere[len(means) :]
+        requested = self.requested()
+        flags = torch.tensor([float(requested == stop) for stop in STOPS], device=self.fabric.device)
+        own = torch.cat([torch.stack(list(means.values())), flags])
+        averaged = self.fabric.all_reduce(own, reduce_op="mean")
+        return dict(zip(means, averaged[: len(means)].unbind(), strict=True)), averaged[len(means) :]
 
     def state_dict(self) -> dict:
-        """What a resume needs of objective and optimiser."""
+        """State of objective and optimiser, to resume from."""
         return {"objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -8,13 +8,13 @@ from pathlib import Path
 from torch import Tensor
 
 from ..encoder import Encoder, load_encoder, open_encoder
+from ..encoder.loading import SHIPPED
 from ..errors import InputError
 from .asda import load_asda
 from .asit import load_asit
 from .imagenet import load_imagenet
 
 _LOADERS = {"asit": load_asit, "asda": load_asda, "imagenet": load_imagenet}
-SHIPPED = "shipped"  # what `open_source` calls it, and its folder beside this file
 
 
 def shipped() -> Encoder:
@@ -22,7 +22,7 @@ def shipped() -> Encoder:
 
     It embeds, shows attention and reconstructs. Its card, shipped/README.md, says how it was made and what it is worth.
     """
-    return load_encoder(Path(__file__).parent / SHIPPED)
+    return load_encoder(SHIPPED)
 
 
 def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encoder:
@@ -40,13 +40,11 @@ def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encod
 
 
 def open_source(source: str | Path, seed: int = 0) -> Encoder:
-    """An encoder by a text that says where from: "shipped", what `open_encoder` takes, or asit:FILE, asda:FILE,
-    imagenet:FILE or imagenet:FILE@PRESET.
+    """The encoder that a text names: what `open_encoder` takes, or asit:FILE, asda:FILE, imagenet:FILE or
+    imagenet:FILE@PRESET.
 
     seed: of the start weights where the source is a preset. Raises InputError as the loaders do.
     """
-    if str(source) == SHIPPED:
-        return shipped()
     kind, _, file = str(source).partition(":")
     if kind not in _LOADERS or not file:
         return open_encoder(source, seed)

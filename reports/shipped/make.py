@@ -16,7 +16,7 @@ import torch
 
 from asit_lab import Encoder, load_encoder, load_run, zoo
 from asit_lab.data import Manifest, load_manifest
-from asit_lab.encoder.folder import WEIGHTS, write_encoder_folder
+from asit_lab.encoder.folder import WEIGHTS, SavedEncoder, write_encoder_folder
 from asit_lab.storage.atomic import write_text
 
 HERE = Path(__file__).resolve().parents[2] / "asit_lab/zoo/shipped"
@@ -75,7 +75,8 @@ def main() -> None:
     own = load_encoder(run.dir)
     step = run.progress["step"]
     config = own.config.with_overrides([f"data.source={source}"])
-    write_encoder_folder(HERE, weights(own), config, f"{config.name} on {source}, step {step} (shipped)")
+    name = f"{config.name} on {source}, step {step} (shipped)"
+    write_encoder_folder(HERE, SavedEncoder(weights(own), config, name, pretrained=True))
     (HERE / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner can read
     small = zoo.shipped()
     heard = load_manifest(run.config.data.source).holdout(config.data.holdout)

@@ -92,7 +92,7 @@ def run(
         finally:
             cluster.close()
         done = status_table(study_points)
-        done.attrs["stopped"] = signals.asked or ("stopped" if runner.stop.exists() else "")
+        done.attrs["stopped"] = signals.requested or ("stopped" if runner.stop.exists() else "")
     return done
 
 
@@ -120,7 +120,7 @@ def _work(
     """Submit points until each is done, tried or given up, or the runner is told to stop."""
     todo, under_way = list(study_points), {}
     while todo or under_way:
-        if signals.asked and not runner.stop.exists():
+        if signals.requested and not runner.stop.exists():
             runner.tell_to_stop()
         stopping = runner.stop.exists()
         for future in [future for future in under_way if future.done()]:
