@@ -92,6 +92,11 @@ class RunConfig(Section):
 
     def _fits_asda(self) -> None:
         patches, asda, model = self.grid[0] * self.grid[1], self.asda, self.model
+        if model.mask_input:
+            raise ValueError(
+                "model.mask_input: the patches that objective.name=asda hides never enter the network; use it with "
+                "objective.name=asit"
+            )
         if not 0 < visible_of(patches, asda.visible) < patches:
             raise ValueError(f"asda.visible: {asda.visible:g} of {patches} patches leaves none visible, or none hidden")
         if "frame" in asda.active:

@@ -159,6 +159,12 @@ class Model(Section):
     """patch size: frames, mel bands"""
     position_start: Literal["random", "sincos"] = "random"
     """what learned positions start from: small random numbers (paper) or 2-D sines and cosines"""
+    attention_start: Literal["random", "mimetic"] = "random"
+    """what softmax attention starts from: small random numbers (paper), or weights whose products are those of trained
+    networks, so that patches attend to near and similar ones from the first step on (arXiv 2305.09828)"""
+    mask_input: bool = False
+    """ASiT's student is told which pixels are corrupted: a linear map of each patch's mask is added to the patch; in
+    the paper it has to find out"""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """stochastic depth of the last block of the student (0 for the first, linear between)"""
     attention: Literal["softmax", "asda", "learned"] = "softmax"
@@ -176,6 +182,12 @@ class Model(Section):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+        return self
+
+    @model_validator(mode="after")
+    def _start_fits_attention(self) -> Self:
+        if self.attention_start == "mimetic" and self.attention != "softmax":
+            raise ValueError(f"model.attention_start: mimetic is for model.attention softmax, not {self.attention}")
         return self
 
     @model_validator(mode="after")
@@ -300,6 +312,9 @@ class Asda(Section):
 
 
 class Optim(Section):
+    kind: Literal["adamw", "muon"] = "adamw"
+    """optimiser: AdamW; or Muon for the matrices of linear layers and AdamW for the rest, which short runs learn faster
+    with (Jordan et al. 2024; scaled to AdamW's rates as in Moonlight, arXiv 2502.16982)"""
     rate: Annotated[float, Field(gt=0)] = 5e-4
     """learning rate at a batch of rate_batch clips; scales with the batch"""
     rate_batch: Positive = 256

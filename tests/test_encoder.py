@@ -169,6 +169,18 @@ def test_reconstruction_with_a_mask_of_one_s_own(enc, waves):
     torch.testing.assert_close(enc.reconstruct(loud, RATE, mask=covering).reconstructed, quiet, rtol=1e-3, atol=1e-3)
 
 
+def test_a_network_that_is_told_the_mask_gets_it_window_by_window(waves):
+    told = Encoder.random(load_config("smoke", ["model.mask_input=true"]))
+    mask = torch.zeros(told.log_mel(waves, RATE).shape, dtype=torch.bool)
+    mask[:, 20:60, 10:30] = mask[:, 100:130, 5:40] = True
+    result = told.reconstruct(waves, RATE, mask=mask)
+    for window in (slice(0, 96), slice(96, 192)):
+        tokens = told.student(result.corrupted[:, window], mask=mask[:, window])
+        rebuilt = told.decoder(tokens[:, 1:], (tokens.shape[1] // 4, 4))
+        torch.testing.assert_close(result.reconstructed[:, window], rebuilt)
+    assert not torch.allclose(told.fill_in(result.corrupted), result.reconstructed, atol=1e-4)
+
+
 def test_drawn_masks_are_pretraining_s(enc, waves):
     result = enc.reconstruct(waves, RATE, seed=3)
     again, other = enc.reconstruct(waves, RATE, seed=3), enc.reconstruct(waves, RATE, seed=4)

@@ -10,7 +10,7 @@ from asit_lab.errors import InputError
 from asit_lab.nn import DistillationHeads, ReconstructionHead, ViT, attention_blocks, build_attention
 from asit_lab.nn import attention as attention_module
 from asit_lab.nn.heads import Projection, WeightNormLinear
-from asit_lab.nn.vit import PatchEmbed, drop_path, fit_positions, sincos_positions
+from asit_lab.nn.vit import PatchEmbed, drop_path, fit_positions, mimetic_start, sincos_positions
 from asit_lab.random import fold, key
 from asit_lab.settings import Heads, Model
 
@@ -430,3 +430,56 @@ def test_reconstruction_head_is_its_transposed_convolution(last_gelu):
     difference = (head(changed, GRID) - head(tokens, GRID)).abs().sum(0) > 1e-6
     assert difference[8:12, 8:16].all()
     assert difference.sum() == 4 * 8
+
+
+# --- What the network is told and starts from -----------------------------------------------------------------------
+
+
+def test_a_network_told_what_is_hidden():
+    told, plain = ViT(small(mask_input=True), GRID), ViT(small(), GRID)
+    told.load_state_dict(plain.state_dict(), strict=False)
+    x = spectrogram()
+    hidden = torch.zeros_like(x, dtype=torch.bool)
+    torch.testing.assert_close(told(x), plain(x))  # nothing said
+    torch.testing.assert_close(told(x, mask=hidden), plain(x))  # nothing hidden
+    torch.testing.assert_close(plain(x, mask=~hidden), plain(x))  # a network that is not told
+    hidden[1, 4:7, 8:20] = True  # patches (1, 1) and (1, 2)
+    out = told(x, mask=hidden)
+    torch.testing.assert_close(out[0], plain(x)[0])
+    assert not torch.allclose(out[1], plain(x)[1], atol=1e-3)
+    step = (told._embed(x, None, 1, hidden)[1] - told._embed(x, None, 1)[1])[1]  # [N, D], what is added to the patches
+    wanted = torch.zeros(GRID, dtype=torch.bool)
+    wanted[1, 1:3] = True
+    assert torch.equal(step.abs().amax(-1).view(GRID) > 1e-4, wanted)
+    mask = hidden[1, 4:8, 8:16].float().flatten()  # frames then bands, as the patch itself
+    torch.testing.assert_close(step[5], told.mask_embed.weight @ mask, rtol=1e-4, atol=1e-5)
+
+
+def test_mimetic_start_has_the_products_it_names():
+    width, heads = 48, 4
+    module = build_attention("softmax", width, heads)
+    mimetic_start(module)
+    query, key_, value = module.qkv.weight.view(3, width, width)
+    mean_diagonals = []
+    for head in range(heads):
+        rows = slice(head * width // heads, (head + 1) * width // heads)
+        product = (query[rows].T @ key_[rows]).detach()
+        assert torch.linalg.matrix_rank(product) == width // heads
+        mean_diagonals.append(product.diagonal().mean())
+    # The largest quarter of the singular directions of 0.7 (noise + identity); all together would give 0.7.
+    assert 0.15 < torch.stack(mean_diagonals).mean() < 0.5
+    mixed = (module.proj.weight @ value).detach()
+    assert mixed.diagonal().mean().item() == pytest.approx(-0.4, abs=0.05)
+    off = mixed - torch.diag(mixed.diagonal())
+    assert off.std().item() == pytest.approx(0.4 / width**0.5, rel=0.1)
+
+
+def test_mimetic_start_attends_to_near_patches():
+    grid, model = (12, 4), small(width=48, heads=3, position_start="sincos", attention_start="mimetic")
+    near, uniform = (
+        ViT(one, grid).inspect(0.1 * spectrogram(frames=48), maps=[0]).maps[0].map[:, :, 1:, 1:].mean((0, 1))
+        for one in (model, model.model_copy(update={"attention_start": "random"}))
+    )
+    time = torch.arange(48) // 4
+    within = (time[:, None] - time[None]).abs() <= 1
+    assert (near * within).sum(1).mean() > 1.5 * (uniform * within).sum(1).mean()

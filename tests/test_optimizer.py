@@ -1,5 +1,6 @@
 """Clipping against plain references, and the rate and weight decay that each step gets."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -158,3 +159,71 @@ def test_a_linear_schedule_is_numpy_s_and_then_its_end(steps):
     wanted = [*np.linspace(0.04, 0.07, steps), 0.07, 0.07]
     assert [linear(0.04, 0.07, steps, step) for step in range(steps + 2)] == pytest.approx(wanted, rel=1e-12)
     assert linear(0.04, 0.07, 0, 0) == 0.07
+
+
+# --- Muon beside AdamW ----------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """A linear layer with a bias, and a matrix that belongs to no linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+        self.positions = nn.Parameter(torch.ones(5, 4))
+
+    def param_groups(self):
+        matrices, rest = [self.linear.weight, self.positions], [self.linear.bias]
+        return [{"params": matrices, "decay": True}, {"params": rest, "decay": False}]
+
+
+def muon_steps(module: Small, cfg, steps: int, optimizer=None):
+    optimizer = optimizer or build_optimizer(cfg, module)
+    for step in range(steps):
+        set_schedule(optimizer, cfg, 40, 5)
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        (module.linear(x).square().sum() + (module.positions - 2).square().sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return optimizer
+
+
+def test_muon_takes_the_matrices_of_linear_layers_alone():
+    cfg = config("optim.kind=muon", "optim.rate=0.01", "optim.rate_batch=4", "train.batch_size=4")
+    torch.manual_seed(0)
+    ours, theirs = Small(), Small()
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = muon_steps(ours, cfg, 3)
+    rates = {group["lr"] for group in optimizer.param_groups}
+    decays = sorted(group["weight_decay"] for group in optimizer.param_groups)
+    assert len(rates) == 1 and decays[0] == 0.0 and decays[1] == decays[2] > 0
+    rate, decay = rates.pop(), decays[-1]
+    plain = [
+        torch.optim.Muon(
+            [theirs.linear.weight], lr=rate, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW([theirs.positions], lr=rate, weight_decay=decay, betas=cfg.optim.betas),
+        torch.optim.AdamW([theirs.linear.bias], lr=rate, weight_decay=0.0, betas=cfg.optim.betas),
+    ]
+    for step in range(3):
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        (theirs.linear(x).square().sum() + (theirs.positions - 2).square().sum()).backward()
+        for optimizer in plain:
+            optimizer.step()
+            optimizer.zero_grad()
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, msg=name)
+
+
+def test_muon_goes_on_from_a_saved_state():
+    cfg = config("optim.kind=muon", "optim.rate=0.01", "optim.rate_batch=4", "train.batch_size=4")
+    torch.manual_seed(0)
+    through, halves = Small(), Small()
+    halves.load_state_dict(through.state_dict())
+    muon_steps(through, cfg, 2, muon_steps(through, cfg, 2))
+    state = copy.deepcopy(muon_steps(halves, cfg, 2).state_dict())
+    again = build_optimizer(cfg, halves)
+    again.load_state_dict(state)
+    muon_steps(halves, cfg, 2, again)
+    for name, tensor in through.state_dict().items():
+        assert torch.equal(halves.state_dict()[name], tensor), name

@@ -245,19 +245,21 @@ class Encoder(Shareable):
             raise InputError(f"mask: shape {tuple(mask.shape)}, but the log-mel has {tuple(clean.shape)}")
         mask = mask.expand_as(clean)
         corrupted = clean.masked_fill(mask, 0.0)
-        return Reconstruction(clean, corrupted, self.fill_in(corrupted), mask)
+        return Reconstruction(clean, corrupted, self.fill_in(corrupted, mask), mask)
 
     @torch.no_grad()
-    def fill_in(self, corrupted: Tensor) -> Tensor:
+    def fill_in(self, corrupted: Tensor, mask: Tensor | None = None) -> Tensor:
         """What student and decoder make of a log-mel [B, T, M], however it was corrupted; window by window.
 
+        mask: bool [B, T, M], True = corrupted, which a network with model.mask_input is told; None: nothing is.
         Raises InputError when the weights have no decoder.
         """
         self._check_reconstructs()
         parts = []
-        for window in self._windows(corrupted):
+        masks = self._windows(torch.zeros_like(corrupted, dtype=torch.bool) if mask is None else mask)
+        for window, hidden in zip(self._windows(corrupted), masks, strict=True):
             grid = (window.shape[1] // self.config.model.patch[0], self.config.grid[1])
-            parts.append(self.decoder(self.student(window)[:, 1:], grid))
+            parts.append(self.decoder(self.student(window, mask=hidden)[:, 1:], grid))
         return torch.cat(parts, dim=1)
 
     def _check_reconstructs(self) -> None:

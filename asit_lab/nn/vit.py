@@ -47,11 +47,14 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(1, width, kernel_size=patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        p, q = self.patch
-        batch, frames, mels = x.shape
         # A convolution with stride = kernel is a product with the unfolded patches, which is faster on CPUs.
-        patches = x.view(batch, frames // p, p, mels // q, q).transpose(2, 3).reshape(batch, -1, p * q)  # [B, N, pq]
-        return F.linear(patches.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(unfold(x, self.patch).to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
+
+
+def unfold(x: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Pixels [B, T, M] -> those of each patch in a row [B, N, p q], patches time-major."""
+    (p, q), (batch, frames, mels) = patch, x.shape
+    return x.view(batch, frames // p, p, mels // q, q).transpose(2, 3).reshape(batch, -1, p * q)
 
 
 class Mlp(nn.Module):
@@ -113,6 +116,9 @@ class ViT(nn.Module):
         self.grid, self.patch, self.width = tuple(grid), tuple(model.patch), model.width
         self.class_token_at, self.post = model.class_token_at, model.norm == "post"
         self.patch_embed = PatchEmbed(self.patch, model.width)
+        self.mask_embed = (
+            nn.Linear(self.patch[0] * self.patch[1], model.width, bias=False) if model.mask_input else None
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, model.width))
         if model.positions == "fixed":  # not among the weights: they follow from the grid
             self.register_buffer("pos_embed", fixed_positions(self.grid, model.width), persistent=False)
@@ -121,31 +127,37 @@ class ViT(nn.Module):
         drops = [model.drop_path * i / max(1, model.depth - 1) for i in range(model.depth)]
         self.blocks = nn.ModuleList(Block(model, drop, i + 1) for i, drop in enumerate(drops))
         self.norm = nn.LayerNorm(model.width, eps=1e-6)  # of what comes out ("pre") or goes in ("post")
-        self._init_weights(model.position_start)
+        self._init_weights(model)
 
-    def _init_weights(self, position_start: str) -> None:
+    def _init_weights(self, model: Model) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         if self.learns_positions:
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-            if position_start == "sincos":
+            if model.position_start == "sincos":
                 self.pos_embed.data[0, 1:] = sincos_positions(self.grid, self.width)
         for module in self.modules():  # the patch projection keeps torch's default, as in the released code
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if model.attention_start == "mimetic":
+            for block in self.blocks:
+                mimetic_start(block.attn)
 
     @property
     def learns_positions(self) -> bool:
         """Whether positions are weights (else they follow from the grid)."""
         return isinstance(self.pos_embed, nn.Parameter)
 
-    def forward(self, x: Tensor, keys: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor | None = None, audio: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Log-mel [B, T, M] -> tokens [B, 1+N, D], class token first.
 
-        keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off. audio: as in `inspect`.
+        keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off. audio, mask: as in `inspect`.
         Raises InputError when T or M is not a whole number of patches or M is not the one the model was made for.
         """
-        return self.inspect(x, keys, audio=audio).tokens
+        return self.inspect(x, keys, audio=audio, mask=mask).tokens
 
     def inspect(
         self,
@@ -157,6 +169,7 @@ class ViT(nn.Module):
         visible: Tensor | None = None,
         clones: int = 1,
         audio: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Inspection:
         """The same pass, keeping the output of the blocks in `hidden`, the attention of those in `maps` and the output
         of the MLP of those in `mlp`.
@@ -165,10 +178,11 @@ class ViT(nn.Module):
         after the other; None: all. Tokens come back in their order, [B * clones, 1+K, D], and `keys` are that many.
         A clip's patches are embedded once for all its rows.
         audio: bool [B, N], patches that others attend to, not those of padding; None: all.
+        mask: bool [B, T, M], True = corrupted, for a network that is told so (model.mask_input); None: nothing is.
         Raises InputError where `visible` has other rows.
         """
         inspection = Inspection(x, self._grid_of(x))
-        cls, tokens = self._embed(x, visible, clones)
+        cls, tokens = self._embed(x, visible, clones, mask)
         attended = None if audio is None else _attended(audio, visible, clones)
         for i, block in enumerate(self.blocks):
             if i == self.class_token_at:
@@ -191,10 +205,14 @@ class ViT(nn.Module):
         cls, tokens = self._embed(x, visible, clones)
         return torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
 
-    def _embed(self, x: Tensor, visible: Tensor | None, clones: int) -> tuple[Tensor, Tensor]:
+    def _embed(
+        self, x: Tensor, visible: Tensor | None, clones: int, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Class token [1, 1, D] and patches [B * clones, K, D], as the blocks get them."""
         positions = self.positions(self._grid_of(x))
         cls, patches = self.cls_token + positions[:, :1], self.patch_embed(x) + positions[:, 1:]  # [B, N, D]
+        if self.mask_embed is not None and mask is not None:
+            patches = patches + self.mask_embed(unfold(mask, self.patch).to(self.mask_embed.weight.dtype))
         if self.post:
             cls, patches = self.norm(cls), self.norm(patches)
         if visible is None:
@@ -232,6 +250,24 @@ def _attended(audio: Tensor, visible: Tensor | None, clones: int) -> Tensor:
     rows = audio.repeat_interleave(clones, dim=0) if clones > 1 else audio
     rows = rows if visible is None else rows.gather(1, visible)
     return rows | ~rows.any(1, keepdim=True)
+
+
+@torch.no_grad()
+def mimetic_start(attention: nn.Module) -> None:
+    """Start weights of softmax attention with products as trained networks have them (mimetic initialisation, Trockman
+    and Kolter, arXiv 2305.09828): of each head queries' times keys' near 0.7 (noise + identity), of values' and the
+    last projection's near 0.4 (noise - identity). With sines and cosines as positions a patch attends to near ones."""
+    width, heads = attention.proj.in_features, attention.heads
+    d = width // heads
+    q, k, v = attention.qkv.weight.data.view(3, width, width)
+    for head in range(heads):
+        rows = slice(head * d, (head + 1) * d)
+        noise = torch.randn(width, width) / width**0.5
+        u, s, vh = torch.linalg.svd(0.7 * noise + 0.7 * torch.eye(width))
+        q[rows], k[rows] = (u[:, :d] * s[:d].sqrt()).T, vh[:d] * s[:d, None].sqrt()
+    u, s, vh = torch.linalg.svd(0.4 * torch.randn(width, width) / width**0.5 - 0.4 * torch.eye(width))
+    v.copy_(s.sqrt()[:, None] * vh)
+    attention.proj.weight.data.copy_(u * s.sqrt())
 
 
 def fixed_positions(grid: tuple[int, int], width: int) -> Tensor:

@@ -237,7 +237,7 @@ class ASiT(StudentTeacher):
         if self._stepped:  # a new batch; for one without any corrupted token nothing older is reported
             self._health_rows.clear()
             self._stepped = False
-        student = self.student.backbone(corrupted.flatten(0, 1), drop_keys, audio)  # [V*B, 1+N, D]
+        student = self.student.backbone(corrupted.flatten(0, 1), drop_keys, audio, masks.pixels)  # [V*B, 1+N, D]
         with torch.no_grad():
             needs_teacher = {"local", "global"} & set(objective.active)
             teacher = self.teacher.backbone(flat, audio=audio) if needs_teacher else None
@@ -422,6 +422,6 @@ class ASiT(StudentTeacher):
         if audio is not None:  # padding is neither corrupted nor attended to
             masks = replace(masks, pixels=masks.pixels & audio[..., None])
         corrupted = corrupt(clean, masks, keys)
-        tokens = self.student.backbone(corrupted, audio=self.audio_tokens(audio))
+        tokens = self.student.backbone(corrupted, audio=self.audio_tokens(audio), mask=masks.pixels)
         rebuilt = self.student.decoder(tokens[:, 1:], self.student.backbone.grid)
         return {"clean": clean, "corrupted": corrupted, "reconstructed": rebuilt.float(), "mask": masks.pixels}

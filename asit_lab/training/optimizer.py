@@ -1,7 +1,10 @@
-"""AdamW (arXiv 1711.05101) with scheduled rate and weight decay, and gradient clipping per tensor or over all."""
+"""AdamW (arXiv 1711.05101), or Muon beside it, with scheduled rate and weight decay; gradient clipping per tensor or
+over all."""
+
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import RunConfig
 from ..objectives import Objective
@@ -9,16 +12,64 @@ from ..schedules import cosine, warmup_cosine
 from ..settings import steps_of
 
 EPS = 1e-8  # added to the root of the second moment
+MUON_MOMENTUM = 0.95  # its author's
 
 
-def build_optimizer(cfg: RunConfig, objective: Objective) -> torch.optim.AdamW:
-    """AdamW over the objective's groups; `set_schedule` gives each step its rate and decay."""
-    groups = [
-        {"params": group["params"], "decay": group["decay"], "weight_decay": 0.0}
-        for group in objective.param_groups()
-        if group["params"]
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=tuple(cfg.optim.betas), eps=EPS, fused=True)
+def build_optimizer(cfg: RunConfig, objective: Objective) -> torch.optim.Optimizer:
+    """AdamW over the objective's groups, or Muon over the matrices of its linear layers and AdamW over the rest, as
+    optim.kind says; `set_schedule` gives each step its rate and decay."""
+    groups = objective.param_groups()
+    matrices = _matrices(objective) if cfg.optim.kind == "muon" else set()
+    adamw = torch.optim.AdamW(
+        _select(groups, lambda parameter: parameter not in matrices),
+        lr=0.0,
+        betas=tuple(cfg.optim.betas),
+        eps=EPS,
+        fused=True,
+    )
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(
+        _select(groups, lambda parameter: parameter in matrices),
+        lr=0.0,
+        momentum=MUON_MOMENTUM,
+        adjust_lr_fn="match_rms_adamw",  # steps as large as AdamW's, so that both take one rate
+    )
+    return Together([muon, adamw])
+
+
+def _matrices(objective: nn.Module) -> set[nn.Parameter]:
+    """Weights of the linear layers: not embeddings, patches, positions or prototypes, as Muon's authors advise."""
+    return {module.weight for module in objective.modules() if isinstance(module, nn.Linear)}
+
+
+def _select(groups: list[dict], wanted: Callable[[nn.Parameter], bool]) -> list[dict]:
+    """The groups with the wanted parameters, without empty ones."""
+    chosen = [{"params": [p for p in group["params"] if wanted(p)], "decay": group["decay"]} for group in groups]
+    return [group | {"weight_decay": 0.0} for group in chosen if group["params"]]
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimisers of different parameters as one."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]):
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})  # the very same dicts
+
+    def step(self, closure=None) -> None:
+        """A step of each."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict:
+        """Of each, under "parts"."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up what `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]  # loading made new dicts
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, cfg: RunConfig, clips: int, step: int) -> dict[str, float]:
@@ -37,7 +88,9 @@ def set_schedule(optimizer: torch.optim.Optimizer, cfg: RunConfig, clips: int, s
         rate, eps = cosine(peak, min(optim.min_rate, peak), total, step, warmup), EPS
     decay = cosine(optim.weight_decay, optim.weight_decay_end, total, step)
     for group in optimizer.param_groups:
-        group["lr"], group["eps"], group["weight_decay"] = rate, eps, decay if group["decay"] else 0.0
+        group["lr"], group["weight_decay"] = rate, decay if group["decay"] else 0.0
+        if "betas" in group:  # AdamW's; Muon's epsilon is another
+            group["eps"] = eps
     return {"rate": rate, "weight_decay": decay}
 
 

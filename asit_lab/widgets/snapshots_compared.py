@@ -136,7 +136,7 @@ def hidden_patches(grid: tuple[int, int], share: float, block: int, seed: int) -
 
 def reconstruction(enc: Encoder, clean: Tensor, corrupted: Tensor, mask: Tensor, title: str) -> Reconstructed:
     """Of log-mels and mask [1, T, M], as arrays [T, M]."""
-    images = (clean, corrupted, enc.fill_in(corrupted.to(enc.device)).cpu(), mask)
+    images = (clean, corrupted, enc.fill_in(corrupted.to(enc.device), mask.to(enc.device)).cpu(), mask)
     return Reconstructed(*(one[0].numpy() for one in images), title)
 
 
