@@ -25,7 +25,7 @@ export UV_SYSTEM_CERTS := true
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all browser hear lab lint format lock clean
+.PHONY: help env demo test test-all browser hear lab lint format docs lock clean
 
 help: ## Show this list
 	@echo "asit_lab: make TARGET"
@@ -84,6 +84,10 @@ lint: env ## Check style, formatting and types
 format: env ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: env ## Build the site, with notebooks and the reference of the Python interface, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Site: site/index.html"
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml
 	$(UV) pip compile --quiet --upgrade $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml

@@ -32,6 +32,7 @@ __getattr__, _, _LAZY = lazy_loader.attach(
         "masking",
         "nn",
         "objectives",
+        "registry",
         "report",
         "runs",
         "settings",

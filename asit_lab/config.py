@@ -10,7 +10,8 @@ import functools
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -19,30 +20,11 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from .errors import InputError
+from .overrides import parse_overrides
+from .paths import home, resolve  # noqa: F401  (asit_lab.config.home is used by notebooks)
 from .settings import Asda, Data, Features, Heads, Mask, Model, Objective, Optim, Section, Train, visible_of
 
 PRESETS = Path(__file__).parent / "presets"
-
-
-def home() -> Path:
-    """The folder relative paths count from: $ASIT_LAB_HOME, else the project's checkout, else the working directory."""
-    if os.environ.get("ASIT_LAB_HOME"):
-        return Path(os.environ["ASIT_LAB_HOME"]).expanduser().resolve()
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-
-
-def resolve(path: str | Path) -> Path:
-    """An absolute path; relative ones count from `home()`, in the shell, in Lab and under papermill alike.
-
-    A number is taken for a name: papermill turns `-p out 2026` into one. Raises InputError for what is no path.
-    """
-    if isinstance(path, int | float) and not isinstance(path, bool):
-        path = str(path)
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"expected a path, got {path!r} (a {type(path).__name__})")
-    path = Path(path).expanduser()
-    return path if path.is_absolute() else (home() / path).resolve()
 
 
 class RunConfig(Section):
@@ -142,9 +124,10 @@ class RunConfig(Section):
         """Plain nested dict, as written to config.yaml."""
         return self.model_dump(mode="json")
 
-    def to_yaml(self) -> str:
-        """YAML that `load_config` reads back to an equal configuration."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+    def to_yaml(self, explain: bool = False) -> str:
+        """YAML that `load_config` reads back to an equal configuration. explain: with a comment on every setting."""
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return _explained(text) if explain else text
 
 
 # --- Loading --------------------------------------------------------------------------------------------------------
@@ -171,7 +154,7 @@ def load_config(
     except TypeError:
         raise InputError(f"preset: expected a name or a path, got a {type(preset).__name__}") from None
     layers = read_layers("preset", name, PRESETS, "sections such as 'train:'")
-    return validate(_apply_overrides(functools.reduce(_merge, layers), overrides or []))
+    return validate(_apply_overrides(functools.reduce(_merge, layers), overrides))
 
 
 def parameter(name: str, value: Any, kind: Any = str) -> Any:
@@ -260,38 +243,11 @@ def _set(content: dict, path: list[str], value: Any) -> dict:
     return {**content, path[0]: _set(inner if isinstance(inner, dict) else {}, path[1:], value)}
 
 
-def _apply_overrides(content: dict, overrides: list[str] | str | Mapping[str, Any]) -> dict:
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            content = _override(content, str(key), value)
-        return content
-    if isinstance(overrides, str):
-        try:
-            overrides = shlex.split(overrides)
-        except ValueError as error:
-            raise InputError(f"overrides {overrides!r}: {error}") from None
-    if not isinstance(overrides, Iterable):
-        raise InputError(f"overrides {overrides!r}: expected assignments such as mask.ratio=0.7")
-    for override in overrides:
-        if isinstance(override, Mapping):
-            content = _apply_overrides(content, override)
-            continue
-        dotted, equals, value = str(override).partition("=")
-        if not equals or not dotted.strip():
-            raise InputError(f"override {override!r}: expected key=value, such as mask.ratio=0.7")
-        try:
-            read = yaml.safe_load(value)
-            if isinstance(read, str) and " #" in value and value.strip()[0] not in "'\"":
-                read = value.strip()  # a file name with " #" in it, which YAML takes for a comment
-            content = _override(content, dotted.strip(), read)
-        except yaml.YAMLError:
-            raise InputError(f"override {override!r}: {value!r} is not a value YAML can read") from None
+def _apply_overrides(content: dict, overrides: list[str] | str | Mapping[str, Any] | None) -> dict:
+    for dotted, value in parse_overrides(overrides).items():
+        path = dotted.split(".")
+        content = _set(content, path, value) if len(path) > 1 else _merge(content, {path[0]: value})
     return content
-
-
-def _override(content: dict, dotted: str, value: Any) -> dict:
-    path = dotted.split(".")
-    return _set(content, path, value) if len(path) > 1 else _merge(content, {path[0]: value})
 
 
 def validate(content: dict) -> RunConfig:
@@ -328,6 +284,21 @@ def keys() -> dict[str, str]:
                 choices = get_args(get_args(inner.annotation)[0])
                 listed.update({f"{section}.{name}.{choice}": inner.description or "" for choice in choices})
     return listed
+
+
+def _explained(text: str) -> str:
+    """The YAML of a configuration with each setting's description as a comment above it."""
+    about, section, lines = keys(), "", []
+    for line in text.splitlines():
+        name, colon, _ = line.partition(":")
+        if colon and name.isidentifier():
+            section = name
+        setting = f"{section}.{name.strip()}" if name.startswith("  ") and name[2:].isidentifier() else name
+        if colon and about.get(setting):
+            indent = " " * (len(name) - len(name.lstrip()))
+            lines += [f"{indent}# {part}" for part in textwrap.wrap(about[setting], 110)]
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def _nearest(dotted: str) -> str:

@@ -4,9 +4,12 @@ Defaults are the paper's (ASiT, arXiv 2211.13189) or, where it prints no value, 
 """
 
 import re
+from functools import partial
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from . import registry
 
 # --- Durations ------------------------------------------------------------------------------------------------------
 
@@ -46,6 +49,8 @@ def visible_of(patches: int, share: float) -> int:
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+ObjectiveName = Annotated[str, AfterValidator(partial(registry.check_name, "objectives"))]
+AttentionName = Annotated[str, AfterValidator(partial(registry.check_name, "attention"))]
 
 
 class Section(BaseModel):
@@ -167,8 +172,9 @@ class Model(Section):
     the paper it has to find out"""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """stochastic depth of the last block of the student (0 for the first, linear between)"""
-    attention: Literal["softmax", "asda", "learned"] = "softmax"
-    """attention kind: softmax; asda, differential with fixed factors; learned, differential with learned ones"""
+    attention: AttentionName = "softmax"
+    """attention kind: softmax; asda, differential with fixed factors; learned, differential with learned ones; or your
+    own, path/to/file.py:Name"""
     attention_path: Literal["auto", "explicit", "fused", "blocks"] = "auto"
     """how attention is computed: whole map, torch's kernel, blocks of queries; auto: by size, dtype and device"""
     norm: Literal["pre", "post"] = "pre"
@@ -223,8 +229,11 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 class Objective(Section):
-    name: Literal["asit", "asda"] = "asit"
-    """what is learned: asit, by the settings below and in mask and heads; asda, by ema here and the section asda"""
+    name: ObjectiveName = "asit"
+    """what is learned: asit, by the settings below and in mask and heads; asda, by ema here and the section asda; or
+    your own, path/to/file.py:Name"""
+    options: dict[str, Any] = {}
+    """settings of an objective of your own, which it reads itself"""
     weights: dict[Loss, NonNegative] = {"reconstruction": 1.0, "local": 1.0, "global": 1.0}
     """weight of each loss of ASiT (0: off, its head is not built)"""
     combine: Literal["mean", "sum", "uncertainty"] = "mean"
@@ -267,8 +276,8 @@ class Objective(Section):
 
     @property
     def active(self) -> tuple[str, ...]:
-        """Names of ASiT's losses that are on; none where something else is learned."""
-        return tuple(name for name in LOSSES if self.name == "asit" and self.weights.get(name, 0.0) > 0)
+        """Names of ASiT's losses that are on; none in ASDA. An objective of your own may be built on them."""
+        return tuple(name for name in LOSSES if self.name != "asda" and self.weights.get(name, 0.0) > 0)
 
 
 AsdaLoss = Literal["frame", "utterance"]

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 import asit_lab
 from asit_lab.config import load_config
 from asit_lab.nn import ViT, attention_blocks, build_attention
-from asit_lab.nn.attention import KINDS
 from asit_lab.settings import Model
 
 DIFFERENTIAL = ("asda", "learned")
+KINDS = ("softmax", *DIFFERENTIAL)
 
 
 @pytest.fixture(autouse=True)

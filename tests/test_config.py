@@ -361,3 +361,15 @@ def test_a_number_is_a_path_and_nothing_else_is():
     for wrong in (None, True, {"a": 1}, ["a"]):
         with pytest.raises(InputError, match="expected a path"):
             resolve(wrong)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_explained_yaml_is_the_same_configuration(name):
+    cfg = load_config(name)
+    text = cfg.to_yaml(explain=True)
+    assert yaml.safe_load(text) == cfg.to_dict()
+    lines = text.splitlines()
+    assert "  # largest block, as a share of each side of the spectrogram" in lines
+    settings = [i for i, line in enumerate(lines) if re.match(r"  \w+:", line)]
+    assert len(settings) == len([key for key in keys() if key.count(".") == 1])
+    assert [lines[i] for i in settings if not lines[i - 1].startswith("  # ")] == []

@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asit_lab"
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = (
-    ("_version", "errors", "random", "schedules"),
-    ("settings", "config"),
+    ("_version", "errors", "random", "schedules", "paths", "overrides"),
     ("storage",),
+    ("registry",),
+    ("settings", "config"),
     ("audio", "features", "augment", "masking"),
     ("data",),
     ("nn",),
@@ -105,6 +106,114 @@ def test_imports_point_one_way():
 def test_the_check_itself(file, source, found):
     path = PACKAGE / file
     assert violations(source, path) == [f"asit_lab/{file} imports {name}" for name in found]
+
+
+# --- No import upwards inside functions either, and no circles ------------------------------------------------------
+
+# (file, part it imports upwards in a function): why.
+ALLOWED = {
+    ("training/recorder.py", "figures"): "pictures with the snapshots, where matplotlib is installed",
+}
+
+
+def _in_functions(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """Import statements that run later than the module's own import; not those for type checkers."""
+    tree = ast.parse(source)
+    checked = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    ]
+    others = {id(inner) for node in checked for inner in ast.walk(node)} | {id(node) for node in _at_import(tree.body)}
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in others]
+
+
+def test_functions_do_not_import_upwards_either():
+    upwards = set()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if file == PACKAGE / "__init__.py":
+            continue
+        source = "\n".join(ast.unparse(node) for node in _in_functions(file.read_text(encoding="utf-8")))
+        wrong = violations(source, file)
+        upwards |= {(str(file.relative_to(PACKAGE)), text.rpartition(" ")[2]) for text in wrong}
+    assert upwards == set(ALLOWED)
+
+
+def _module(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph(files: dict[str, str]) -> dict[str, set[str]]:
+    """Module -> modules whose code runs, as far as it is not running already, when it is imported.
+
+    files: {"asit_lab/nn/vit.py": source}. Importing a.b.c runs the packages a and a.b too, but for those it is in.
+    """
+    modules = {_module(PACKAGE.parent / name): name for name in files}
+    graph: dict[str, set[str]] = {}
+    for module, name in modules.items():
+        package = module.split(".") if name.endswith("__init__.py") else module.split(".")[:-1]
+        targets = set()
+        for node in _at_import(ast.parse(files[name]).body):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+                continue
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += node.module.split(".") if node.module else []
+            targets |= {".".join([*base, alias.name]) for alias in node.names}
+        reached = {
+            ".".join(parts[:i]) for parts in (target.split(".") for target in targets) for i in range(1, len(parts) + 1)
+        }
+        ancestors = {".".join(package[:i]) for i in range(1, len(package) + 1)}
+        direct = {target.rpartition(".")[0] for target in targets} & ancestors  # names taken from an own package
+        taken = {target for target in targets if target in modules}
+        direct -= {target.rpartition(".")[0] for target in taken}
+        graph[module] = (reached & set(modules)) - (ancestors - direct) - {module}
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Some modules that import each other in a circle; empty where there is none."""
+    done: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph[module]):
+            if found := search(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := search(module, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
+    sources = {file.relative_to(PACKAGE.parent).as_posix(): file.read_text(encoding="utf-8") for file in files}
+    assert circle(import_graph(sources)) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"a": "from .b import x", "b": "from . import a"}, ["asit_lab.a", "asit_lab.b", "asit_lab.a"]),
+        ({"a": "from .b import x", "b": "def f():\n    from . import a"}, []),
+        (
+            {
+                "p/__init__": "from .x import f",
+                "p/x": "from ..q.y import g",
+                "q/__init__": "",
+                "q/y": "from ..p import f",
+            },
+            ["p", "x", "y"],
+        ),
+        ({"p/__init__": "from .x import f", "p/x": "from .z import g", "p/z": ""}, []),
+        ({"p/__init__": "from .x import f", "p/x": "from . import f"}, ["p", "x"]),
+    ],
+)
+def test_the_search_for_circles_itself(files, found):
+    met = circle(import_graph({f"asit_lab/{name}.py": source for name, source in files.items()}))
+    assert bool(met) == bool(found) and {name.split(".")[-1] for name in found} <= {name.split(".")[-1] for name in met}
 
 
 # Runs in a fresh interpreter in which the optional packages are not to be found, neither as modules nor as

@@ -130,8 +130,8 @@ def test_what_auto_means(kind, monkeypatch):
 
 
 def test_unknown_attention_lists_what_there_is():
-    with pytest.raises(InputError, match=r"model\.attention: 'linear' is not one of softmax, asda, learned"):
-        build_attention("linear", 24, 3)
+    with pytest.raises(InputError, match=r"model\.attention: 'performer' is unknown; valid: softmax, asda, learned"):
+        build_attention("performer", 24, 3)
     with pytest.raises(InputError, match=r"model\.attention_path: 'flash' is not one of auto, explicit, fused, blocks"):
         build_attention("softmax", 24, 3, "flash")
     with pytest.raises(InputError, match="5 does not divide"):

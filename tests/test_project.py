@@ -97,28 +97,33 @@ def test_readme_names_the_commands():
     assert [command for command in ("make demo", "make test", "make lab") if command not in readme] == []
 
 
-def test_readme_shows_the_numbers_of_the_gallery():
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+def test_results_show_the_numbers_of_the_gallery():
     """reports/gallery/make.py prints the rows; here they are made again from the numbers it kept."""
     import runpy
 
     rows = runpy.run_path(str(ROOT / "reports/gallery/make.py"))["rows"]
     numbers = json.loads((ROOT / "reports/gallery/numbers.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [row for row in rows(numbers) if row not in readme] == []
+    results = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert [row for row in rows(numbers) if row not in results] == []
 
 
-def test_readme_shows_the_table_of_the_seeds():
+def test_results_show_the_table_of_the_seeds():
     """Likewise of reports/gallery/seeds.py."""
     import runpy
 
     table = runpy.run_path(str(ROOT / "reports/gallery/seeds.py"))["table_of"]
     numbers = json.loads((ROOT / "reports/gallery/seeds.json").read_text(encoding="utf-8"))
-    assert "\n".join(table(numbers)) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(table(numbers)) in (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
 def test_links_in_the_texts_lead_somewhere():
     broken = []
-    for text in [*ROOT.glob("*.md"), *(ROOT / "data").glob("*.md")]:
+    folders = ("data", "docs", "benchmarks", "notebooks/ablations")
+    for text in [*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#\s]+)", text.read_text(encoding="utf-8")):
             if "://" not in target and not (text.parent / target).exists():
                 broken.append(f"{text.name}: {target}")
@@ -129,7 +134,7 @@ def test_make_help_lists_the_targets():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = {line.split()[0] for line in shown.splitlines() if line.startswith("  ")}
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE).group(1)
-    assert listed == set(phony.split()) >= {"env", "demo", "test", "test-all", "lab", "lint", "lock", "clean"}
+    assert listed == set(phony.split()) >= {"env", "demo", "test", "test-all", "lab", "lint", "lock", "docs", "clean"}
 
 
 def test_make_clean_leaves_the_environments_alone(tmp_path):
@@ -145,7 +150,7 @@ def test_make_clean_leaves_the_environments_alone(tmp_path):
 
 def _texts():
     """Every text file that belongs to the project: not data, runs, environments or caches."""
-    folders = ("asit_lab", "tests", "notebooks", "benchmarks", "reports/gallery", "reports/reference", ".ci")
+    folders = ("asit_lab", "tests", "notebooks", "benchmarks", "reports/gallery", "reports/reference", ".ci", "docs")
     files = [path for path in [*ROOT.iterdir(), *(ROOT / "data").glob("*.md")] if path.is_file()]
     files += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in files:

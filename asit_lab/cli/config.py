@@ -43,20 +43,20 @@ def config_show(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print a whole configuration as YAML, with overrides applied."""
+    """Print every setting of a configuration and what it means, as YAML, with overrides applied."""
     from ..config import load_config
 
     cfg = load_config(preset, overrides)
-    print(as_json_text(cfg.to_dict()) if as_json else cfg.to_yaml().rstrip())
+    print(as_json_text(cfg.to_dict()) if as_json else cfg.to_yaml(explain=True).rstrip())
 
 
 @config_app.command("diff")
 def config_diff(
     a: Annotated[str, typer.Argument(help="Preset, YAML file or run directory.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
+    b: Annotated[str, typer.Argument(help="Preset, YAML file or run directory to compare it with.")],
     as_json: Json = False,
 ) -> None:
-    """List what two configurations disagree on, such as the paper's and the released code's."""
+    """List the settings that differ between two configurations, such as the paper's and the released code's."""
     from ..config import diff, load_config
 
     rows = diff(load_config(a), load_config(b))

@@ -3,5 +3,6 @@
 from .crops import Batch, make_loader
 from .manifest import Manifest, load_manifest
 from .silence import measure_silence
+from .sources.clips import Clip, Listing
 
-__all__ = ["Batch", "Manifest", "load_manifest", "make_loader", "measure_silence"]
+__all__ = ["Batch", "Clip", "Listing", "Manifest", "load_manifest", "make_loader", "measure_silence"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import audio
+from .. import audio, registry
 from ..config import resolve
 from ..errors import InputError
 from . import labels
@@ -134,7 +134,8 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     """List a data source and read its headers.
 
     spec: synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH],
-    audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH].
+    audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
+    NAME[:PATH] or path/to/file.py:FUNCTION[:PATH].
     Relative paths count from the project's root. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
     is not there is downloaded to it where that is openly possible.
     segment_seconds: longer files become several rows of equal length, none longer than this.
@@ -143,8 +144,7 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     """
     if not isinstance(spec, str):
         raise InputError(f'data source: expected a text such as "folder:PATH" or "synth", got a {type(spec).__name__}')
-    kind, _, argument = spec.strip().partition(":")
-    _check_kind(spec, kind)
+    kind, argument = _parse(spec)
     if segment_seconds < audio.SHORTEST:
         raise InputError(f"segment_seconds: {segment_seconds} is shorter than {audio.SHORTEST} s")
     if kind == "folder" and not argument:
@@ -158,7 +158,7 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     notes = list(listing.notes)
     if len(bad):
         notes.append(f"{len(bad)} of {len(bad) + table['path'].nunique()} files cannot be used and are left out")
-    name = Path(argument.rstrip("/")).name if kind == "folder" else kind
+    name = Path(argument.rstrip("/")).name if kind == "folder" else kind.rpartition(":")[2]
     return Manifest(name, spec, table, bad, notes, listing.multi, listing.labels)
 
 
@@ -173,14 +173,20 @@ def _check_parts(spec: str, clips: list[Clip], table: pd.DataFrame, bad: pd.Data
             )
 
 
-def _check_kind(spec: str, kind: str) -> None:
-    if kind in SOURCES:
-        return
-    near = difflib.get_close_matches(kind, SOURCES, 1)
-    hint = f"did you mean {SOURCES[near[0]]}? " if near else ""
+def _parse(spec: str) -> tuple[str, str]:
+    """The source that a text names, and what it is given: ("folder", "PATH"), ("my/data.py:birds", "")."""
+    kind, _, argument = spec.strip().partition(":")
+    if kind.endswith(".py"):
+        function, _, argument = argument.partition(":")
+        kind = f"{kind}:{function}"
+    sources = SOURCES | {name: f"{name}[:PATH]" for name in registry.names("sources")}
+    if kind in sources or registry.in_file(kind):
+        return kind, argument
+    near = difflib.get_close_matches(kind, sources, 1)
+    hint = f"did you mean {sources[near[0]]}? " if near else ""
     if not near and resolve(spec).exists():
         hint = f"did you mean folder:{spec}? "
-    raise InputError(f"data source {spec!r}: unknown source {kind!r}; {hint}Valid: {', '.join(SOURCES.values())}")
+    raise InputError(f"data source {spec!r}: unknown source {kind!r}; {hint}Valid: {', '.join(sources.values())}")
 
 
 def _clips(spec: str, argument: str) -> int:
@@ -192,6 +198,8 @@ def _clips(spec: str, argument: str) -> int:
 
 
 def _list(kind: str, argument: str, spec: str) -> Listing:
+    if kind not in SOURCES:
+        return _own_listing(registry.load("sources", kind, "data.source")(argument), spec)
     if kind == "synth":
         return synth.list_synth(_clips(spec, argument))
     if kind == "folder":
@@ -210,6 +218,15 @@ def _list(kind: str, argument: str, spec: str) -> Listing:
     remote = speech_commands.REMOTE_V1 if v1 else speech_commands.REMOTE_V2
     path = resolve(argument) if argument else _found(kind, remote=remote)
     return speech_commands.list_twelve(path, spec) if v1 else speech_commands.list_words(path, spec)
+
+
+def _own_listing(listed: Listing | list[Clip], spec: str) -> Listing:
+    """What a function of the user's own gave back: a Listing, or clips alone."""
+    listing = Listing(listed) if isinstance(listed, list) else listed
+    clips = getattr(listing, "clips", None)
+    if not clips or not all(isinstance(clip, Clip) for clip in clips):
+        raise InputError(f"data source {spec!r}: expected a Listing, or a list of at least one Clip, from its function")
+    return listing
 
 
 def _found(*names: str, remote: Remote | None = None, how_to_get: str = "") -> Path:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,13 +17,14 @@ from ..data.manifest import Manifest, load_manifest
 from ..embedding.dataset import LOG_MEL
 from ..encoder import Encoder
 from ..errors import InputError
-from ..finetuning import FinetuneResult, finetune, load_recipe
-from ..finetuning.result import SETUP
 from ..storage.atomic import read_json, write_json, write_text
 from ..zoo import open_source
 from .classifiers import GRIDS
 from .probe import compare_results
 from .probe_result import ProbeResult
+
+if TYPE_CHECKING:
+    from ..finetuning import FinetuneResult  # finetuning is built on this package, so functions import it
 
 FINETUNE = "finetune"
 PROTOCOLS = (*GRIDS, FINETUNE)
@@ -34,7 +36,7 @@ class Evaluation:
     """Results by (encoder, protocol), in the order of the table. Those of fine-tuning know their folder."""
 
     dir: Path
-    results: dict[tuple[str, str], ProbeResult | FinetuneResult]
+    results: "dict[tuple[str, str], ProbeResult | FinetuneResult]"
     status: str = "finished"
     """finished, or interrupted (the same call goes on)"""
 
@@ -83,6 +85,8 @@ def evaluate(
     it, and all that `probe` and `finetune` refuse.
     """
     encoders = {encoders.name: encoders} if isinstance(encoders, Encoder) else encoders
+    from ..finetuning import finetune, load_recipe
+
     protocols = (protocols,) if isinstance(protocols, str) else protocols
     wrong = [one for one in protocols if one not in PROTOCOLS]
     if wrong or not protocols:
@@ -120,6 +124,8 @@ def evaluate(
 def check_folder(folder: Path, names: Iterable[str], protocols: Iterable[str], source: str) -> None:
     """Raise InputError where files of something else would be written over: a run, a fine-tuning, or results of other
     encoders, protocols or data than are asked for."""
+    from ..finetuning.result import SETUP
+
     if (folder / "config.yaml").is_file() or (folder / SETUP).is_file():
         what = "pretraining run" if (folder / "config.yaml").is_file() else "fine-tuning"
         raise InputError(f"{folder}: holds a {what}; choose another folder")

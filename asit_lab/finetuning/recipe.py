@@ -8,16 +8,15 @@ ASDA's are its released code's (arXiv 2507.02666); VoxCeleb1's is SUPERB's (arXi
 import difflib
 import functools
 import operator
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ..config import read_layers
 from ..errors import InputError
+from ..overrides import parse_overrides
 from ..schedules import warmup_cosine
 from ..settings import Duration, NonNegative, Positive, Section, Share, steps_of
 
@@ -188,16 +187,7 @@ def load_recipe(
     else:
         layers = read_layers("recipe", str(recipe), RECIPES, "keys such as 'rate:'")
         content = functools.reduce(operator.or_, layers)
-    if isinstance(overrides, Mapping):
-        content, overrides = {**content, **overrides}, None
-    for override in shlex.split(overrides) if isinstance(overrides, str) else overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"override {override!r}: expected key=value, such as rate=1e-4")
-        try:
-            content[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"override {override!r}: {value!r} is not a value YAML can read") from None
+    content = {**content, **parse_overrides(overrides, "rate=1e-4")}
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

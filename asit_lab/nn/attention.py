@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import registry
 from ..errors import InputError
 from .attention_blocks import in_blocks
 
@@ -23,7 +24,6 @@ from .attention_blocks import in_blocks
 MAPS_FP32, MAPS = 15e6, 40e6
 SHORT, LONGEST_MAP = 600, 1025
 
-KINDS = ("softmax", "asda", "learned")
 PATHS = ("auto", "explicit", "fused", "blocks")
 
 
@@ -45,7 +45,7 @@ class AttentionMaps:
 class SoftmaxAttention(nn.Module):
     """Multi-head softmax attention, fused qkv projection ordered [q | k | v], then heads."""
 
-    def __init__(self, dim: int, heads: int, path: str = "auto"):
+    def __init__(self, dim: int, heads: int, path: str = "auto", layer: int = 1):
         super().__init__()
         self.heads, self.path = heads, path
         self.scale = (dim // heads) ** -0.5
@@ -130,7 +130,7 @@ class AsdaAttention(DifferentialAttention):
 
     LAM, OUTPUT_SCALE = 0.1, 0.95
 
-    def __init__(self, dim: int, heads: int, path: str = "auto"):
+    def __init__(self, dim: int, heads: int, path: str = "auto", layer: int = 1):
         super().__init__(dim, heads, dim // heads, path)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
 
@@ -175,19 +175,16 @@ class LearnedAttention(DifferentialAttention):
 def build_attention(kind: str, dim: int, heads: int, path: str = "auto", layer: int = 1) -> nn.Module:
     """An attention module `(x, maps) -> (out, AttentionMaps | None)`.
 
-    kind: "softmax", "asda" or "learned". path: "explicit" (the whole map), "fused" (torch's kernel, without a map),
+    kind: "softmax", "asda", "learned", or one of your own (docs/extending.md), which is called with the same
+    arguments. path: "explicit" (the whole map), "fused" (torch's kernel, without a map),
     "blocks" (the map of some queries at a time) or "auto", the fastest at that size, dtype and device. layer: which
     one of the network, from 1 (only "learned" depends on it).
     """
-    if kind not in KINDS:
-        raise InputError(f"model.attention: {kind!r} is not one of {', '.join(KINDS)}")
     if path not in PATHS:
         raise InputError(f"model.attention_path: {path!r} is not one of {', '.join(PATHS)}")
     if dim % heads:
         raise InputError(f"model.heads: {heads} does not divide model.width {dim}")
-    if kind == "learned":
-        return LearnedAttention(dim, heads, path, layer)
-    return {"softmax": SoftmaxAttention, "asda": AsdaAttention}[kind](dim, heads, path)
+    return registry.load("attention", kind, "model.attention")(dim, heads, path, layer)
 
 
 # --- what the kinds share -------------------------------------------------------------------------------------------

@@ -1,29 +1,50 @@
-"""What is learned: an objective holds student, teacher and heads behind one protocol (see base.py)."""
+"""Objectives: each holds student, teacher and heads behind one protocol (see base.py)."""
 
+from typing import Any
+
+from .. import registry
 from ..config import RunConfig
 from . import asda, asit
 from .asda import ASDA
 from .asit import ASiT
-from .base import Losses, Objective
+from .base import Losses, Objective, seeded
 from .collapse import Criterion
+from .own import BackboneOnly, BaseObjective
 
-__all__ = ["ASDA", "ASiT", "Criterion", "Losses", "Objective", "build_network", "build_objective", "criteria"]
+__all__ = [
+    "ASDA",
+    "ASiT",
+    "BaseObjective",
+    "Criterion",
+    "Losses",
+    "Objective",
+    "build_network",
+    "build_objective",
+    "criteria",
+]
 
-_OBJECTIVES = {"asda": ASDA, "asit": ASiT}
 _NETWORKS = {"asda": asda.build_network, "asit": asit.build_network}
+_PROTOCOL = ("views", "reset_teacher", "forward", "param_groups", "after_step", "health", "criteria", "samples")
+
+
+def _objective_class(cfg: RunConfig) -> Any:
+    objective = registry.load("objectives", cfg.objective.name, "objective.name")
+    registry.require(objective, _PROTOCOL, "objective.name", cfg.objective.name)
+    return objective
 
 
 def build_objective(cfg: RunConfig, clips: int) -> Objective:
     """The objective that a configuration names, for a data set of `clips` training clips."""
-    return _OBJECTIVES[cfg.objective.name](cfg, clips)
+    objective = _objective_class(cfg)
+    return seeded(lambda: objective(cfg, clips), cfg.train.seed)  # weights that the user's own code draws, too
 
 
-def build_network(cfg: RunConfig, seed: int | None = None) -> asda.Network | asit.Network:
+def build_network(cfg: RunConfig, seed: int | None = None) -> asda.Network | asit.Network | BackboneOnly:
     """The student that a configuration names, with its start weights: a function of the configuration and the seed
-    (default: train.seed) alone."""
-    return _NETWORKS[cfg.objective.name](cfg, seed)
+    (default: train.seed) alone. Of an objective of the user's own, only the backbone: its code is not executed."""
+    return _NETWORKS.get(cfg.objective.name, BackboneOnly.build)(cfg, seed)
 
 
 def criteria(cfg: RunConfig) -> list[Criterion]:
     """What tells from the metrics of a run of this configuration that it has collapsed."""
-    return _OBJECTIVES[cfg.objective.name].criteria(cfg)
+    return _objective_class(cfg).criteria(cfg)

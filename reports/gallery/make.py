@@ -1,4 +1,4 @@
-"""Renew this folder from a run of notebooks/pretrain.ipynb: its pictures, its numbers, and the rows README.md shows.
+"""Renew this folder from a run of notebooks/pretrain.ipynb: pictures, numbers, and the rows that docs/results.md shows.
 
 .venv/bin/python reports/gallery/make.py runs/esc10
 """
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def rows(numbers: dict) -> list[str]:
-    """The rows of README.md's table that hold numbers of the run."""
+    """The rows of docs/results.md's table that hold numbers of the run."""
     errors = {row["method"]: row["l1_log"] for row in numbers["reconstruction"]}
     scores = {row["encoder"]: f"{100 * row['mean']:.1f} ± {100 * row['spread']:.1f} %" for row in numbers["probe"]}
     random = [score for name, score in scores.items() if name.startswith("random init")]

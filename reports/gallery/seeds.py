@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def table_of(numbers: dict) -> list[str]:
-    """The table of README.md."""
+    """The table of docs/results.md."""
     head = ("seed", *COLUMNS, "reconstruction", "straight line in time")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in numbers["seeds"]:
