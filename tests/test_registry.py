@@ -208,6 +208,34 @@ def test_a_data_source_in_a_file(tmp_path):
         load_manifest(f"{file}:tone")
 
 
+def test_the_decoder_of_an_objective_built_on_asit_is_read_back(tmp_path):
+    file = tmp_path / "built_on.py"
+    file.write_text("from asit_lab.objectives import ASDA, ASiT\nclass A(ASiT): pass\nclass D(ASDA): pass")
+    small = ["asda.decoder_width=48", "asda.decoder_layers=1", "asda.clones=2"]
+    for part, built_in in (("A", "asit"), ("D", "asda")):
+        cfg = load_config("smoke", [f"objective.name={file}:{part}", *small])
+        plain = build_network(cfg.with_overrides([f"objective.name={built_in}"]))
+        read = build_network(cfg, decoder=plain.decoder.state_dict())
+        assert type(read.decoder) is type(plain.decoder)
+        assert all(torch.equal(a, b) for a, b in zip(read.parameters(), plain.parameters(), strict=True))
+    assert build_network(cfg, decoder=["mine.weight"]).decoder is None
+
+
+def test_a_download_executes_no_file(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from asit_lab.encoder import hub
+    from asit_lab.encoder.folder import SavedEncoder
+
+    saved = SavedEncoder({}, load_config("smoke", [f"model.attention={tmp_path}/trap.py:Trap"]), "trap", True)
+    downloaded = SimpleNamespace(from_pretrained=lambda repo_id, **_: SimpleNamespace(saved=saved))
+    monkeypatch.setattr(hub, "_folder_class", lambda: downloaded)
+    with pytest.raises(
+        InputError, match=r"hf://someone/trap: .*model\.attention=.*trap\.py:Trap, which is not executed"
+    ):
+        asit_lab.load_encoder("hf://someone/trap")
+
+
 # --- Installed packages ---------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
+from ..registry import in_file
 from .folder import CONFIG, WEIGHTS, SavedEncoder, read_encoder_folder, write_encoder_folder
 
 CARD = """---
@@ -86,7 +87,13 @@ def fetch(repo_id: str, **options) -> SavedEncoder:
     """
     folder_class = _folder_class()
     with _explained(repo_id):
-        return folder_class.from_pretrained(repo_id, **options).saved
+        saved = folder_class.from_pretrained(repo_id, **options).saved
+    if in_file(saved.config.model.attention):
+        raise InputError(
+            f"hf://{repo_id}: its configuration names code in a file, model.attention={saved.config.model.attention}, "
+            "which is not executed for a download. Get the file and load a folder whose config.json names your copy"
+        )
+    return saved
 
 
 def _mark(text: str) -> str:

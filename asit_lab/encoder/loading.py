@@ -52,7 +52,7 @@ def load_encoder(source: str | Path) -> Encoder:
     if not path.is_file():
         raise InputError(f"{path}: no such run directory or snapshot")
     tensors, cfg, step = read_snapshot(path)
-    teacher, student = ViT(cfg.model, cfg.grid), build_network(cfg)
+    teacher, student = ViT(cfg.model, cfg.grid), build_network(cfg, decoder=section(tensors, "student.decoder"))
     parts = {"teacher.backbone": teacher, "student.backbone": student.backbone, "student.decoder": student.decoder}
     for role, module in parts.items():
         if module is not None:

@@ -334,7 +334,7 @@ class Encoder(Shareable):
     @classmethod
     def from_saved(cls, saved: SavedEncoder, source: str | Path) -> "Encoder":
         tensors, cfg = saved.tensors, saved.config
-        backbone, network = ViT(cfg.model, cfg.grid), build_network(cfg)
+        backbone, network = ViT(cfg.model, cfg.grid), build_network(cfg, decoder=section(tensors, "decoder"))
         has_student, has_decoder = bool(section(tensors, "student")), bool(section(tensors, "decoder"))
         student = network.backbone if has_student else backbone if has_decoder else None
         encoder = cls(cfg, backbone, student, network.decoder if has_decoder else None, saved.name, saved.pretrained)

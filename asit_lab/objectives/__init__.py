@@ -1,5 +1,7 @@
 """Objectives: each holds student, teacher and heads behind one protocol (see base.py)."""
 
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from .. import registry
@@ -23,7 +25,7 @@ __all__ = [
     "criteria",
 ]
 
-_NETWORKS = {"asda": asda.build_network, "asit": asit.build_network}
+_NETWORKS = {"asit": asit.build_network, "asda": asda.build_network}
 _PROTOCOL = ("views", "reset_teacher", "forward", "param_groups", "after_step", "health", "criteria", "samples")
 
 
@@ -39,10 +41,23 @@ def build_objective(cfg: RunConfig, clips: int) -> Objective:
     return seeded(lambda: objective(cfg, clips), cfg.train.seed)  # weights that the user's own code draws, too
 
 
-def build_network(cfg: RunConfig, seed: int | None = None) -> asda.Network | asit.Network | BackboneOnly:
+def build_network(
+    cfg: RunConfig, seed: int | None = None, decoder: Collection[str] = ()
+) -> asda.Network | asit.Network | BackboneOnly:
     """The student that a configuration names, with its start weights: a function of the configuration and the seed
-    (default: train.seed) alone. Of an objective of the user's own, only the backbone: its code is not executed."""
-    return _NETWORKS.get(cfg.objective.name, BackboneOnly.build)(cfg, seed)
+    (default: train.seed) alone.
+
+    An objective of the user's own is not executed for it. Its student is a backbone, and ASiT's or ASDA's decoder where
+    the saved weights are those of one. decoder: names of the saved weights of a decoder.
+    """
+    if cfg.objective.name in _NETWORKS:
+        return _NETWORKS[cfg.objective.name](cfg, seed)
+    for build in _NETWORKS.values() if decoder else ():
+        with suppress(ValueError):  # settings of the other system, which nobody has checked
+            network = build(cfg, seed)
+            if network.decoder is not None and set(network.decoder.state_dict()) == set(decoder):
+                return network
+    return BackboneOnly.build(cfg, seed)
 
 
 def criteria(cfg: RunConfig) -> list[Criterion]:

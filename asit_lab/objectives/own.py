@@ -5,11 +5,10 @@ from torch import Tensor, nn
 
 from ..config import RunConfig
 from ..data import Batch
-from ..features import LogMel
 from ..nn import ViT
-from .base import Losses, parameter_groups, seeded
+from .base import Losses, StudentTeacher, parameter_groups, seeded
 from .collapse import Criterion
-from .teacher import ema_momentum, make_teacher, update_teacher
+from .teacher import update_teacher
 
 
 class BackboneOnly(nn.Module):
@@ -26,7 +25,7 @@ class BackboneOnly(nn.Module):
         return seeded(lambda: cls(cfg), cfg.train.seed if seed is None else seed)
 
 
-class BaseObjective(nn.Module):
+class BaseObjective(StudentTeacher):
     """Student and teacher backbone, log-mels, moving average; a subclass adds `forward`, and heads if it needs any.
 
     views: crops of each clip. clips: number of training clips, which fixes how many steps an epoch has.
@@ -36,13 +35,7 @@ class BaseObjective(nn.Module):
     views = 1
 
     def __init__(self, cfg: RunConfig, clips: int, student: nn.Module | None = None):
-        super().__init__()
-        self.cfg = cfg
-        self.steps_per_epoch, self.total_steps = cfg.steps_per_epoch(clips), cfg.total_steps(clips)
-        self.front_end = LogMel.from_config(cfg.features)
-        self.student = BackboneOnly.build(cfg) if student is None else student
-        self.teacher = make_teacher(self.student)
-        self._last_step = 0
+        super().__init__(cfg, clips, BackboneOnly.build(cfg) if student is None else student)
 
     def forward(self, batch: Batch, step: int) -> Losses:
         """Losses of (a part of) the batch of optimiser step `step`."""
@@ -51,9 +44,7 @@ class BaseObjective(nn.Module):
     def log_mel(self, batch: Batch) -> Tensor:
         """Waveforms of a batch -> normalised log-mel [views, B, T, M], cut or padded to the model's frames."""
         waves, lengths = batch.waves.transpose(0, 1).flatten(0, 1), batch.lengths.transpose(0, 1).flatten()
-        raw = self.front_end(waves, lengths)  # [V*B, T', M]
-        fitted = self.front_end.fit(raw, self.cfg.input_frames)
-        return self.front_end.normalise(fitted).unflatten(0, (self.views, -1))
+        return self.normalised_log_mel(waves, lengths).unflatten(0, (self.views, -1))
 
     def reset_teacher(self) -> None:
         """Give the teacher the student's weights, after start weights were loaded."""
@@ -66,15 +57,11 @@ class BaseObjective(nn.Module):
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student."""
         self._last_step = step
-        update_teacher(self.teacher, self.student, self.momentum(step))
-
-    def momentum(self, step: int) -> float:
-        """Momentum of the teacher at a step."""
-        return ema_momentum(self.cfg.objective, self.steps_per_epoch, self.total_steps, step)
+        update_teacher(self.teacher, self.student, self.ema_momentum(step))
 
     def health(self) -> dict[str, float]:
         """Columns of metrics.csv besides the losses."""
-        return {"momentum": self.momentum(self._last_step)}
+        return {"momentum": self.ema_momentum(self._last_step)}
 
     @staticmethod
     def criteria(cfg: RunConfig) -> list[Criterion]:
