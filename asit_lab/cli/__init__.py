@@ -29,7 +29,7 @@ UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errn
 
 app = typer.Typer(
     name="asit-lab",
-    help="Pretrain, look into and evaluate self-supervised audio transformers.",
+    help="Pretrain, inspect and evaluate self-supervised audio transformers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,7 +47,7 @@ for command in (report, export):
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         print(f"asit-lab {__version__}")
         raise typer.Exit
@@ -55,10 +55,10 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def lab(
-    port: Annotated[int, typer.Option(help="Port on this machine (the next free one if taken).")] = 8888,
-    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab, after --.")] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine (if taken, the next free one).")] = 8888,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Arguments for JupyterLab, after --.")] = None,
 ) -> None:
-    """Start JupyterLab with notebooks/start.ipynb; runs and reports are one folder up."""
+    """Open JupyterLab with notebooks/start.ipynb."""
     from ..config import home
 
     if not (home() / "notebooks").is_dir():

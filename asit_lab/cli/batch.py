@@ -1,4 +1,4 @@
-"""`asit-lab batch`: studies, run over night, looked at, collected."""
+"""`asit-lab batch`: run studies unattended, watch and collect them."""
 
 import sys
 from contextlib import redirect_stdout
@@ -10,19 +10,21 @@ from ..storage.jsonable import as_json_text
 from ..storage.words import print_facts, print_rows
 from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, Json, group
 
-batch_app = group("Studies: run one over night, see how it is, collect it.")
+batch_app = group("Studies: run one unattended, watch it, collect its results.")
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name in notebooks/ablations, or a YAML file.")]
-Scale = Annotated[str, typer.Option("--scale", help="How large: smoke, micro, full, or what else the study has.")]
-StudyData = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the scale's): {SPECS}.")]
-Seeds = Annotated[int | None, typer.Option(min=1, help="How many seeds (else the scale's).")]
-Workers = Annotated[int, typer.Option(min=1, help="Points at once on this machine.")]
+Scale = Annotated[str, typer.Option("--scale", help="Scale: smoke, micro, full, or another one of the study.")]
+StudyData = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (default: the scale's): {SPECS}.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: the scale's).")]
+Workers = Annotated[int, typer.Option(min=1, help="Points to run at once on this machine.")]
 Scheduler = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the points, tcp://HOST:8786.")
+    str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers run the points, tcp://HOST:8786.")
 ]
-NoNotebook = Annotated[bool, typer.Option("--no-notebook", help="By package calls alone, where there is no kernel.")]
-Hours = Annotated[float | None, typer.Option(min=0.001, help="Limit on the time of a point (else the scale's).")]
-MemoryGB = Annotated[float | None, typer.Option(min=0.1, help="Limit on the memory of a point (else the scale's).")]
+NoNotebook = Annotated[
+    bool, typer.Option("--no-notebook", help="Run points as plain Python, where there is no Jupyter kernel.")
+]
+Hours = Annotated[float | None, typer.Option(min=0.001, help="Time limit for a point, hours (default: the scale's).")]
+MemoryGB = Annotated[float | None, typer.Option(min=0.1, help="Memory limit for a point, GB (default: the scale's).")]
 
 
 @batch_app.command("run")
@@ -37,11 +39,14 @@ def batch_run(
     hours: Hours = None,
     memory_gb: MemoryGB = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure a few steps, say what the study would take, write nothing.")
+        bool, typer.Option("--dry-run", help="Measure a few steps and estimate the study's time; write nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Do the points of a study that are not finished; the same command again goes on."""
+    """Run the unfinished points of a study.
+
+    The same command resumes it.
+    """
     if dry_run:
         _print_forecast(study, scale, data, seeds, workers, as_json)
     else:
@@ -61,7 +66,10 @@ def batch_retry(
     memory_gb: MemoryGB = None,
     as_json: Json = False,
 ) -> None:
-    """As run, and the failed points again; what they left is kept beside the new try."""
+    """Like run, and repeat the failed points.
+
+    Files of the failed attempt are kept beside the new one.
+    """
     _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, True, as_json)
 
 
@@ -91,7 +99,7 @@ def _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours
 def batch_status(
     study: Study, scale: Scale = "smoke", data: StudyData = None, seeds: Seeds = None, as_json: Json = False
 ) -> None:
-    """Say where each point of a study stands, from files alone."""
+    """Show the state of each point of a study."""
     from .. import batch
 
     _print_points(batch.status(study, scale, data, seeds), as_json)
@@ -103,10 +111,10 @@ def batch_collect(
     scale: Scale = "smoke",
     data: StudyData = None,
     seeds: Seeds = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (else reports/STUDY/SCALE).")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (default: reports/STUDY/SCALE).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a study's results as CSV, Parquet and figure, and print its table."""
+    """Write a study's results as CSV, Parquet and a figure."""
     from .. import batch
 
     results = batch.collect(study, scale, data, seeds)
@@ -122,7 +130,10 @@ def batch_collect(
 
 @batch_app.command("stop")
 def batch_stop(study: Study, scale: Scale = "smoke", as_json: Json = False) -> None:
-    """Let every runner of a study finish and save the steps under way, wherever it runs; run goes on from there."""
+    """Stop a study on all machines after its current steps.
+
+    Their state is saved; run resumes it.
+    """
     from .. import batch
 
     told = batch.stop(study, scale)

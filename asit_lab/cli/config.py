@@ -8,7 +8,7 @@ from ..storage.jsonable import as_json_text
 from ..storage.words import print_rows
 from .options import Json, Overrides, group
 
-config_app = group("Presets: list them, show one, compare two.")
+config_app = group("Configurations: list presets, show one, compare two.")
 
 
 @config_app.command("list")
@@ -43,7 +43,7 @@ def config_show(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print every setting of a configuration and what it means, as YAML, with overrides applied."""
+    """Print every setting and what it means, as YAML."""
     from ..config import load_config
 
     cfg = load_config(preset, overrides)
@@ -56,7 +56,7 @@ def config_diff(
     b: Annotated[str, typer.Argument(help="Preset, YAML file or run directory to compare it with.")],
     as_json: Json = False,
 ) -> None:
-    """List the settings that differ between two configurations, such as the paper's and the released code's."""
+    """List the settings that differ between two configurations."""
     from ..config import diff, load_config
 
     rows = diff(load_config(a), load_config(b))

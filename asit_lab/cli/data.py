@@ -8,12 +8,15 @@ from ..storage.jsonable import as_json_text
 from ..storage.words import print_facts, print_rows
 from .options import SPECS, Json, Overrides, Preset, group
 
-data_app = group("Data sets: what is in one, its mean and std.")
+data_app = group("Data sets: describe one, measure its log-mel.")
 
 
 @data_app.command("info")
 def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], as_json: Json = False) -> None:
-    """Say what a data set holds: clips, hours, rates, classes, folds, files that cannot be used."""
+    """Describe a data set.
+
+    Clips, hours, sample rates, classes, folds, and files that cannot be used.
+    """
     from ..data import load_manifest
 
     manifest = load_manifest(spec)
@@ -63,7 +66,10 @@ def data_stats(
     clips: Annotated[int | None, typer.Option(min=1, help="Measure this many clips, evenly spread.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure mean and standard deviation of a data set's log-mel, to put into a configuration."""
+    """Measure mean and standard deviation of the log-mel.
+
+    They belong into features.mean and features.std of a configuration.
+    """
     from ..config import load_config
     from ..data import load_manifest
     from ..data.statistics import measure

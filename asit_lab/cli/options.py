@@ -1,4 +1,4 @@
-"""Options and numbers that several commands share."""
+"""Options and exit statuses that several commands share."""
 
 from typing import Annotated, Any
 
@@ -8,16 +8,16 @@ from ..errors import InputError
 
 SPECS = (
     "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], "
-    "audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH]"
+    "audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH], FILE.py:FUNCTION[:TEXT]"
 )
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # exit status; as a shell reports a command that a signal ended
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; repeatable.")
 ]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Preset, YAML file or run directory.")]
 Spec = Annotated[str, typer.Option("--data", "-d", help=f"Data set: {SPECS}.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed for everything random.")]
 
 
 def choice(*words: str, **about: Any) -> Any:

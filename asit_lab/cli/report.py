@@ -18,10 +18,13 @@ def report(
     scale: Scale = "smoke",
     data: StudyData = None,
     seeds: Seeds = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (else reports/report/SCALE).")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (default: reports/report/SCALE).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write figures, tables and one page of what studies found, beside the published numbers."""
+    """Write figures, tables and a page of studies' results.
+
+    The published numbers stand beside them.
+    """
     from ..report import report as make
 
     made = make(studies, scale, data, seeds, out)

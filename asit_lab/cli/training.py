@@ -22,13 +22,15 @@ class _ListByDefault(TyperGroup):
         return super().parse_args(ctx, args if has_command else ["list", *args])
 
 
-runs_app = group("Runs: list a folder's, compare some.", cls=_ListByDefault)
+runs_app = group("Runs: list a folder of them, compare some.", cls=_ListByDefault)
 
 
 def pretrain(
     out: Annotated[str, typer.Option("--out", "-o", help="Run directory.")],
     preset: Preset = "micro",
-    data: Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (else the preset's): {SPECS}.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help=f"Data set (default: the preset's): {SPECS}.")
+    ] = None,
     overrides: Overrides = None,
     resume: Annotated[
         str, choice("auto", "never", "must", help="Resume the run in --out: if there is one, never, or must.")
@@ -36,7 +38,7 @@ def pretrain(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps, estimate what the run would take, write nothing.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random (else the preset's).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for everything random (default: the preset's).")] = None,
     as_json: Json = False,
 ) -> None:
     """Pretrain a model on a data set."""
@@ -90,7 +92,7 @@ def runs_list(
     ),
     as_json: Json = False,
 ) -> None:
-    """List the runs of a folder (`asit-lab runs FOLDER` for short)."""
+    """List the runs in a folder (short: asit-lab runs FOLDER)."""
     from ..runs.listing import list_runs
 
     table = list_runs(folder, status, where or (), sort)
@@ -126,11 +128,11 @@ def _short(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
 def runs_compare(
     runs: Annotated[list[str], typer.Argument(help="Run directories, two or more.")],
     figure: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Draw the losses of all into this .png, .pdf or .svg.")
+        str | None, typer.Option(metavar="PATH", help="Draw the loss curves to this .png, .pdf or .svg.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what the settings of runs differ in, and their results side by side."""
+    """Compare settings and results of runs."""
     from ..runs.listing import compare_runs, open_runs
 
     differences, results = compare_runs(runs)
