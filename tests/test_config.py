@@ -269,6 +269,7 @@ def test_every_key_says_what_it_is():
 # --- The difference of two ------------------------------------------------------------------------------------------
 
 PAPER_AND_CODE = {
+    "data.padding": ("ignore", "learn"),
     "data.circular_shift": (0.0, 0.5),
     "mask.ratio_min": (0.7, 0.5),
     "model.heads": (3, 6),
