@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .settings import Features
 
+_UPDATES = 30  # of the spectrum for a log-mel, after which log energies are off by 0.02 in the mean
 PREEMPHASIS = 0.97
 LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # -15.9424, what a frame of digital silence gives
 PAD = 0.0  # raw value of frames past the end of a clip; the released code pads before it normalises
@@ -145,26 +146,34 @@ class LogMel(nn.Module):
         missing = frames - raw.shape[1]
         return raw[:, :frames] if missing <= 0 else nn.functional.pad(raw, (0, 0, 0, missing), value=PAD)
 
-    def invert(self, raw, iterations: int = 32) -> np.ndarray:
-        """Raw log-mel [T, M] -> waveform float32 [samples], to hear it: least squares for the spectrum, Griffin-Lim
-        for its phase (librosa), then the pre-emphasis undone. Peak at most 1."""
-        import librosa
+    def invert(self, raw, iterations: int = 16) -> np.ndarray:
+        """Raw log-mel [T, M] -> waveform float32 [samples], to hear it: non-negative least squares for the spectrum
+        (multiplicative updates of Lee and Seung 2001), Griffin-Lim with momentum for its phase, then the pre-emphasis
+        undone. Peak at most 1."""
         from scipy.signal import lfilter
+        from torchaudio.functional import griffinlim
 
-        raw = np.asarray(raw, dtype=np.float64)
+        raw = torch.as_tensor(np.asarray(raw, dtype=np.float64))
         if raw.ndim != 2 or raw.shape[1] != self.mel_bins:
-            raise InputError(f"log-mel: expected [frames, {self.mel_bins}], got shape {raw.shape}")
-        bank = self.bank.cpu().numpy().T.astype(np.float64)  # [M, bins]
-        power = librosa.util.nnls(bank, np.exp(raw.T))  # [bins, T]
-        emphasised = librosa.griffinlim(
-            np.sqrt(power),
-            n_iter=iterations,
-            hop_length=self.hop,
-            win_length=self.frame,
-            n_fft=self.fft_size,
-            center=True,  # else the overlap-add divides by a window that is nearly zero at both ends: loud clicks
-            random_state=0,
-        )
+            raise InputError(f"log-mel: expected [frames, {self.mel_bins}], got shape {tuple(raw.shape)}")
+        bank = self.bank.cpu().double()  # [bins, M]
+        power = target = bank @ raw.T.exp() + 1e-30  # [bins, T]
+        for _ in range(_UPDATES):
+            power = power * target / (bank @ (bank.T @ power) + 1e-30)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the phases that it begins with
+            emphasised = griffinlim(
+                power.sqrt().float()[None],
+                window=torch.hann_window(self.frame),
+                n_fft=self.fft_size,
+                hop_length=self.hop,
+                win_length=self.frame,
+                power=1.0,
+                n_iter=iterations,
+                momentum=0.99,
+                length=None,
+                rand_init=True,
+            )[0].numpy()
         wave = lfilter([1.0], [1.0, -PREEMPHASIS], emphasised)
         return (wave / max(1.0, np.abs(wave).max())).astype(np.float32)
 

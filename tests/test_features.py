@@ -252,7 +252,6 @@ def test_measure_leaves_out_clips_shorter_than_a_frame(folder):
 # --- back to audio --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # the first call waits for librosa to compile
 def test_invert_sounds_like_the_log_mel():
     features, time = LogMel(16000, 64), torch.arange(16000) / 16000
     for tone in (440.0, 2500.0):

@@ -2,16 +2,19 @@
 
 import base64
 import io
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
 import pytest
+import requests
 import soundfile
 from matplotlib.figure import Figure
 from PIL import Image
 
 from asit_lab.errors import InputError
-from asit_lab.widgets.base import Explorer, Message, Picture, labelled, sound, stacked
+from asit_lab.widgets import base
+from asit_lab.widgets.base import Explorer, FigureImage, Message, Sound, labelled, seed_entry, stacked, whole_number
 from asit_lab.widgets.clickable import ClickableImage
 from asit_lab.widgets.clips import MOST_LISTED, ClipChooser
 
@@ -26,7 +29,8 @@ class Small(Explorer):
     def __init__(self):
         super().__init__()
         self.level = labelled(ipywidgets.IntSlider(1, max=10), "level")
-        self.picture = Picture()
+        self.picture = FigureImage()
+        self.saved = (self.picture,)
         self.figure = Figure(figsize=(3, 2))
         self.drawn = 0
         self.arrange([self.level], [self.picture])
@@ -43,9 +47,6 @@ class Small(Explorer):
         self.figure.clear()
         self.figure.add_subplot().plot([0, self.level.value])
         self.picture.draw(self.figure, alt=f"level {self.level.value}")
-
-    def png(self):
-        return bytes(self.picture.value)
 
 
 # --- Messages -------------------------------------------------------------------------------------------------------
@@ -95,11 +96,11 @@ def test_classes_that_browser_tests_look_for():
     explorer = Small()
     assert {"asit-explorer", "asit-small"} <= set(explorer._dom_classes)
     assert "asit-picture" in explorer.picture._dom_classes and "asit-message" in explorer.message._dom_classes
-    assert "asit-sound" in sound("clean")._dom_classes
+    assert "asit-sound" in Sound("clean")._dom_classes
 
 
 def test_a_picture_has_the_size_asked_for_and_clears_the_figure_before():
-    picture = Picture()
+    picture = FigureImage()
     first, second = Figure(figsize=(3, 2)), Figure(figsize=(2, 2))
     first.add_subplot()
     picture.draw(first, dpi=50, alt="first")
@@ -123,7 +124,7 @@ def test_pictures_are_stacked_in_order():
 
 
 def test_a_sound_is_a_wav_that_holds_the_wave_and_hides_when_empty():
-    player = sound("clean")
+    player = Sound("clean")
     assert player.layout.display == "none"
     wave = np.sin(np.arange(800) / 5).astype(np.float32)
     wave[0] = 3.0  # clipped, not wrapped round
@@ -182,9 +183,12 @@ def test_a_selection_outlives_a_drawing_unless_its_target_is_gone():
 
 
 def test_the_script_needs_no_network_and_writes_no_html():
-    script = ClickableImage._esm
-    assert "http" not in script and "import " not in script
-    assert "innerHTML" not in script and "revokeObjectURL" in script and "removeEventListener" in script
+    scripts = {path.name: path.read_text() for path in (Path(base.__file__).parent / "static").glob("*.js")}
+    assert set(scripts) == {"clickable.js", "page.js", "upload.js"}
+    for script in scripts.values():
+        assert "http" not in script and "import " not in script and "innerHTML" not in script
+        assert "removeEventListener" in script
+    assert str(ClickableImage._esm) == scripts["clickable.js"] and "revokeObjectURL" in scripts["clickable.js"]
 
 
 # --- Clips ----------------------------------------------------------------------------------------------------------
@@ -212,18 +216,43 @@ def test_without_a_rate_each_clip_keeps_its_own(tmp_path):
     np.testing.assert_allclose(chooser.wave, 0.1, atol=1e-4)
 
 
+def upload(chooser: ClipChooser, name: str, content: bytes, size: int | None = None, piece: int = 1000) -> list[dict]:
+    """What the page sends for a file; the kernel's answers."""
+    answers, entry = [], chooser.upload
+    entry.send = answers.append
+    entry._receive(
+        entry, {"kind": "begin", "number": 7, "name": name, "size": len(content) if size is None else size}, []
+    )
+    for start in range(0, len(content), piece):
+        entry._receive(entry, {"kind": "piece", "number": 7}, [memoryview(content[start : start + piece])])
+    entry._receive(entry, {"kind": "end", "number": 7}, [])
+    return answers
+
+
 def test_an_upload_is_read_and_a_broken_one_is_called_by_its_own_name():
     chooser = ClipChooser("synth:10", sample_rate=8000)
     chooser.source.value = "upload"
     buffer = io.BytesIO()
     soundfile.write(buffer, np.full((8000, 2), 0.2), 8000, format="WAV")
-    given = {"name": "../x/mine.wav", "type": "audio/wav", "size": 1, "last_modified": None}
-    chooser._read_upload_of(given | {"content": memoryview(buffer.getvalue())})
+    answers = upload(chooser, "../x/mine.wav", buffer.getvalue())
+    assert answers == [{"stored": True}] * 33  # one a piece, before the next is sent
     assert chooser.name == "mine.wav" and chooser.wave.shape == (8000,)
-    wave, text = chooser.wave, "noise.wav: not audio that libsndfile reads"
-    with chooser.message.in_words():
-        chooser._read_upload_of(given | {"name": "noise.wav", "content": memoryview(b"nothing" * 30)})
-    assert chooser.message.text.startswith(text) and chooser.wave is wave
+    wave = chooser.wave
+    upload(chooser, "noise.wav", b"nothing" * 30)
+    assert chooser.message.text.startswith("noise.wav: not audio that libsndfile reads") and chooser.wave is wave
+
+
+def test_an_upload_that_stops_half_way_changes_nothing_and_the_next_one_works():
+    chooser = ClipChooser("synth:10", sample_rate=8000)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.full(8000, 0.2), 8000, format="WAV")
+    before = chooser.wave
+    upload(chooser, "half.wav", buffer.getvalue()[:5000], size=16044)
+    assert chooser.wave is before and chooser.upload.name == ""
+    entry = chooser.upload
+    entry._receive(entry, {"kind": "piece", "number": 7}, [memoryview(b"late")])  # of the upload that is over
+    upload(chooser, "whole.wav", buffer.getvalue())
+    assert chooser.name == "whole.wav"
 
 
 def test_what_cannot_be_read_is_said_and_the_clip_before_stays(tmp_path):
@@ -268,3 +297,78 @@ def test_only_the_controls_of_the_source_are_shown():
     assert shown() == {"path"}
     chooser.source.value = "upload"
     assert shown() == {"upload"}
+
+
+def test_a_first_clip_of_silence_is_passed_over(tmp_path):
+    for name, level in {"0.wav": 0.0, "1.wav": 0.0, "2.wav": 0.3}.items():
+        soundfile.write(tmp_path / name, np.full(4000, level), 4000)
+    chooser = ClipChooser(f"folder:{tmp_path}")
+    assert chooser.row == 2 and chooser.clip.value == 2
+    chooser.clip.value = 0  # the user may look at it
+    assert chooser.row == 0 and not chooser.wave.any()
+
+
+# --- What a user meets ----------------------------------------------------------------------------------------------
+
+
+def test_interrupt_ends_the_answer_and_says_so():
+    explorer = Small()
+    before = explorer.png()
+
+    def long():
+        raise KeyboardInterrupt
+
+    explorer.on(explorer.level, long)
+    explorer.level.value = 5
+    assert explorer.message.text == "interrupted; what is shown is unchanged"
+    assert explorer.png() != before  # the first handler had drawn
+    with pytest.raises(KeyboardInterrupt), explorer.errors_in_words():  # in a cell it ends the cell
+        long()
+
+
+def test_a_lost_connection_is_said_in_words():
+    message = Message()
+    error = requests.ConnectionError("HTTPSConnectionPool(host='x', port=443): Max retries exceeded")
+    error.request = requests.Request("GET", "https://example.org/a").prepare()
+    with message.in_words():
+        raise error
+    assert message.text.startswith("no connection to https://example.org/a: check the network and the proxy")
+    assert "local copy" in message.text and "Pool" not in message.text
+
+
+def test_a_seed_is_a_whole_number():
+    entry = seed_entry(3)
+    assert whole_number(entry) == 3
+    entry.value = 1.5
+    with pytest.raises(InputError, match="seed: 1.5 is not a whole number"):
+        whole_number(entry)
+
+
+def test_an_image_without_a_picture_is_hidden():
+    image = FigureImage()
+    assert image.layout.display == "none"
+    image.show(b"png", "words")
+    assert image.layout.display is None
+    image.show(b"")
+    assert image.layout.display == "none" and image.tooltip == ""
+
+
+def test_a_static_output_follows_the_explorer_unless_the_page_sees_to_it(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, bundle, raw):
+            shown.append(bundle)
+
+    monkeypatch.setattr(base, "display", lambda bundle, raw, display_id: shown.append(bundle) or Handle())
+    explorer = Small()
+    explorer._ipython_display_()
+    explorer.update_output()
+    assert len(shown) == 1  # nothing has changed
+    explorer.level.value = 4
+    explorer.update_output()
+    assert len(shown) == 2 and base64.b64decode(shown[1]["image/png"]) == explorer.png()
+    explorer._page.saves = True
+    explorer.level.value = 5
+    explorer.update_output()
+    assert len(shown) == 2

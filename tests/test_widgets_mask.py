@@ -232,3 +232,13 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
     done = stock_papermill(NOTEBOOK, tmp_path, "preset", "micro", "clip", "3")
     assert done.returncode == 0, done.stderr[-6000:]
     assert_widget_and_picture(tmp_path / "out.ipynb")
+
+
+def test_time_is_that_of_the_recording(tmp_path):
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.sin(np.arange(16000 * 20) / 9), 16000)
+    explorer = MaskExplorer(data=f"folder:{tmp_path}", preset="smoke")
+    explorer.start.value = 7.5
+    for ax in explorer.panels.figure.axes[:3]:
+        assert ax.get_xlim()[0] == pytest.approx(7.5, abs=0.06)
+    edges = np.concatenate(explorer.panels.outlines[0][0].get_segments())
+    assert edges[:, 0].min() >= 7.4

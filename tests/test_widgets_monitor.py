@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import threading
 from contextlib import ExitStack
 
@@ -15,12 +16,14 @@ from matplotlib.image import imread, imsave
 from test_notebooks import NOTEBOOKS, cell_with, executed, is_picture, pictures
 
 from asit_lab import InputError, load_config
+from asit_lab.figures.style import COLOURS
 from asit_lab.figures.training import compared_curves, curve_names
 from asit_lab.runs.directory import open_run
 from asit_lab.storage.atomic import write_json
 from asit_lab.storage.lock import only_writer
 from asit_lab.widgets import RunMonitor
 from asit_lab.widgets import run_files as watched
+from asit_lab.widgets.live import references
 from asit_lab.widgets.run_files import Watched, runs_below, runs_named, worth_watching
 
 SECONDS = 0.02  # between looks, in the tests
@@ -134,6 +137,46 @@ def test_samples_follow_the_run_until_an_older_one_is_chosen(tmp_path):
     assert monitor.sample.label == "10" and len(monitor.sample.options) == 4
     monitor.runs.value = ("b",)
     assert monitor.reconstructions.value == b"" and monitor.sample.layout.display == "none"
+
+
+def test_a_run_keeps_its_colour(tmp_path):
+    for name in "abc":
+        make_run(tmp_path / name)
+    monitor = RunMonitor([tmp_path / name for name in "abc"])
+    monitor.runs.value = ("c",)
+    assert COLOURS[2] in monitor.table.value and COLOURS[0] not in monitor.table.value
+    monitor.runs.value = ("b", "c")
+    assert COLOURS[1] in monitor.table.value and COLOURS[2] in monitor.table.value
+
+
+def test_a_point_of_a_study_is_called_by_its_setting_and_seed(tmp_path):
+    make_run(tmp_path / "points/0123456789")
+    point = {"study": "alignment", "setting": "aligned", "seed": 2}
+    write_json(tmp_path / "points/0123456789/point.json", point)
+    assert list(runs_below(tmp_path)) == ["alignment: aligned, seed 2 (012345)"]
+
+
+def test_the_verdict_agrees_with_what_is_drawn(tmp_path):
+    rising = metrics_of(40).assign(loss=[*np.linspace(3, 2, 20), *np.linspace(2, 3.5, 20)])
+    run = make_run(tmp_path / "a", rows=40)
+    rising.to_csv(run.dir / "metrics.csv", index=False)
+    errors = [
+        {"method": "reconstruction", "l1_log": 1.66},
+        {"method": "linear interpolation in time", "l1_log": 1.60},
+    ]
+    make_run(tmp_path / "b", rows=40, result={"reconstruction": errors})
+    table = RunMonitor([tmp_path / "a", tmp_path / "b"]).table.value
+    assert "the loss rises: " in table and "3.4" in table
+    assert "no better than a straight line (1.66 against 1.6)" in table
+
+
+def test_what_a_head_that_learned_nothing_has_is_a_line(tmp_path):
+    run = make_run(tmp_path / "a")
+    (line,) = [words for column, (_, words) in references(run.config).items() if column == "loss_local"]
+    figure = compared_curves(
+        {"a": run.metrics}, ["loss_local"], references={"loss_local": [references(run.config)["loss_local"]]}
+    )
+    assert line in [text.get_text() for text in figure.axes[0].texts] and line.startswith("ln ")
 
 
 def test_trouble_is_said(tmp_path):
@@ -272,6 +315,22 @@ def test_it_follows_a_run_to_its_end(tmp_path):
         assert "finished" in monitor.table.value
 
     asyncio.run(follow())
+
+
+def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path):
+    async def follow(given):
+        monitor = RunMonitor([tmp_path / "later", tmp_path / "now"] if given else None, tmp_path, seconds=SECONDS)
+        assert monitor.watch.value and "waiting for a run to start" in monitor.state.value
+        assert not monitor.picture.value and monitor.picture.layout.display == "none"
+        make_run(tmp_path / "later")
+        await until(lambda: monitor.runs.value == ("later",) and monitor.picture.value)
+        assert monitor.message.text == ""
+        monitor.close()
+
+    for given in (True, False):
+        for path in tmp_path.glob("*"):
+            shutil.rmtree(path)
+        asyncio.run(follow(given))
 
 
 def test_pause_close_and_one_watcher_at_a_time(tmp_path):

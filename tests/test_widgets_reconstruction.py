@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from notebook_case import stock_papermill
 from PIL import Image
 from test_figures import check_layout
@@ -25,7 +26,7 @@ from asit_lab.widgets.reconstruction_panels import (
     Scales,
     error_by_band,
     error_by_time,
-    shortened,
+    fit_text,
 )
 from asit_lab.widgets.snapshots_compared import KEPT, Snapshots, hidden_patches
 
@@ -330,9 +331,14 @@ def test_profiles_are_means_over_what_counts():
     np.testing.assert_array_equal(error_by_band(error), [1.0, np.nan, 4.0])
 
 
-def test_long_titles_keep_both_ends():
-    assert shortened("clip 3 of folder:/a/long/path (rain)", 17) == "clip 3 o…h (rain)"
-    assert shortened("clip 3", 6) == "clip 3" and len(shortened("0123456", 6)) == 6
+def test_long_titles_are_set_smaller_before_they_are_cut():
+    title = Figure().text(0, 0, "", fontsize=9)
+    fit_text(title, "clip 3 of folder:/long (rain)", 22)  # a little smaller, and whole
+    assert title.get_text() == "clip 3 of folder:/long (rain)" and 6 < title.get_fontsize() < 9
+    fit_text(title, "0123456789", 5)
+    assert title.get_text() == "01234…" and title.get_fontsize() == pytest.approx(0.72 * 9)
+    fit_text(title, "clip 3", 6)
+    assert title.get_text() == "clip 3" and title.get_fontsize() == 9
 
 
 def test_the_profiles_drawn_are_those_of_the_error(explorer):
@@ -388,3 +394,37 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
     done = stock_papermill(NOTEBOOK, tmp_path, "run", "smoke", "other", "smoke", "data", "synth:12")
     assert done.returncode == 0, done.stderr[-6000:]
     assert_widget_and_picture(tmp_path / "out.ipynb")
+
+
+def test_baselines_stand_beside_the_reconstruction(explorer):
+    clip = explorer.found[0]
+    (line, line_image, line_l1), (flat, flat_image, flat_l1) = explorer.baselines
+    assert (line, flat) == ("straight line in time", "mean of each band")
+    for image, l1 in ((line_image, line_l1), (flat_image, flat_l1)):
+        np.testing.assert_array_equal(image[~clip.mask], clip.clean[~clip.mask])
+        assert l1 == pytest.approx(np.abs(clip.clean - image)[clip.mask].mean())
+    band = int(np.argmax(clip.mask.any(0) & ~clip.mask.all(0)))
+    column = clip.mask[:, band]
+    assert np.allclose(flat_image[column, band], clip.clean[~column, band].mean(), atol=1e-5)
+    frame = int(np.argmax(column))
+    if frame > 0:
+        after = frame + int(np.argmin(column[frame:]))
+        if after < len(column) and not column[after]:
+            ends = clip.clean[[frame - 1, after], band]
+            assert min(ends) - 1e-5 <= line_image[frame, band] <= max(ends) + 1e-5
+    assert f"straight line in time {line_l1:.3f}" in explorer.summary.value
+    titles = [title.get_text() for title in explorer.view._titles]
+    assert any(title.startswith("straight line in time: L1") for title in titles)
+    explorer.with_baselines.value = False
+    assert not any("straight line" in title.get_text() for title in explorer.view._titles)
+    explorer.with_baselines.value = True
+
+
+def test_time_is_that_of_the_recording(explorer, tmp_path):
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.sin(np.arange(16000 * 20) / 9), 16000)
+    explorer.chooser.source.value = "file"
+    explorer.chooser.path.value = str(tmp_path / "long.wav")
+    explorer.start.value = 12.5
+    left, right = explorer.view.figure.axes[0].get_xlim()
+    assert left == pytest.approx(12.5, abs=0.06) and right > left
+    explorer.chooser.source.value = "data set"

@@ -6,7 +6,6 @@ imported inside the commands, so that --help is quick.
 """
 
 import errno
-import os
 import sys
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from .config import config_app
 from .data import data_app
 from .evaluation import embed, evaluate, finetune, probe, starts
 from .export import export
+from .lab import lab
 from .options import FAILED, INTERRUPTED
 from .report import report
 from .training import pretrain, runs_app
@@ -42,7 +42,7 @@ app.add_typer(runs_app, name="runs")
 for command in (probe, finetune, evaluate, starts, embed):
     app.command()(command)
 app.add_typer(batch_app, name="batch")
-for command in (report, export):
+for command in (report, export, lab):
     app.command()(command)
 
 
@@ -51,21 +51,6 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"asit-lab {__version__}")
         raise typer.Exit
-
-
-@app.command()
-def lab(
-    port: Annotated[int, typer.Option(help="Port on this machine (if taken, the next free one).")] = 8888,
-    arguments: Annotated[list[str] | None, typer.Argument(help="Arguments for JupyterLab, after --.")] = None,
-) -> None:
-    """Open JupyterLab with notebooks/start.ipynb."""
-    from ..config import home
-
-    if not (home() / "notebooks").is_dir():
-        raise InputError(f"{home()}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
-    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={home()}"]
-    command += ["--LabApp.default_url=/lab/tree/notebooks/start.ipynb", *(arguments or [])]
-    os.execv(sys.executable, command)  # in our place: Ctrl-C is JupyterLab's own matter
 
 
 def main() -> None:

@@ -67,12 +67,18 @@ def log_mel_embedder(mel_bins: int = 64, sample_rate: int = 16000) -> Embedder:
 
 
 def embed_clips(
-    manifest, embedders: Sequence[Embedder], batch_size: int = 32, keep: bool = True, progress: bool = False
+    manifest,
+    embedders: Sequence[Embedder],
+    batch_size: int = 32,
+    keep: bool = True,
+    progress: bool = False,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
     """Embed every clip of a manifest with each embedder; clips are read once for each sample rate they need.
 
     A clip that cannot be read or is too short for one of the embedders is left out for all of them, listed in `skipped`
-    and logged. keep: vectors are kept on disk (see `cache`) and only those that are not there yet are made.
+    and logged. keep: vectors are kept on disk (see `cache`) and only those that are not there yet are made, so that an
+    interrupted call is resumed by the next. on_batch: called with the clips done and all clips to do, after each batch.
     Raises InputError when no clip is left, with the first reason.
     """
     files = {
@@ -84,15 +90,19 @@ def embed_clips(
     todo = [row for row, those in lacking.items() if those]
     skipped: dict[int, str] = {}
     words = {"desc": "embedding", "unit": "batch", "disable": not progress}
-    for start in tqdm(range(0, len(todo), batch_size), **words, **passing_bar_style()):
-        window = todo[start : start + batch_size]
-        waves = _read(manifest, {row: {one.sample_rate for one in lacking[row]} for row in window}, skipped)
-        for one in embedders:
-            theirs = {row: waves[row][one.sample_rate] for row in window if row in waves and one in lacking[row]}
-            found[one.name].update(_embed(one, theirs, skipped))
-    for name, path in files.items():
-        if len(found[name]) > kept[name]:
-            cache.save(path, found[name])
+    try:
+        for start in tqdm(range(0, len(todo), batch_size), **words, **passing_bar_style()):
+            window = todo[start : start + batch_size]
+            waves = _read(manifest, {row: {one.sample_rate for one in lacking[row]} for row in window}, skipped)
+            for one in embedders:
+                theirs = {row: waves[row][one.sample_rate] for row in window if row in waves and one in lacking[row]}
+                found[one.name].update(_embed(one, theirs, skipped))
+            if on_batch:
+                on_batch(min(start + batch_size, len(todo)), len(todo))
+    finally:
+        for name, path in files.items():
+            if len(found[name]) > kept[name]:
+                cache.save(path, found[name])
     rows = [row for row in range(len(manifest)) if all(row in vectors for vectors in found.values())]
     reasons = [(str(manifest.table["path"].iloc[row]), reason) for row, reason in sorted(skipped.items())]
     if not rows:

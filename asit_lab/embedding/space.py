@@ -1,5 +1,6 @@
 """The clips of a data set among each other: embeddings by any layer and pooling, on a plane, and who is near whom."""
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 import numpy as np
@@ -24,8 +25,16 @@ class EmbeddingSpace:
     0, and `depth` is the final output.
     """
 
-    def __init__(self, enc: Encoder, manifest: Manifest, clips: int = 1000, seed: int = 0):
-        """clips: of a larger data set as many are drawn by `seed`, which also is that of the projection.
+    def __init__(
+        self,
+        enc: Encoder,
+        manifest: Manifest,
+        clips: int = 1000,
+        seed: int = 0,
+        on_batch: Callable[[int, int], None] | None = None,
+    ):
+        """clips: of a larger data set as many are drawn by `seed`, which also is that of the projection. on_batch: see
+        `embed_clips`.
 
         Raises InputError when fewer than two clips can be embedded.
         """
@@ -33,7 +42,7 @@ class EmbeddingSpace:
             raise InputError(f"clips: {clips} are too few for neighbours; at least 2")
         rows = np.sort(permutation(key(seed, "embedding space"), len(manifest))[:clips].numpy())
         embedder = encoder_embedder(enc)
-        embedded = embed_clips(manifest.subset(rows), [embedder])
+        embedded = embed_clips(manifest.subset(rows), [embedder], on_batch=on_batch)
         self.rows, self.skipped, self.seed = rows[embedded.rows], embedded.skipped, seed
         if len(self.rows) < 2:
             raise InputError(f"{manifest.source}: only {len(self.rows)} clip can be embedded; neighbours need two")

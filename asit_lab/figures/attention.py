@@ -43,7 +43,7 @@ def class_attention(
     check_patches(patch, log_mel.shape, tuple(tokens), "attention")
     percent = 100 * attention
     maps = {"mean of heads": percent.mean(axis=0)}
-    maps |= {f"head {number}": head for number, head in enumerate(percent, start=1)}
+    maps |= {f"head {number}": head for number, head in enumerate(percent)}
 
     rows = 1 + -(-heads // _COLUMNS)
     figure = new_figure(10.0, 0.7 + 1.55 * rows)
@@ -109,7 +109,7 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
     """What encoders attend to in a clip, mean over heads: a row for the class token, a row for one chosen patch.
 
     clips: one an encoder, (title, log_mel [frames, mels], silent bool [time, freq], query (time, freq), maps, lam) as
-    asit_lab.evaluation.compare_attention gives them; maps: "map", and for differential attention "first" and "second"
+    asit_lab.inspection.compare_attention gives them; maps: "map", and for differential attention "first" and "second"
     too, each [2, time, freq], weights for the two queries; lam: factor of the second softmax.
     axes, patches (frames, mels): of each encoder. One square-root scale for all softmaxes, a line in its colour bar
     marks even attention; one for all differences, symmetric about 0, negative patches hatched so that the sign shows in
@@ -122,12 +122,13 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
             f"got {len(clips)} clips, {len(axes)} axes, {len(patches)} patches"
         )
     columns: list[_Column] = []
-    for clip, each, patch in zip(clips, axes, patches, strict=True):
-        columns += _columns(clip, each, patch, columns)
+    for clip, its_axes, patch in zip(clips, axes, patches, strict=True):
+        columns += _columns(clip, its_axes, patch, columns)
     figure = new_figure(0.8 + 1.75 * len(columns), 4.4)
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.95))  # above: the encoders' names, as wide as all their columns
     panels = figure.subplots(2, len(columns), squeeze=False)
-    limits = {one.kind: _limits([other for other in columns if other.kind == one.kind], one.kind) for one in columns}
+    kinds = {column.kind for column in columns}
+    limits = {kind: _limits([column for column in columns if column.kind == kind], kind) for kind in kinds}
     drawn = [_draw_column(pair, column, limits[column.kind]) for pair, column in zip(panels.T, columns, strict=True)]
     for (row, number), ax in np.ndenumerate(panels):
         if row == 0:
@@ -140,7 +141,7 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
     _name_queries(panels[:, 0])
     for kind, group in groupby(range(len(columns)), key=lambda number: columns[number].kind):
         side_by_side = list(group)
-        images = [each for number in side_by_side for each in drawn[number]]
+        images = [panel_image for number in side_by_side for panel_image in drawn[number]]
         label = _LABELS.get(kind, f"{axes[0].unit};\nhatched: silent")
         evens = sorted({columns[number].even for number in side_by_side}) if kind == "softmax" else []
         if evens:  # several where grids differ
@@ -166,7 +167,7 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
     check_patches(patch, log_mel.shape, tokens, "maps")
     silent = spread_tokens(mask_array(silent, "silent", tokens), patch, log_mel.shape, False)
     left, bottom = query[0] * patch[0], query[1] * patch[1]
-    place = (axes.seconds(left), bottom, axes.seconds(patch[0]), patch[1])
+    place = (axes.time(left), bottom, axes.seconds(patch[0]), patch[1])
     even = 100 / (tokens[0] * tokens[1])
 
     def column(name: str, kind: str, values: np.ndarray, first: bool) -> _Column:
@@ -183,7 +184,7 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
         values = 100 * array(maps[key], f"maps[{key!r}]", "query, time, freq")
         if values.shape != (2, *tokens):
             raise InputError(f"maps[{key!r}]: expected shape {[2, *tokens]}, got {list(values.shape)}")
-        pixels = np.stack([spread_tokens(each, patch, log_mel.shape, np.nan) for each in values])
+        pixels = np.stack([spread_tokens(row, patch, log_mel.shape, np.nan) for row in values])
         made.append(column(name, "difference" if differential and key == "map" else "softmax", pixels, not made))
     return made
 
@@ -191,9 +192,11 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
 def _limits(columns: list[_Column], kind: str) -> tuple[float, float]:
     """Ends of the colour scale that all panels of a kind share."""
     if kind == "log-mel":
-        return colour_limits(*(one.values for one in columns))
-    finite = np.concatenate([np.abs(one.values[np.isfinite(one.values)]) for one in columns])
-    most = max(float(np.percentile(finite, 99.5)) if finite.size else 0.0, *(HEAD_ROOM * one.even for one in columns))
+        return colour_limits(*(column.values for column in columns))
+    finite = np.concatenate([np.abs(column.values[np.isfinite(column.values)]) for column in columns])
+    most = max(
+        float(np.percentile(finite, 99.5)) if finite.size else 0.0, *(HEAD_ROOM * column.even for column in columns)
+    )
     return (-most if kind == "difference" else 0.0), most
 
 
@@ -230,7 +233,7 @@ def _hatch(ax, negative: np.ndarray, axes: MelAxes) -> None:
     bands, starts = np.nonzero(change == 1)
     ends = np.nonzero(change == -1)[1]
     runs = [
-        Rectangle((axes.seconds(start), band), axes.seconds(end - start), 1)
+        Rectangle((axes.time(start), band), axes.seconds(end - start), 1)
         for band, start, end in zip(bands, starts, ends, strict=True)
     ]
     # The hatch is anchored to the page, so neighbouring rectangles join without a seam.
@@ -291,7 +294,7 @@ _LINES = {"map": ("-", "o"), "first": ("--", "^"), "second": (":", "s")}
 def attention_by_layer(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Entropy of attention, and its share on silent patches, over the layers: a row of panels for each query.
 
-    tables: name of an encoder -> what asit_lab.evaluation.attention_statistics gives: columns layer, kind ("map",
+    tables: name of an encoder -> what asit_lab.inspection.attention_statistics gives: columns layer, kind ("map",
     "first", "second"), query, entropy_normalised, share_on_silent and even_share (shares 0 to 1). One colour an
     encoder, one dash and marker a kind; a grey line where even attention would be. Raises InputError for missing
     columns or no table.

@@ -29,7 +29,8 @@ class MelAxes:
 
     hop_seconds: shift between frames, s. sample_rate: of the audio, Hz. low_hz, high_hz: edges of the mel bank, Hz;
     high_hz = 0 is half the sample rate. normalised: the log-mel is (x - mean) / (2 std), not plain natural log.
-    Frame i is drawn from i to i + 1 hops; its window reaches a little further.
+    start: time in the recording at which the first frame begins, s. Frame i is drawn from i to i + 1 hops after it; its
+    window reaches a little further.
     Raises InputError for a hop or band edges that make no axis.
     """
 
@@ -38,6 +39,7 @@ class MelAxes:
     low_hz: float = 20.0
     high_hz: float = 0.0
     normalised: bool = False
+    start: float = 0.0
 
     def __post_init__(self):
         if not self.hop_seconds > 0 or not self.sample_rate > 0:
@@ -48,9 +50,9 @@ class MelAxes:
             raise InputError(f"MelAxes: low_hz {self.low_hz} must be at least 0 and below high_hz {self.top_hz}")
 
     @classmethod
-    def of(cls, features, normalised: bool = False) -> "MelAxes":
+    def of(cls, features, normalised: bool = False, start: float = 0.0) -> "MelAxes":
         """From anything with hop_ms, sample_rate, low_hz and high_hz, such as a configuration's `features`."""
-        return cls(features.hop_ms / 1000, features.sample_rate, features.low_hz, features.high_hz, normalised)
+        return cls(features.hop_ms / 1000, features.sample_rate, features.low_hz, features.high_hz, normalised, start)
 
     @property
     def top_hz(self) -> float:
@@ -65,6 +67,14 @@ class MelAxes:
     def seconds(self, frames: int) -> float:
         """Length of `frames` frames, s."""
         return frames * self.hop_seconds
+
+    def time(self, frame):
+        """When a frame begins, s."""
+        return self.start + frame * self.hop_seconds
+
+    def extent(self, shape: tuple[int, int]) -> tuple[float, float, float, float]:
+        """left, right, bottom, top of a log-mel of `shape` [frames, mels] on a panel."""
+        return self.start, self.time(shape[0]), 0, shape[1]
 
     def position(self, hz, n_mels: int):
         """Place of a frequency on an axis with one unit a band: 0.5 is the centre of band 0, n_mels - 0.5 of the last.
@@ -184,7 +194,7 @@ def image(ax, values: np.ndarray, axes: MelAxes, limits: tuple[float, float], co
         origin="lower",
         aspect="auto",
         interpolation="nearest",
-        extent=(0, axes.seconds(frames), 0, n_mels),
+        extent=axes.extent((frames, n_mels)),
         cmap=matplotlib.colormaps[colours].with_extremes(bad=NOTHING),
         norm=PowerNorm(power, *limits) if power != 1 else Normalize(*limits),
     )

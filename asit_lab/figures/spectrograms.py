@@ -52,9 +52,9 @@ def clip(wave, sample_rate: float, log_mel, axes: MelAxes, title: str | None = N
     figure = new_figure(8.0, 3.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     colour_bar(figure, image(lower, log_mel, axes, colour_limits(log_mel)), axes.unit, ax=lower)
-    _draw_wave(upper, wave, sample_rate)
+    _draw_wave(upper, wave, sample_rate, axes.start)
     upper.set_xlabel("")
-    upper.set_xlim(0, max(len(wave) / sample_rate, axes.seconds(log_mel.shape[0])))
+    upper.set_xlim(axes.start, max(axes.start + len(wave) / sample_rate, axes.time(log_mel.shape[0])))
     upper.set_title(title or "")
     return figure
 
@@ -94,15 +94,15 @@ def masks(log_mel, mask_pixels, mask_tokens, axes: MelAxes, patch: tuple[int, in
 
 def draw_mask(ax, mask: np.ndarray, axes: MelAxes) -> None:
     """Outline and hatch the True pixels of `mask` [frames, mels] on a log-mel panel."""
-    hop = axes.hop_seconds
     area = _area(mask)
     if area is None:
         return
-    area.vertices[:, 0] *= hop
+    area.vertices[:, 0] = axes.time(area.vertices[:, 0])
     # One patch for the whole mask: hatching is anchored to the page, so neighbouring rectangles join without a seam.
     # The shade lets white lines show on bright pixels.
     ax.add_patch(PathPatch(area, facecolor=_SHADE, edgecolor="white", hatch="/////", linewidth=0))
-    edges = _outline(mask) * (hop, 1.0)
+    edges = _outline(mask)
+    edges[..., 0] = axes.time(edges[..., 0])
     # White on black is seen on dark and on bright pixels alike.
     for colour, width in (("black", 2.0), ("white", 0.9)):
         ax.add_collection(LineCollection(edges, colors=colour, linewidths=width, capstyle="projecting"), autolim=False)
@@ -114,27 +114,27 @@ def mask_legend(ax) -> None:
     ax.legend([handle], [_LEGEND], loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, borderpad=0.1)
 
 
-def draw_patch_grid(ax, tokens: tuple[int, int], patch: tuple[int, int], axes: MelAxes) -> None:
+def draw_patch_grid(ax, tokens: tuple[int, int], patch: tuple[int, int], axes: MelAxes) -> LineCollection:
     """Thin lines between the patches: tokens [time, freq] of `patch` (frames, mels)."""
-    right, top = axes.seconds(tokens[0] * patch[0]), tokens[1] * patch[1]
-    xs = axes.hop_seconds * patch[0] * np.arange(tokens[0] + 1)
+    right, top = axes.time(tokens[0] * patch[0]), tokens[1] * patch[1]
+    xs = axes.time(patch[0] * np.arange(tokens[0] + 1))
     ys = patch[1] * np.arange(tokens[1] + 1)
-    lines = [[(x, 0), (x, top)] for x in xs] + [[(0, y), (right, y)] for y in ys]
-    ax.add_collection(LineCollection(lines, colors="white", linewidths=0.4, alpha=0.6), autolim=False)
+    lines = [[(x, 0), (x, top)] for x in xs] + [[(axes.start, y), (right, y)] for y in ys]
+    return ax.add_collection(LineCollection(lines, colors="white", linewidths=0.4, alpha=0.6), autolim=False)
 
 
-def _draw_wave(ax, wave: np.ndarray, sample_rate: float, columns: int = 2000) -> None:
-    """The wave; where there are many samples a column of pixels, the range they span."""
+def _draw_wave(ax, wave: np.ndarray, sample_rate: float, start: float = 0.0, columns: int = 2000) -> None:
+    """The wave from `start` (s) on; where there are many samples a column of pixels, the range they span."""
     seconds = len(wave) / sample_rate
     if len(wave) <= 2 * columns:
-        ax.plot(np.arange(len(wave)) / sample_rate, wave, color=COLOURS[0], linewidth=0.6)
+        ax.plot(start + np.arange(len(wave)) / sample_rate, wave, color=COLOURS[0], linewidth=0.6)
     else:
         starts = np.linspace(0, len(wave), columns, endpoint=False).astype(int)
         low, high = np.minimum.reduceat(wave, starts), np.maximum.reduceat(wave, starts)
-        ax.fill_between(starts / sample_rate, low, high, color=COLOURS[0], linewidth=0.3)
+        ax.fill_between(start + starts / sample_rate, low, high, color=COLOURS[0], linewidth=0.3)
     finite = wave[np.isfinite(wave)]
     peak = max(float(np.abs(finite).max()), 1e-4) if finite.size else 1.0
-    ax.set(xlim=(0, seconds), ylim=(-1.05 * peak, 1.05 * peak), xlabel="time (s)", ylabel="amplitude")
+    ax.set(xlim=(start, start + seconds), ylim=(-1.05 * peak, 1.05 * peak), xlabel="time (s)", ylabel="amplitude")
 
 
 def _area(mask: np.ndarray) -> Path | None:

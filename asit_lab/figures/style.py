@@ -33,10 +33,11 @@ ERROR_MAP = "viridis"
 ATTENTION_MAP = "viridis"
 NOTHING = "#c8c8c8"  # not drawn: NaN, or pixels a measure does not count
 SAVE_DPI = 120
+TITLE_SIZE = 9.0  # points
 
 _STYLE = {
     "font.size": 9.0,
-    "axes.titlesize": 9.0,
+    "axes.titlesize": TITLE_SIZE,
     "axes.titlelocation": "left",
     "axes.labelsize": 9.0,
     "xtick.labelsize": 8.0,

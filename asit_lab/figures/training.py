@@ -93,6 +93,8 @@ def compared_curves(
     log: bool | None = None,
     smoothing: float = SMOOTHING,
     width: float | None = None,
+    numbers: Mapping[str, int] | None = None,
+    references: Mapping[str, Sequence[tuple[float, str]]] | None = None,
 ) -> Figure:
     """Curves of several runs over the optimiser step: a panel for each curve, a line for each run.
 
@@ -100,17 +102,18 @@ def compared_curves(
     draw; None: the losses, loss and loss_*. log: whether values have a logarithmic axis; None: where they span more
     than a factor of 50. smoothing: share of a run's rows that the running mean goes over, 0 for none; lines are as
     logged (faint) and smoothed, as in `curves`. width: of the whole, in inches, up to three panels beside each other;
-    None: small panels of one size, up to five.
+    None: small panels of one size, up to five. numbers: run -> number of its colour and dashes, where these should stay
+    as other runs come and go. references: column -> (value, label) of dashed lines, see `curves`.
     Raises InputError for no runs and for metrics that are no table or without a column `step`.
     """
     if not runs:
         raise InputError("runs: expected at least one run to draw, got none")
     for name, metrics in runs.items():
         _check_steps(metrics, f"metrics of {name}")
-    numbers = {run: number for number, run in enumerate(runs)}  # of colours: a run without rows yet has its own too
+    numbers = numbers or {run: number for number, run in enumerate(runs)}  # a run without rows yet has one too
     runs = {run: metrics for run, metrics in runs.items() if len(metrics)}
-    there = {column for metrics in runs.values() for column in metrics}
-    names = _losses_in(list(runs.values())) if names is None else [name for name in names if name in there]
+    logged = {column for metrics in runs.values() for column in metrics}
+    names = _losses_in(list(runs.values())) if names is None else [name for name in names if name in logged]
     if not names:
         return blank(7.0, 2.0, "nothing logged yet")
     smooth = smoothing > 0 and any(len(metrics) >= _SMOOTH_FROM for metrics in runs.values())
@@ -125,7 +128,9 @@ def compared_curves(
                 steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
                 share = smoothing if len(metrics) >= _SMOOTH_FROM else 0.0
                 drawn.append((steps, _draw_line(ax, steps, metrics[name], numbers[run], share, "")))
-        _scale_axes(ax, *(np.concatenate(each) for each in zip(*drawn, strict=True)), smooth, log)
+        _scale_axes(ax, *(np.concatenate(parts) for parts in zip(*drawn, strict=True)), smooth, log)
+        for reference in (references or {}).get(name, ()):
+            _draw_reference(ax, name, reference)
         ax.set_title(curve_title(name))
         ax.set_xlabel("" if place + columns < len(names) else "step")
     lines = [Line2D([], [], linewidth=1.5, **_line_style(numbers[run])) for run in runs]
@@ -137,9 +142,9 @@ def compared_curves(
 
 def curve_names(tables: Sequence[pd.DataFrame]) -> list[str]:
     """Columns of metrics that can be drawn, in order: losses, schedules and speed, entropies and their like."""
-    there = dict.fromkeys(name for table in tables for name in table)
-    families = [name for prefix in _FAMILIES for name in there if name.startswith(prefix)]
-    return [*_losses_in(list(tables)), *(name for name in _OTHERS if name in there), *families]
+    logged = dict.fromkeys(name for table in tables for name in table)
+    families = [name for prefix in _FAMILIES for name in logged if name.startswith(prefix)]
+    return [*_losses_in(list(tables)), *(name for name in _OTHERS if name in logged), *families]
 
 
 def curve_title(name: str) -> str:
@@ -159,9 +164,9 @@ def _check_steps(metrics: pd.DataFrame, name: str) -> None:
 
 def _losses_in(tables: list[pd.DataFrame]) -> list[str]:
     """Names of the loss columns: the known ones in their order, then others."""
-    there = list(dict.fromkeys(name for table in tables for name in table))
-    known = [name for name in _LOSSES if name in there]
-    return known + [name for name in there if str(name).startswith("loss_") and name not in known]
+    logged = list(dict.fromkeys(name for table in tables for name in table))
+    usual = [name for name in _LOSSES if name in logged]
+    return usual + [name for name in logged if str(name).startswith("loss_") and name not in usual]
 
 
 def _say_smoothed(figure: Figure, of: str = "losses: ") -> None:

@@ -40,9 +40,10 @@ class ClipAttention:
     band f.
     """
 
-    def __init__(self, enc: Encoder, wave, sample_rate: int):
-        """wave: float [S] at `sample_rate` Hz, a window of `window` or a whole clip. Raises InputError as
-        `Encoder.log_mel` does, and for more than one clip."""
+    def __init__(self, enc: Encoder, wave, sample_rate: int, start: float = 0.0):
+        """wave: float [S] at `sample_rate` Hz, a window of `window` or a whole clip; start: where it begins in the
+        recording, s. Raises InputError as `Encoder.log_mel` does, and for more than one clip."""
+        self.start = start
         log_mel = enc.log_mel(wave, sample_rate)
         if len(log_mel) != 1:
             raise InputError(f"wave: {len(log_mel)} clips, expected one")
@@ -100,7 +101,7 @@ class ClipAttention:
             return "class token"
         features, (p, q) = self.config.features, self.config.model.patch
         time, freq = divmod(token - 1, self.grid[1])
-        seconds = [frames * features.hop_ms / 1000 for frames in (time * p, (time + 1) * p)]
+        seconds = [self.start + frames * features.hop_ms / 1000 for frames in (time * p, (time + 1) * p)]
         low, high = mel_of(features.low_hz), mel_of(features.high_hz or features.sample_rate / 2)
         step = (high - low) / (features.mel_bins + 1)  # between the centres of neighbouring bands
         edges = [700 * np.expm1((low + step * (band + 0.5)) / 1127) for band in (freq * q, (freq + 1) * q)]

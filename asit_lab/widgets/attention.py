@@ -1,4 +1,4 @@
-"""Attention to click through: what a patch attends to, and what attends to it."""
+"""The attention explorer: what a patch attends to, and what attends to it."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..figures import MelAxes
 from ..inspection.clip_attention import MEASURES, ClipAttention, last_window, window
 from ..zoo import open_source
-from .attention_panels import AttentionPanels, attention_picker, head_map
-from .base import Explorer, Picture, labelled, sound, stacked
+from .attention_panels import AttentionPanels, attention_picker, head_map, percent
+from .base import Explorer, FigureImage, Sound, labelled
 from .clickable import ClickableImage
 from .clips import ClipChooser
 
@@ -47,9 +47,11 @@ class AttentionExplorer(Explorer):
         super().__init__()
         self.attention: ClipAttention | None = None
         self._panels: AttentionPanels | None = None
-        self._wanted: tuple | None = None  # view and grid they are for
+        self._first = 0.0  # s, where the window starts
+        self._wanted: tuple | None = None  # view, grid and start (s) they are for
         self._steady = False  # while controls are set together, which should draw once
-        self.picker, self.heads, self.maps = ClickableImage(), ClickableImage(), Picture()
+        self.picker, self.heads, self.maps = ClickableImage(), ClickableImage(), FigureImage()
+        self.saved = (self.picker, self.maps, self.heads)
         with self.errors_in_words():
             enc = encoder_or_run if isinstance(encoder_or_run, Encoder) else open_source(encoder_or_run, seed)
             self.encoder = enc
@@ -78,9 +80,9 @@ class AttentionExplorer(Explorer):
         labelled(self.measured, "heads by", "which weights the map of the heads measures")
         self.measured.layout.display = None if config.model.attention != "softmax" else "none"
         self.class_token = ipywidgets.Button(description="class token", icon="dot-circle-o")
-        labelled(self.class_token, "ask the class token", "what the class token attends to, and what attends to it")
+        labelled(self.class_token, "show the class token", "what the class token attends to, and what attends to it")
         self.facts = ipywidgets.HTML()
-        self.sound = sound("window")
+        self.sound = Sound("window")
         self.picker.layout.max_width = self.maps.layout.max_width = "1250px"
         chosen = [self.view, self.layer, self.head, self.class_token, self.measured]
         self.arrange([self.chooser, self.start, self.sound, *chosen, self.heads], [self.picker, self.maps, self.facts])
@@ -88,7 +90,7 @@ class AttentionExplorer(Explorer):
         self.on(self.start, self._new_window)
         self.on([self.view, self.layer, self.head], self._new_view)
         self.on(self.measured, lambda: self._draw_heads() if self.attention else self.look())
-        self.on_click(self.class_token, self._ask_class_token)
+        self.on_click(self.class_token, self._choose_class_token)
         self.picker.observe(lambda _: self._answer(self._new_view), names="selected")
         self.heads.observe(lambda _: self._answer(self._new_head), names="selected")
 
@@ -132,7 +134,7 @@ class AttentionExplorer(Explorer):
             self.view.value = _ONE
         self.redraw()
 
-    def _ask_class_token(self) -> None:
+    def _choose_class_token(self) -> None:
         self.picker.selected = 0
 
     def _cell(self) -> int:
@@ -148,9 +150,11 @@ class AttentionExplorer(Explorer):
         """Compute attention in the window that is chosen, all layers at once, and draw everything."""
         enc, wave = self.encoder, self.chooser.wave
         last = last_window(enc, len(wave))
-        heard = window(enc, wave, min(round(self.start.value / self.start.step), last))
+        patches = min(round(self.start.value / self.start.step), last)
+        audible = window(enc, wave, patches)
+        self._first = patches * self.start.step  # s
         rate, patch = enc.config.features.sample_rate, enc.config.model.patch
-        attention = ClipAttention(enc, heard, rate)
+        attention = ClipAttention(enc, audible, rate, self._first)
         self.attention = attention
         title = f"{self.chooser.name}: choose a patch or the class token"
         figure, targets = attention_picker(attention.log_mel, self._axes, patch, title)
@@ -161,17 +165,17 @@ class AttentionExplorer(Explorer):
             self.picker.draw(figure, targets, labels, dpi=_DPI, alt=f"Log-mel of {self.chooser.name}, patch by patch.")
             if self.picker.selected < 0:
                 self.picker.selected = attention.loudest
-        self.sound.load(heard, rate)
+        self.sound.load(audible, rate)
         self._draw_heads()
         self.redraw()
 
     @property
     def _axes(self) -> MelAxes:
-        return MelAxes.of(self.encoder.config.features, normalised=True)
+        return MelAxes.of(self.encoder.config.features, normalised=True, start=self._first)
 
     def _panels_for(self, view: str) -> AttentionPanels:
         """The panels of a view of this window; those there were, if they are alike."""
-        wanted = (view, self.attention.grid)
+        wanted = (view, self.attention.grid, self._first)
         if self._panels is None or self._wanted != wanted:
             kinds = self.attention.kinds
             names = {kind: _NAMES[kind] for kind in kinds} if len(kinds) > 1 else {"map": "attention"}
@@ -182,8 +186,8 @@ class AttentionExplorer(Explorer):
 
     def _draw_heads(self) -> None:
         """The map of all heads. Distance in frequency is left out where a patch has all bands."""
-        found = self.attention.measures(self.measured.value)
-        shown = {name: values for name, values in found.items() if name != "freq" or self.attention.grid[1] > 1}
+        measures = self.attention.measures(self.measured.value)
+        shown = {name: values for name, values in measures.items() if name != "freq" or self.attention.grid[1] > 1}
         figure, targets = head_map({MEASURES[name]: values for name, values in shown.items()})
         labels = []
         for name, values in shown.items():
@@ -216,17 +220,11 @@ class AttentionExplorer(Explorer):
     def _facts(self, weights: np.ndarray, token: int) -> str:
         """The strongest weights in words, for those who read rather than look."""
         lines = []
-        for said, values in (("attends most to", weights[token]), ("is attended to most by", weights[:, token])):
+        for verb, values in (("attends most to", weights[token]), ("is attended to most by", weights[:, token])):
             if np.isnan(values).all():
                 lines.append(f"The class token joins at block {self.encoder.config.model.class_token_at}.")
                 continue
             best = np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:3]
-            named = (f"{self.attention.place(int(one))} ({100 * values[one]:.2g} %)" for one in best)
-            lines.append(f"It {said}: {'; '.join(named)}.")
-        even = 100 / len(weights)
-        return _FACTS.format(f"{'<br>'.join(lines)}<br>Even attention would be {even:.2g} %.")
-
-    def png(self) -> bytes:
-        """Log-mel, attention and the map of the heads, one under the other."""
-        pictures = [self.picker.png, self.maps.value, self.heads.png]
-        return stacked(pictures) if any(pictures) else b""
+            named = (f"{self.attention.place(int(place))} ({percent(values[place])})" for place in best)
+            lines.append(f"It {verb}: {'; '.join(named)}.")
+        return _FACTS.format(f"{'<br>'.join(lines)}<br>Even attention would be {percent(1 / len(weights))}.")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D
 
 from ..errors import InputError
 from ..figures.attention import HEAD_ROOM, SIGNED_MAP, signed_root, signed_square
@@ -55,7 +56,7 @@ def attention_picker(
     box.set_facecolor("#eeeeee")
     box.text(0.5, 0.5, "class token", rotation=90, ha="center", va="center", transform=box.transAxes)
     time, freq = np.divmod(np.arange(tokens[0] * tokens[1]), tokens[1])
-    middles = np.stack([axes.seconds(patch[0]) * (time + 0.5), patch[1] * (freq + 0.5)], axis=1)
+    middles = np.stack([axes.time(patch[0] * (time + 0.5)), patch[1] * (freq + 0.5)], axis=1)
     return figure, [(box, np.array([[0.5, 0.5]])), (ax, middles)]
 
 
@@ -126,10 +127,10 @@ class AttentionPanels:
             raise InputError(f"token: {token} is not one of {count} (0: class token)")
         percent: dict[tuple[str, int], np.ndarray] = {}
         for kind in self.columns:
-            found = array(weights[kind], f"weights[{kind!r}]", "query, key")
-            if found.shape != (count, count):
-                raise InputError(f"weights[{kind!r}]: expected shape {[count, count]}, got {list(found.shape)}")
-            percent[kind, 0], percent[kind, 1] = 100 * found[token], 100 * found[:, token]
+            matrix = array(weights[kind], f"weights[{kind!r}]", "query, key")
+            if matrix.shape != (count, count):
+                raise InputError(f"weights[{kind!r}]: expected shape {[count, count]}, got {list(matrix.shape)}")
+            percent[kind, 0], percent[kind, 1] = 100 * matrix[token], 100 * matrix[:, token]
         most = {
             (scale, row): _most([v for (kind, at), v in percent.items() if (self._scale(kind), at) == (scale, row)])
             for scale, row in product(_SCALES, (0, 1))
@@ -154,10 +155,10 @@ class _Panel:
 
     def __init__(self, box, ax, grid, patch, axes: MelAxes, norm, signed: bool):
         self.ax, self.grid, self.signed = ax, grid, signed
-        self.width, self.height = axes.seconds(patch[0]), patch[1]
+        self.start, self.width, self.height = axes.start, axes.seconds(patch[0]), patch[1]
         colours = matplotlib.colormaps[SIGNED_MAP if signed else ATTENTION_MAP].with_extremes(bad=NOTHING)
         look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "cmap": colours, "norm": norm}
-        extent = (0, self.width * grid[0], 0, self.height * grid[1])
+        extent = axes.extent((patch[0] * grid[0], patch[1] * grid[1]))
         self.image = ax.imshow(np.zeros(grid[::-1]), extent=extent, **look)
         self.box = box.imshow(np.zeros((1, 1)), extent=(0, 1, 0, 1), **look)
         frequency_axis(ax.yaxis, axes, patch[1] * grid[1])
@@ -167,8 +168,8 @@ class _Panel:
         _bare(box)
         # Hatching is anchored to the page, so that neighbouring patches join without a seam.
         look = {"facecolor": "none", "edgecolor": "#555555", "hatch": "////", "linewidth": 0}
-        self.hatches = [each.add_patch(PathPatch(_cells(np.zeros((0, 2)), 1, 1), **look)) for each in (box, ax)]
-        self.frames = [_frame(each) for each in (box, ax)]
+        self.hatches = [panel.add_patch(PathPatch(_cells(np.zeros((0, 2)), 1, 1), **look)) for panel in (box, ax)]
+        self.frames = [_frame(panel) for panel in (box, ax)]
 
     def keep_ticks(self) -> None:
         for axis in (self.ax.xaxis, self.ax.yaxis):
@@ -183,14 +184,21 @@ class _Panel:
         self.box.set_data(np.ma.masked_invalid(box))
         if self.signed:
             self.hatches[0].set_path(_cells(np.argwhere(box < 0), 1, 1))
-            self.hatches[1].set_path(_cells(np.argwhere(patches < 0), self.width, self.height))
+            cells = _cells(np.argwhere(patches < 0), self.width, self.height)
+            self.hatches[1].set_path(cells.transformed(Affine2D().translate(self.start, 0)))
         self.ax.set_title(f"{title}, class token {'–' if np.isnan(weights[0]) else f'{weights[0]:.1f} %'}")
         time, freq = divmod(token - 1, self.grid[1])
         for at_box, frames in zip((True, False), self.frames, strict=True):
             for frame in frames:
                 frame.set_visible(at_box == (token == 0))
                 if not at_box:
-                    frame.set_bounds(time * self.width, freq * self.height, self.width, self.height)
+                    frame.set_bounds(self.start + time * self.width, freq * self.height, self.width, self.height)
+
+
+def percent(share: float) -> str:
+    """A share in percent, with as many digits as say something: 100 %, 12 %, 0.031 %."""
+    value = 100 * share
+    return f"{value:.0f} %" if abs(value) >= 9.5 else f"{value:.2g} %"
 
 
 def _frame(ax) -> list[Rectangle]:

@@ -1,24 +1,28 @@
 """What all explorers share: layout, errors in words, pictures, sounds, and a static picture for exports.
 
 Pictures are PNG bytes in an Image widget, never an Output: a notebook keeps one state a widget however often a slider
-moves, and the same bytes go into the cell's output bundle, where they outlive the kernel.
+moves, and the same bytes go into the cell's output bundle, where they outlive the kernel. JupyterLab saves the last
+picture in place of the live view (static/page.js); elsewhere the bundle is brought up to date after each cell.
 """
 
 import base64
 import html
 import io
+import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ipywidgets
 import numpy as np
 import soundfile
 import traitlets
+from IPython import get_ipython
+from IPython.display import DisplayHandle, display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from .names import Names
+from .page import PageSide
 
 CONTROLS_WIDTH = "272px"
 _NAME_WIDTH = "92px"  # of a control's description
@@ -72,7 +76,7 @@ def stacked(pngs: Iterable[bytes]) -> bytes:
     return buffer.getvalue()
 
 
-class Shown:
+class CurrentFigure:
     """Clears a figure when the next one takes its place: figures are cycles that the collector finds late."""
 
     figure: Figure | None = None
@@ -83,9 +87,11 @@ class Shown:
         self.figure = figure
 
 
-class Picture(ipywidgets.Image):
-    """A figure as wide as its column. Draw the same Figure again after changing its artists, which is quickest, or
-    another one: the one before is then cleared.
+class FigureImage(ipywidgets.Image):
+    """A figure as wide as its column, hidden while there is none.
+
+    Draw the same Figure again after changing its artists, which is quickest, or another one: the one before is then
+    cleared.
     """
 
     description = traitlets.Unicode("").tag(sync=True)  # the front end shows no tooltip of widgets without one
@@ -93,21 +99,23 @@ class Picture(ipywidgets.Image):
     def __init__(self):
         super().__init__(format="png", layout=ipywidgets.Layout(width="100%", height="auto", margin="0"))
         self.add_class("asit-picture")
-        self._shown = Shown()
+        self.layout.display = "none"
+        self._current = CurrentFigure()
 
     def draw(self, figure: Figure, dpi: float = 100, alt: str = "") -> None:
         """Show `figure`, inches times `dpi` pixels large. alt: what is seen, for those who do not see it."""
         self.show(render(figure, dpi), alt)
-        self._shown.replace(figure)
+        self._current.replace(figure)
 
     def show(self, png: bytes, alt: str = "") -> None:
         """Show PNG bytes made elsewhere, such as by `encoded`."""
         with self.hold_sync():
             self.value, self.tooltip = png, alt
+        self.layout.display = None if png else "none"  # an image without bytes shows as a broken one
 
 
 class _Player(ipywidgets.Audio):
-    description = traitlets.Unicode("").tag(sync=True)  # as for Picture
+    description = traitlets.Unicode("").tag(sync=True)  # as for FigureImage
 
 
 class Sound(ipywidgets.HBox):
@@ -133,9 +141,17 @@ class Sound(ipywidgets.HBox):
         self.layout.display = "none" if wave is None else "flex"
 
 
-def sound(label: str) -> Sound:
-    """A player with a label, empty until its `load`."""
-    return Sound(label)
+def whole_number(entry: ipywidgets.BoundedFloatText) -> int:
+    """The number in an entry; the page's own entry of whole numbers makes 15 of 1.5. Raises InputError for 1.5."""
+    if not float(entry.value).is_integer():
+        raise InputError(f"{entry.description}: {entry.value:g} is not a whole number")
+    return int(entry.value)
+
+
+def seed_entry(seed: int) -> ipywidgets.BoundedFloatText:
+    """An entry for the seed of a mask."""
+    entry = ipywidgets.BoundedFloatText(seed, min=0, max=2**31 - 1, step=1)
+    return labelled(entry, "seed", "another seed, another mask")
 
 
 class Message(ipywidgets.HTML):
@@ -165,8 +181,13 @@ class Message(ipywidgets.HTML):
         self._depth += 1
         try:
             yield
-        except (InputError, OSError) as error:
+        except InputError as error:
             self._fail(str(error))
+        except OSError as error:
+            self._fail(_without_network(error) or str(error))
+        except KeyboardInterrupt:
+            self._fail("interrupted; what is shown is unchanged")
+            raise
         except Exception as error:
             self._fail(f"{type(error).__name__}: {error}".splitlines()[0] + " (details are in the log)")
             raise
@@ -180,16 +201,43 @@ class Message(ipywidgets.HTML):
         self.say(text)
 
 
+def _without_network(error: OSError) -> str:
+    """What to do where `error` is one of requests' connection errors, which speak of pools and retries; else ""."""
+    if not type(error).__module__.startswith(("requests", "urllib", "httpx", "huggingface_hub")):
+        return ""
+    url = getattr(getattr(error, "request", None), "url", None)
+    return (
+        f"no connection{f' to {url}' if url else ''}: check the network and the proxy (HTTPS_PROXY), or give the path "
+        "of a local copy"
+    )
+
+
+_displayed: "weakref.WeakSet[Explorer]" = weakref.WeakSet()
+
+
+def _update_displays(*_) -> None:
+    """After a cell, bring outputs up to date that no page takes care of, such as those of papermill."""
+    for explorer in list(_displayed):
+        explorer.update_output()
+
+
 class Explorer(ipywidgets.VBox):
     """Controls at the left, pictures at the right, a message above both.
 
     A subclass makes its controls, calls `arrange` and `on`, and draws by `redraw`, all inside `errors_in_words`, so
-    that a wrong argument is a text in the notebook and not a traceback; its `png` is the static picture.
+    that a wrong argument is a text in the notebook and not a traceback. `saved` are its pictures that a saved notebook
+    keeps, one under the other.
     """
 
+    saved: Sequence[ipywidgets.Widget] = ()
+
     def __init__(self):
-        self.message, self._names = Message(), Names()
-        super().__init__([self.message, self._names], layout=ipywidgets.Layout(width="100%"))
+        self.message = Message()
+        super().__init__([self.message], layout=ipywidgets.Layout(width="100%"))
+        self._page = PageSide(self.model_id)
+        self._outputs: list[DisplayHandle] = []
+        self._written: tuple[str | bytes, ...] = ()  # what those outputs show
+        self.children = [self.message, self._page]
         self.add_class("asit-explorer")
         self.add_class(f"asit-{type(self).__name__.removesuffix('Explorer').removeprefix('Run').lower()}")
 
@@ -211,7 +259,9 @@ class Explorer(ipywidgets.VBox):
             [ipywidgets.VBox(controls, layout=column), ipywidgets.VBox(pictures, layout=rest)],
             layout=ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"),
         )
-        self.children = [self.message, body, *below, self._names]
+        self.children = [self.message, body, *below, self._page]
+        for picture in self.saved:
+            picture.add_class("asit-saved")
 
     def errors_in_words(self):
         """Context: see `Message.in_words`."""
@@ -227,7 +277,7 @@ class Explorer(ipywidgets.VBox):
         button.on_click(lambda _button: self._answer(handler))
 
     def _answer(self, handler: Callable[[], None]) -> None:
-        with self.errors_in_words():
+        with suppress(KeyboardInterrupt), self.errors_in_words():  # Interrupt ends the answer, not the kernel's loop
             handler()
 
     def redraw(self) -> None:
@@ -236,16 +286,42 @@ class Explorer(ipywidgets.VBox):
 
     def png(self) -> bytes:
         """The pictures as they are now, as one PNG; empty while there is none."""
-        raise NotImplementedError
+        pngs = self._pngs()
+        return stacked(pngs) if any(pngs) else b""
+
+    def _pngs(self) -> list[bytes]:
+        return [bytes(picture.value if isinstance(picture, FigureImage) else picture.png) for picture in self.saved]
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
-        """Widget view, static picture and text in one bundle: a saved notebook shows the picture without a kernel."""
+        """Widget view, static picture and text in one bundle."""
         bundle = super()._repr_mimebundle_(**kwargs)
         bundle["text/plain"] = f"{type(self).__name__}: {self.message.text}" if self.message.text else repr(self)
         picture = self.png()
         if picture:
             bundle["image/png"] = base64.b64encode(picture).decode("ascii")
         return bundle
+
+    def _ipython_display_(self) -> None:
+        """Show the explorer in an output that can be updated."""
+        self._written = self._state()
+        self._outputs.append(display(self._repr_mimebundle_(), raw=True, display_id=True))
+        shell = get_ipython()
+        if shell is not None:
+            shell.events.register("post_run_cell", _update_displays)
+        _displayed.add(self)
+
+    def update_output(self) -> None:
+        """Bring the static picture up to date where the page does not do that when it saves."""
+        if self._page.saves or not self._outputs:
+            return
+        if self._state() != self._written:
+            self._written, bundle = self._state(), self._repr_mimebundle_()
+            for output in self._outputs:
+                output.update(bundle, raw=True)
+
+    def _state(self) -> tuple[str | bytes, ...]:
+        """What the static output shows."""
+        return self.message.text, *self._pngs()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -1,7 +1,6 @@
 """Which clip an explorer works on: one of a data set, a file, or an upload."""
 
-import tempfile
-from pathlib import Path, PurePath
+from contextlib import suppress
 
 import ipywidgets
 import numpy as np
@@ -12,8 +11,11 @@ from ..config import resolve
 from ..data import Manifest, load_manifest
 from ..errors import InputError
 from .base import Message, labelled
+from .upload import FileUpload
 
 MOST_LISTED = 500  # clips in the list; of larger data sets as many, evenly spread
+_TRIED = 20  # clips, where the first ones are digital silence
+_SILENT = 1e-4  # peak of what cannot be heard
 _SOURCES = ("data set", "file", "upload")
 
 
@@ -56,8 +58,7 @@ class ClipChooser(ipywidgets.VBox):
         self.clip = labelled(ipywidgets.Dropdown(), "clip", "row of the data set and label")
         self.path = ipywidgets.Text(placeholder="recording.wav", continuous_update=False)
         labelled(self.path, "file", "path of an audio file; a relative one counts from the project's root")
-        self.upload = ipywidgets.FileUpload(accept="audio/*", multiple=False)
-        labelled(self.upload, "upload audio")
+        self.upload = FileUpload()
         super().__init__([self.source, self.data, self.clip, self.path, self.upload, self.message])
         with self.message.in_words():
             self._open(clip)
@@ -67,9 +68,9 @@ class ClipChooser(ipywidgets.VBox):
             (self.data, self._open),
             (self.clip, self._read_row),
             (self.path, self._read_path),
-            (self.upload, self._read_upload),
         ):
             control.observe(lambda _, handler=handler: self._answer(handler), names="value")
+        self.upload.observe(lambda _: self._answer(self._read_upload), names="changed")
 
     @property
     def wave(self) -> np.ndarray:
@@ -79,7 +80,7 @@ class ClipChooser(ipywidgets.VBox):
         return self._wave
 
     def _answer(self, handler) -> None:
-        with self.message.in_words():
+        with suppress(KeyboardInterrupt), self.message.in_words():
             handler()
 
     def _switch(self) -> None:
@@ -90,7 +91,7 @@ class ClipChooser(ipywidgets.VBox):
             self._answer(self._read_row)
         elif kind == "file" and self.path.value.strip():
             self._answer(self._read_path)
-        elif kind == "upload" and self.upload.value:
+        elif kind == "upload" and self.upload.path:
             self._answer(self._read_upload)
 
     def _show_controls(self) -> None:
@@ -107,18 +108,33 @@ class ClipChooser(ipywidgets.VBox):
         self.manifest = manifest
         listed = {*np.linspace(0, len(manifest) - 1, min(len(manifest), MOST_LISTED)).astype(int).tolist(), clip}
         label = manifest.table["label"]
+        if clip == 0:
+            clip = self._first_sounding(manifest)
         self._listing = True
         self.clip.options = [(f"{row}: {label.iloc[row] or 'no label'}", row) for row in sorted(listed)]
         self.clip.value = clip
         self._listing = False
         self._read_row()
 
+    def _first_sounding(self, manifest: Manifest) -> int:
+        """The first clip, or the first one of the next few that is not digital silence."""
+        for row in range(min(len(manifest), _TRIED)):
+            if (
+                np.abs(manifest.read(row, self.wanted_rate or int(manifest.table["sample_rate"].iloc[row]))).max()
+                > 1e-4
+            ):
+                return row
+        return 0
+
     def _read_row(self) -> None:
         if self._listing:
             return
         row = self.clip.value
-        rate = self.wanted_rate or int(self.manifest.table["sample_rate"].iloc[row])
+        rate = self._rate_of(self.manifest, row)
         self._take(self.manifest.read(row, rate), rate, clip_name(self.manifest, row), row)
+
+    def _rate_of(self, manifest: Manifest, row: int) -> int:
+        return self.wanted_rate or int(manifest.table["sample_rate"].iloc[row])
 
     def _read_path(self) -> None:
         if not self.path.value.strip():
@@ -128,21 +144,14 @@ class ClipChooser(ipywidgets.VBox):
         self._take(audio.read(path, rate), rate, path.name)
 
     def _read_upload(self) -> None:
-        if self.upload.value:
-            self._read_upload_of(self.upload.value[0])
-
-    def _read_upload_of(self, given: dict) -> None:
-        """given: name and content of an upload, as FileUpload has them."""
-        name = PurePath(given["name"].replace("\\", "/")).name or "upload"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_bytes(given["content"])
-            try:
-                rate = self.wanted_rate or audio.info(path).sample_rate
-                wave = audio.read(path, rate)
-            except InputError as error:
-                raise InputError(str(error).replace(str(path), name)) from None
-        self._take(wave, rate, name)
+        """The file that was uploaded last."""
+        path = self.upload.path
+        try:
+            rate = self.wanted_rate or audio.info(path).sample_rate
+            wave = audio.read(path, rate)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), path.name)) from None
+        self._take(wave, rate, path.name)
 
     def _take(self, wave: np.ndarray, rate: int, name: str, row: int | None = None) -> None:
         self._wave, self.sample_rate, self.name, self.row = wave, rate, name, row

@@ -1,4 +1,4 @@
-"""A data set's embeddings on a plane, to look and listen around in."""
+"""The embedding explorer: the clips of a data set on a plane, to see, to hear, and with their neighbours."""
 
 import html
 from functools import lru_cache
@@ -12,18 +12,18 @@ from ..embedding.space import POOLS, EmbeddingSpace
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
+from ..figures.style import short_name
 from ..zoo import open_source
-from .base import Explorer, Picture, labelled, sound, stacked
+from .base import Explorer, FigureImage, Sound, labelled
 from .clickable import ClickableImage
 from .clips import source_text
 from .embedding_panels import DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
-from .reconstruction_panels import shortened
+from .work import LongWork, Report
 
 NEIGHBOURS = 8
 _LONGEST = 10.0  # s of a clip that are read, seen and heard
 _MOST_LETTERS = 60  # of the title over the plane, which a legend follows
 _KEPT = 64  # clips whose log-mel is kept
-_FACTS = '<div aria-live="polite" style="line-height: 1.5; overflow-wrap: anywhere">{}</div>'
 
 
 class EmbeddingExplorer(Explorer):
@@ -51,7 +51,8 @@ class EmbeddingExplorer(Explorer):
         self.clips, self.seed = clips, seed
         self.space: EmbeddingSpace | None = None
         self.chosen, self.near = -1, np.empty(0, dtype=int)
-        self.map, self.strip, self.thumbnail = ClickableImage(), ClickableImage(), Picture()
+        self.map, self.strip, self.thumbnail = ClickableImage(), ClickableImage(), FigureImage()
+        self.saved = (self.map, self.strip)
         self._log_mel = lru_cache(_KEPT)(self._read_log_mel)
         with self.errors_in_words():
             enc = encoder_or_run if isinstance(encoder_or_run, Encoder) else open_source(encoder_or_run, seed)
@@ -73,18 +74,29 @@ class EmbeddingExplorer(Explorer):
         self.layer = ipywidgets.Dropdown(options=[*blocks, ("final output", depth)], value=chosen)
         labelled(self.layer, "layer", "whose output is pooled")
         self.pool = labelled(ipywidgets.Dropdown(options=list(POOLS), value=pool), "pooling", "of a clip's tokens")
-        self.sound, self.near_sound = sound("chosen clip"), sound("neighbour")
+        self.work = LongWork()
+        self.sound, self.near_sound = Sound("chosen clip"), Sound("neighbour")
         self.go = ipywidgets.Button(icon="crosshairs", disabled=True)
-        labelled(self.go, "choose this neighbour", "make the neighbour heard last the chosen clip")
+        labelled(self.go, "choose this neighbour", "make the last played neighbour the chosen clip")
         self.facts = ipywidgets.HTML()
         self.map.layout.max_width, self.strip.layout.max_width = "900px", "720px"
         self.map.layout.flex, self.strip.layout.flex = "3 1 520px", "2 1 380px"
         side_by_side = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%")
         self.arrange(
-            [self.data, self.layer, self.pool, self.thumbnail, self.sound, self.near_sound, self.go, self.facts],
+            [
+                self.data,
+                self.work,
+                self.layer,
+                self.pool,
+                self.thumbnail,
+                self.sound,
+                self.near_sound,
+                self.go,
+                self.facts,
+            ],
             [ipywidgets.HBox([self.map, self.strip], layout=side_by_side)],
         )
-        self.on(self.data, self.embed)
+        self.on(self.data, lambda: self.embed(background=True))
         self.on([self.layer, self.pool], self._new_vectors)
         self.on_click(self.go, self._choose_neighbour)
         for picture, name, handler in (
@@ -96,19 +108,28 @@ class EmbeddingExplorer(Explorer):
 
     # --- answers to the controls ------------------------------------------------------------------------------------
 
-    def embed(self) -> None:
-        """Embed the data set that is named and draw it, with its first clip chosen. The one before stays where it
-        cannot be."""
+    def embed(self, background: bool = False) -> None:
+        """Embed the data set that is named, and draw it. background: while the page goes on to answer."""
         manifest = load_manifest(self.data.value)
-        before = self.facts.value
-        self.facts.value = f"Embedding {min(len(manifest), self.clips)} clips ..."
-        try:
-            space = EmbeddingSpace(self.encoder, manifest, self.clips, self.seed)
+
+        def compute(report: Report) -> EmbeddingSpace:
+            space = EmbeddingSpace(self.encoder, manifest, self.clips, self.seed, report)
             space.points(self.layer.value, self.pool.value)
-        except InputError:
-            self.facts.value = before
-            raise
-        self.space, self.chosen, self.map.selected = space, -1, -1
+            return space
+
+        try:
+            self.work.run("embedding", compute, lambda result: self._answer(lambda: self._show(result)), background)
+        finally:
+            self.data.disabled = self.work.busy  # one at a time
+
+    def _show(self, result: EmbeddingSpace | Exception) -> None:
+        """Draw what was embedded, with its first clip chosen; the map before stays where there is nothing new."""
+        self.data.disabled = False
+        if isinstance(result, Exception):
+            if isinstance(result, InputError) and self.space is not None:
+                raise InputError(f"{result}; the map still shows {self.space.manifest.source}") from result
+            raise result
+        self.space, self.chosen, self.map.selected = result, -1, -1
         self._log_mel.cache_clear()
         self._draw_map()
         self._take(0, play=False)
@@ -133,7 +154,7 @@ class EmbeddingExplorer(Explorer):
         """Make `clip` the chosen one: hear it, and see its neighbours."""
         self.chosen = clip
         self.map.selected = clip
-        self._show(clip)
+        self._show_thumbnail(clip)
         self.redraw()
         self._hear(self.sound, clip, play)
 
@@ -149,7 +170,7 @@ class EmbeddingExplorer(Explorer):
 
     def _show_hovered(self) -> None:
         if self.space is not None:
-            self._show(self.chosen if self.map.hovered < 0 else self.map.hovered)
+            self._show_thumbnail(self.chosen if self.map.hovered < 0 else self.map.hovered)
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
@@ -159,7 +180,7 @@ class EmbeddingExplorer(Explorer):
         points = space.points(*wanted)
         title = f"{self.encoder.name}; {space.manifest.source}, {len(space.rows)} clips"
         method = f"t-SNE of {self.layer.label}, {self.pool.value}"
-        self._drawn = NeighbourMap(points, space.labels, shortened(title, _MOST_LETTERS), method)
+        self._drawn = NeighbourMap(points, space.labels, short_name(title, _MOST_LETTERS), method)
         self._wanted = wanted
         self._clip_names = [self._name(clip) for clip in range(len(space.rows))]
 
@@ -171,11 +192,12 @@ class EmbeddingExplorer(Explorer):
         alt = f"Clips on a plane by label, with the neighbours of {self._clip_names[clip]}."
         self.map.draw(figure, [(self._drawn.ax, self._drawn.points)], self._clip_names, DPI, alt)
         labels = [space.labels[near] for near in self.near]
-        titles = [f"{one:.2f} {short_label(label)}" for one, label in zip(similarity, labels, strict=True)]
-        log_mels = [self._log_mel(int(one)) for one in (clip, *self.near)]
+        titles = [f"{value:.2f} {short_label(label)}" for value, label in zip(similarity, labels, strict=True)]
+        log_mels = [self._log_mel(int(near)) for near in (clip, *self.near)]
         figure, targets = neighbour_strip(log_mels, [short_label(space.labels[clip]), *titles], self._axes)
         named = [
-            f"similarity {one:.2f}, {self._clip_names[near]}" for one, near in zip(similarity, self.near, strict=True)
+            f"similarity {value:.2f}, {self._clip_names[near]}"
+            for value, near in zip(similarity, self.near, strict=True)
         ]
         self.strip.selected = -1
         self.strip.draw(
@@ -192,7 +214,7 @@ class EmbeddingExplorer(Explorer):
             f'<div style="line-height: 1.5; overflow-wrap: anywhere">{"<br>".join(map(html.escape, lines))}</div>'
         )
 
-    def _show(self, clip: int) -> None:
+    def _show_thumbnail(self, clip: int) -> None:
         """A clip in small, over the players."""
         figure = thumbnail(self._log_mel(clip), self._axes, short_label(self.space.labels[clip]))
         self.thumbnail.draw(figure, alt=f"Log-mel of {self._clip_names[clip]}.")
@@ -206,8 +228,3 @@ class EmbeddingExplorer(Explorer):
         rate = self.encoder.config.features.sample_rate
         log_mel = self.encoder.log_mel(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
         return log_mel[0].float().cpu().numpy()
-
-    def png(self) -> bytes:
-        """The plane and the neighbours, one under the other."""
-        pictures = [self.map.png, self.strip.png]
-        return stacked(pictures) if any(pictures) else b""

@@ -1,4 +1,4 @@
-"""What pretraining hides of a clip: every setting of a mask under one's fingers, seen and heard."""
+"""The mask explorer: what pretraining hides of a clip, to see and to hear."""
 
 import html
 
@@ -14,7 +14,7 @@ from ..figures.axes import MelAxes
 from ..masking import corrupt, gmml, inverse_blocks
 from ..random import key
 from ..settings import Mask
-from .base import Explorer, Picture, encoded, labelled, sound
+from .base import Explorer, FigureImage, Sound, encoded, labelled, seed_entry, whole_number
 from .clips import ClipChooser, clip_name
 from .mask_panels import MaskPanels
 
@@ -40,7 +40,8 @@ class MaskExplorer(Explorer):
 
     def __init__(self, data: str = "synth:40", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
         super().__init__()
-        self.picture = Picture()
+        self.picture = FigureImage()
+        self.saved = (self.picture,)
         with self.errors_in_words():
             self._build(load_config(preset), data, clip, seed)
 
@@ -79,16 +80,15 @@ class MaskExplorer(Explorer):
         self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100, step=1)
         self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
         self.align = ipywidgets.Checkbox(mask.align, indent=True)
-        self.seed = ipywidgets.BoundedIntText(seed, min=0, max=2**31 - 1)
+        self.seed = seed_entry(seed)
         labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
         labelled(self.kind, "kind", "what stands in the corrupted blocks")
         labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (inverse blocks: of the patches)")
         labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
         labelled(self.side, "block", "side of a block of visible patches, in patches")
         labelled(self.align, "aligned to patches", "blocks start and end where patches do")
-        labelled(self.seed, "seed", "another seed, another mask")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN)
-        self.original, self.clean_sound, self.corrupted_sound = map(sound, ("recording", "clean", "corrupted"))
+        self.original, self.clean_sound, self.corrupted_sound = map(Sound, ("recording", "clean", "corrupted"))
 
     # --- The clip -----------------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class MaskExplorer(Explorer):
         self.clean, self.frames = self._log_mel(crop)
         shown = self.clean[0].clone()
         shown[self.frames :] = torch.nan
-        self.panels.set_clean(shown.numpy(), f"clean: {self.chooser.name}")
+        self.panels.set_clean(shown.numpy(), f"clean: {self.chooser.name}", first / self.chooser.sample_rate)
         self.original.load(crop, self.chooser.sample_rate)
         self._clean_wave = None
         self.clean_sound.load(None, 0)
@@ -118,7 +118,7 @@ class MaskExplorer(Explorer):
         fitted = self.front_end.fit(raw, self.cfg.input_frames)
         return self.front_end.normalise(fitted), min(raw.shape[1], self.cfg.input_frames)
 
-    def _lent(self) -> Tensor:
+    def _donor_log_mel(self) -> Tensor:
         """Log-mel [1, frames, mels] of the clip after this one in the data set, where alien blocks come from."""
         manifest, row = self.chooser.manifest, self.chooser.row
         if manifest is None or (row is not None and len(manifest) < 2):
@@ -158,7 +158,7 @@ class MaskExplorer(Explorer):
             self.corrupted_sound.load(None, 0)
 
     def _keys(self) -> Tensor:
-        return key(self.seed.value, 0, torch.arange(1), "reconstruct")  # as Encoder.draw_mask
+        return key(whole_number(self.seed), 0, torch.arange(1), "reconstruct")  # as Encoder.draw_mask
 
     def _blocks(self) -> tuple[Tensor, np.ndarray, np.ndarray, str]:
         """GMML's corruption: log-mel, pixel mask, token mask, and how it was made in words."""
@@ -167,7 +167,7 @@ class MaskExplorer(Explorer):
         keys, patch = self._keys(), self.cfg.model.patch
         masks = gmml(keys, *self.clean.shape[1:], settings, patch)
         if kind == "alien":
-            corrupted = torch.where(masks.pixels, self._lent(), self.clean)
+            corrupted = torch.where(masks.pixels, self._donor_log_mel(), self.clean)
         else:
             corrupted = corrupt(self.clean, masks, keys)
         how = f"{int(masks.blocks)} blocks of {kind}"
@@ -183,7 +183,7 @@ class MaskExplorer(Explorer):
         return corrupted, pixels, tokens, f"visible blocks of {self.side.value} x {self.side.value} patches"
 
     def _notes(self) -> list[str]:
-        """What else is worth knowing of the picture."""
+        """What the picture does not say by itself."""
         (frames, mels), hop = self.cfg.model.patch, self.cfg.features.hop_ms / 1000
         notes = [f"A token is {frames} frames ({1000 * frames * hop:.0f} ms) of {mels} bands."]
         if self.kind.value == "alien":
@@ -206,23 +206,19 @@ class MaskExplorer(Explorer):
         self.listen.disabled, self.listen.description = True, "making the sounds ..."
         try:
             if self._clean_wave is None:
-                self._clean_wave = self._heard(self.clean[0])
+                self._clean_wave = self._audible(self.clean[0])
             self.clean_sound.load(self._clean_wave, self.cfg.features.sample_rate)
-            self.corrupted_sound.load(self._heard(self.corrupted), self.cfg.features.sample_rate)
+            self.corrupted_sound.load(self._audible(self.corrupted), self.cfg.features.sample_rate)
         finally:
             self.listen.disabled, self.listen.description = False, _LISTEN
 
-    def _heard(self, log_mel: Tensor) -> np.ndarray:
+    def _audible(self, log_mel: Tensor) -> np.ndarray:
         raw = self.front_end.denormalise(log_mel[: self.frames])
         return self.front_end.invert(torch.nan_to_num(raw, nan=LOG_FLOOR))
-
-    def png(self) -> bytes:
-        """The three panels."""
-        return bytes(self.picture.value)
 
 
 _LISTEN = "Hear the log-mels"
 _SUMMARY = (
     '<div aria-live="polite" style="line-height: 1.5"><b>{:.1f} %</b> of pixels and <b>{:.1f} %</b> of tokens'
-    ' ({} of {}) are corrupted. <span style="color: #555">{}</span></div>'
+    ' ({} of {}) are corrupted. <span style="color: var(--jp-ui-font-color2, #555)">{}</span></div>'
 )

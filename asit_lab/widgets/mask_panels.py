@@ -1,5 +1,7 @@
 """A clip, what a mask leaves of it, and the tokens that counts for: panels made once and changed in place."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -31,13 +33,13 @@ class MaskPanels:
         self.images = [image(ax, blank, axes, (-1.0, 1.0)) for ax in panels]
         self.titles = [ax.set_title(name) for ax, name in zip(panels, ("clean", "corrupted", "tokens"), strict=True)]
         tokens = (shape[0] // patch[0], shape[1] // patch[1])
-        draw_patch_grid(panels[2], tokens, patch, axes)
+        self.grid, self._grid_start = draw_patch_grid(panels[2], tokens, patch, axes), axes.start
         self.shade = panels[2].imshow(
             np.zeros((*tokens[::-1], 4), np.uint8),
             origin="lower",
             aspect="auto",
             interpolation="nearest",
-            extent=(0, axes.seconds(shape[0]), 0, shape[1]),
+            extent=axes.extent(shape),
         )
         # White on black is seen on dark and on bright pixels alike.
         self.outlines = [[_outline(ax, colour) for colour in ("black", "white")] for ax in panels[1:]]
@@ -57,9 +59,14 @@ class MaskPanels:
             artist.set_animated(True)  # not drawn with the rest
         self.still = None
 
-    def set_clean(self, clean: np.ndarray, title: str) -> None:
-        """Another clip: log-mel [frames, mels], NaN where it is padded."""
+    def set_clean(self, clean: np.ndarray, title: str, start: float = 0.0) -> None:
+        """Another clip, or another part of it from `start` (s) on: log-mel [frames, mels], NaN where it is padded."""
         limits = colour_limits(clean)
+        self.axes = replace(self.axes, start=start)
+        for drawn in (*self.images, self.shade):
+            drawn.set_extent(self.axes.extent(clean.shape))  # the panels follow
+        self.grid.set_segments([line + (start - self._grid_start, 0) for line in self.grid.get_segments()])
+        self._grid_start = start
         for drawn in self.images:
             drawn.set_clim(*limits)
         for i in (0, 2):
@@ -76,11 +83,11 @@ class MaskPanels:
         shade = np.zeros((*tokens.T.shape, 4), np.uint8)
         shade[tokens.T] = _SHADE
         self.shade.set_data(shade)
-        scale = (self.axes.hop_seconds, 1.0)
+        scale, offset = (self.axes.hop_seconds, 1.0), (self.axes.start, 0.0)
         edges = borders(pixels), borders(tokens) * self.patch
         for lines, places in zip(self.outlines, edges, strict=True):
             for line in lines:
-                line.set_segments(places * scale)
+                line.set_segments(places * scale + offset)
         for title, text in zip(self.titles[1:], titles, strict=True):
             title.set_text(text)
         self.canvas.restore_region(self.still)

@@ -1,4 +1,4 @@
-"""Runs as they learn: curves, health and the last reconstructions, renewed while any of them is under way."""
+"""The monitor of runs: curves, health and the last reconstructions, followed while a run is being trained."""
 
 import asyncio
 import html
@@ -14,8 +14,8 @@ import ipywidgets
 from ..errors import InputError
 from ..figures.training import compared_curves, curve_names, curve_title
 from ..runs.directory import Run
-from .base import Explorer, Picture, labelled, stacked
-from .run_files import UNDER_WAY, Glance, Watched, runs_below, runs_named, worth_watching
+from .base import Explorer, FigureImage, labelled
+from .run_files import UNDER_WAY, Glance, Watched, missing_runs, runs_below, runs_named, worth_watching
 from .run_table import run_table
 
 WIDTH, DPI = 9.0, 125  # of the curves, inches and dots an inch
@@ -28,10 +28,11 @@ class RunMonitor(Explorer):
     """Curves, health and last samples of one run, or of several over each other.
 
     runs: run directories or opened runs, or one; None: those in and below `folder`, of which the ones under way are
-    chosen at first, else the one written to last. While a chosen run is under way, its files are looked at every
-    `seconds` by a task on the kernel's loop, between cells and in a thread of its own, and drawn when they changed.
-    That ends when all have ended, on Watch, on `close`, and when another monitor starts to watch: a cell that is run
-    again leaves its old one behind. Where there is no loop (outside a notebook) everything is drawn once.
+    chosen at first, else the one written to last. A run that is not there yet is waited for. While a chosen run is
+    under way, its files are looked at every `seconds` by a task on the kernel's loop, between cells and in a thread of
+    its own, and drawn when they changed. That ends when all have ended, on Watch, on `close`, and when another monitor
+    starts to watch: a cell that is run again leaves its old one behind. Where there is no loop (outside a notebook)
+    everything is drawn once.
     """
 
     _watching: "weakref.ref[RunMonitor] | None" = None
@@ -46,6 +47,8 @@ class RunMonitor(Explorer):
         self.given = runs
         self.folder, self.seconds = folder, seconds
         self.watched, self.folders = Watched(), {}
+        self.waiting = False  # for a run that is not there yet
+        self._numbers: dict[Path, int] = {}  # of the runs' colours, which they keep
         self._lock = threading.RLock()  # the frontend's messages may be handled in another thread than the task
         self._filling = self._paused = False
         self._task: asyncio.Future | None = None
@@ -78,7 +81,8 @@ class RunMonitor(Explorer):
             ipywidgets.SelectionSlider(options=[_NO_SAMPLES]), "after step", "when the reconstructions were made"
         )
         self.state = ipywidgets.HTML()
-        self.table, self.picture, self.reconstructions = ipywidgets.HTML(), Picture(), Picture()
+        self.table, self.picture, self.reconstructions = ipywidgets.HTML(), FigureImage(), FigureImage()
+        self.saved = (self.picture, self.reconstructions)
         lines = [self.runs, self.curves, self.axis, self.smoothing]
         controls = [*lines, self.watch, self.state, self.sampled, self.sample]
         self.arrange(controls, [self.table, self.picture], below=[self.reconstructions])
@@ -94,7 +98,18 @@ class RunMonitor(Explorer):
         self._look()
 
     def _find(self) -> dict[str, Path]:
-        return runs_named(self.given) if self.given else runs_below(self.folder)
+        """The runs there are. Raises InputError while there is none."""
+        self.waiting = True
+        folders = runs_named(self.given) if self.given else runs_below(self.folder)
+        self.waiting = bool(self.given and missing_runs(self.given))
+        return folders
+
+    def _find_new(self) -> None:
+        """Add what is waited for, as soon as it is there."""
+        folders = self._find()
+        new = [name for name, folder in folders.items() if folder not in self.folders.values()]
+        if new:
+            self._list(folders, [*self.runs.value, *new])
 
     def _list(self, folders: dict[str, Path], chosen: Sequence[str]) -> None:
         """Offer `folders`, of which `chosen` are looked at."""
@@ -137,14 +152,16 @@ class RunMonitor(Explorer):
 
     def _begin(self) -> None:
         """Watch, where there is something to watch and a loop to do it on."""
-        if not self.under_way or self._loop is None or self._loop.is_closed():
-            self._end("" if not self.runs.value else "drawn once" if self.under_way else _ended())
+        going_on = self.under_way or self.waiting
+        if not going_on or self._loop is None or self._loop.is_closed():
+            self._end("" if not self.runs.value else "drawn once" if going_on else _ended())
             return
         other = RunMonitor._watching and RunMonitor._watching()
         if other is not None and other is not self and other.watch.value:
             other._end("paused: another monitor is watching")
         RunMonitor._watching = weakref.ref(self)
-        self._say(True, f"looking every {self.seconds:g} s")
+        waiting = "waiting for a run to start, " if self.waiting else ""
+        self._say(True, f"{waiting}looking every {self.seconds:g} s")
         if self._task is None or self._task.done():
             self._task = asyncio.run_coroutine_threadsafe(self._keep_looking(), self._loop)
 
@@ -162,9 +179,11 @@ class RunMonitor(Explorer):
 
     async def _keep_looking(self) -> None:
         """Until every chosen run has ended: wait, read what changed in a thread, draw it here."""
-        while self.under_way:
+        while self.under_way or self.waiting:
             await asyncio.sleep(self.seconds)
             with self.errors_in_words():
+                if self.waiting:
+                    self._find_new()
                 if await asyncio.to_thread(self._read):
                     self.redraw()
                 else:
@@ -198,9 +217,14 @@ class RunMonitor(Explorer):
             return
         with self._lock:
             runs = {name: self.watched.seen[name] for name in self.runs.value if name in self.watched.seen}
-            self.table.value = run_table(runs)
+            for name in runs:
+                self._numbers.setdefault(self.folders[name], len(self._numbers))
+            self.table.value = run_table(runs, self._colours(runs))
             self._draw(runs)
         self._complain()
+
+    def _colours(self, runs: dict[str, Glance]) -> dict[str, int]:
+        return {name: self._numbers[self.folders[name]] for name in runs}
 
     def _complain(self) -> None:
         """Raise InputError with what is wrong with the choice, as long as it is."""
@@ -216,14 +240,21 @@ class RunMonitor(Explorer):
         self._offer_samples(runs)
         self._show_samples()
         if not runs:
-            self.picture.value = b""
+            self.picture.show(b"")
             return
+        lines: dict[str, list[tuple[float, str]]] = {}
+        for run in runs.values():
+            for column, reference in run.references.items():
+                if reference not in lines.setdefault(column, []):
+                    lines[column].append(reference)
         figure = compared_curves(
             {name: run.metrics for name, run in runs.items()},
             self.curves.value,
             _AXES[self.axis.value],
             self.smoothing.value / 100,
             width=WIDTH,
+            numbers=self._colours(runs),
+            references=lines,
         )
         self.picture.draw(figure, DPI, f"curves of {', '.join(runs)}")
 
@@ -260,13 +291,11 @@ class RunMonitor(Explorer):
             with self._quietly():
                 self.sample.options = options
                 self.sample.value = before if before in paths and before != last else options[-1][1]
-        self.reconstructions.value = self.sample.value.read_bytes() if paths else b""
-        self.reconstructions.tooltip = f"reconstructions of held-out clips, {name}, after step {self.sample.label}"
-
-    def png(self) -> bytes:
-        """Curves and reconstructions, one under the other."""
-        pictures = [self.picture.value, self.reconstructions.value]
-        return stacked(pictures) if any(pictures) else b""
+        if paths:
+            alt = f"reconstructions of held-out clips, {name}, after step {self.sample.label}"
+            self.reconstructions.show(self.sample.value.read_bytes(), alt)
+        else:
+            self.reconstructions.show(b"")
 
 
 def _ended() -> str:

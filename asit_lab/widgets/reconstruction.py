@@ -1,4 +1,4 @@
-"""What a model makes of what was hidden from it: reconstructions to look at and to hear, from snapshot to snapshot."""
+"""The reconstruction explorer: what a model fills in where a clip was hidden from it, snapshot by snapshot."""
 
 import html
 from pathlib import Path
@@ -12,8 +12,8 @@ from ..errors import InputError
 from ..figures import MelAxes
 from ..figures.axes import colour_limits
 from ..settings import MASK_KINDS, Mask
-from . import snapshots_compared as reconstructing
-from .base import Explorer, Picture, labelled, sound
+from . import snapshots_compared as compared
+from .base import Explorer, FigureImage, Sound, labelled, seed_entry, whole_number
 from .clips import ClipChooser, clip_name
 from .reconstruction_panels import Panel, ReconstructionView, Scales
 
@@ -44,15 +44,17 @@ class ReconstructionExplorer(Explorer):
         a data set and its row. seed: of the mask, and of a preset's untrained weights.
         """
         super().__init__()
-        self.picture, self.view = Picture(), ReconstructionView()
+        self.picture, self.view = FigureImage(), ReconstructionView()
+        self.saved = (self.picture,)
         self.clean: torch.Tensor | None = None  # the crop's log-mel, normalised [1, T, M]
         self.found: list = []  # of each encoder: its reconstruction, or the error of its features [T, M]
+        self.baselines: list[tuple[str, np.ndarray, float]] = []  # name, log-mel [T, M], L1 on corrupted pixels
         # data set, row and raw log-mel that alien blocks come from
-        self._lent: tuple[str, int, torch.Tensor] | None = None
+        self._donor_clip: tuple[str, int, torch.Tensor] | None = None
         self._steady = False  # while controls are set together, which should draw once
         with self.errors_in_words():
             sources = [encoder_or_run] if other is None else [encoder_or_run, other]
-            self.sources = [reconstructing.Snapshots(source, seed) for source in sources]
+            self.sources = [compared.Snapshots(source, seed) for source in sources]
             self._make_controls(data, clip, seed)
             self._take()
 
@@ -61,8 +63,8 @@ class ReconstructionExplorer(Explorer):
     def _make_controls(self, data: str, clip: int, seed: int) -> None:
         first = [source.encoder(len(source) - 1) for source in self.sources]
         if len(first) == 2:
-            reconstructing.check_pair(*first)
-        self.reconstructs, self.cfg = reconstructing.predicts_pixels(first[0]), first[0].config
+            compared.check_pair(*first)
+        self.reconstructs, self.cfg = compared.predicts_pixels(first[0]), first[0].config
         self.seconds = max(enc.config.data.crop_seconds for enc in first)
         mask, asda = self.cfg.mask, self.cfg.asda
         kinds = {kind: mask.odds[kind] > 0 for kind in MASK_KINDS if kind != "none"}  # whether it was pretrained on
@@ -72,12 +74,14 @@ class ReconstructionExplorer(Explorer):
         self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
         self.snapshots = [self._snapshot_slider(source) for source in self.sources]
         self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
-        options = [(kind + " (pretrained)" * known, kind) for kind, known in kinds.items()]
+        options = [(kind + " (pretrained)" * pretrained, kind) for kind, pretrained in kinds.items()]
         self.kind = ipywidgets.Dropdown(options=options, value=first_kind)
         self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100)
         self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
         self.align = ipywidgets.Checkbox(mask.align, indent=True)
-        self.seed = ipywidgets.BoundedIntText(seed, min=0, max=2**31 - 1)
+        self.seed = seed_entry(seed)
+        self.with_baselines = ipywidgets.Checkbox(True, indent=True)
+        labelled(self.with_baselines, "baselines", "show a straight line in time, and the mean of each band, as panels")
         self.colours = ipywidgets.FloatRangeSlider(value=(-1.0, 1.0), min=_RANGE[0], max=_RANGE[1], step=0.05)
         self.most = ipywidgets.FloatSlider(1.0, min=0.0, max=_RANGE[1])
         labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
@@ -88,21 +92,24 @@ class ReconstructionExplorer(Explorer):
         labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
         labelled(self.side, "block", "side of a block of visible patches, in patches")
         labelled(self.align, "aligned to patches", "blocks start and end where patches do")
-        labelled(self.seed, "seed", "another seed, another mask")
         self.colours.readout_format = ".1f"  # two numbers have little room
         labelled(self.colours, "colours", "ends of the log-mels' colour scale; another clip brings its own")
         labelled(self.most, "error up to", "end of the error's colour scale, and of its axes unless a curve is higher")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")
         names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
-        self.recording, *self.sounds = map(sound, names)
+        self.recording, *self.sounds = map(Sound, names)
         self.summary = ipywidgets.HTML()
-        masks = [self.ratio, self.kind, self.block, self.align] if self.reconstructs else [self.ratio, self.side]
-        heard = [self.listen, self.recording, *self.sounds] if self.reconstructs else [self.recording]
+        masks = (
+            [self.ratio, self.kind, self.block, self.align, self.with_baselines]
+            if self.reconstructs
+            else [self.ratio, self.side]
+        )
+        sounds = [self.listen, self.recording, *self.sounds] if self.reconstructs else [self.recording]
         self.picture.layout.max_width = "920px" if len(first) == 1 else "1300px"
         self.arrange(
-            [self.chooser, self.start, *self.snapshots, *masks, self.seed, self.colours, self.most, *heard],
+            [self.chooser, self.start, *self.snapshots, *masks, self.seed, self.colours, self.most, *sounds],
             [self.summary, self.picture],
-            narrowest=520 if len(first) == 1 else 760,
+            narrowest=520 if len(first) == 1 else 600,
         )
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
         self.on(self.start, self._cut)
@@ -111,7 +118,7 @@ class ReconstructionExplorer(Explorer):
         self.on_click(self.listen, self._make_sounds)
 
     @staticmethod
-    def _snapshot_slider(source: reconstructing.Snapshots) -> ipywidgets.SelectionSlider:
+    def _snapshot_slider(source: compared.Snapshots) -> ipywidgets.SelectionSlider:
         last = len(source) - 1
         slider = ipywidgets.SelectionSlider(options=[(step, i) for i, step in enumerate(source.steps or ["0"])])
         slider.value = last
@@ -134,9 +141,9 @@ class ReconstructionExplorer(Explorer):
         if self._steady:
             return
         rate = self.chooser.sample_rate
-        first = round(self.start.value * rate)
-        self.crop = self.chooser.wave[first : first + round(self.seconds * rate)]
-        self.clean, self.found = reconstructing.log_mel(self._encoders(), self.crop), []
+        self.first = round(self.start.value * rate)
+        self.crop = self.chooser.wave[self.first : self.first + round(self.seconds * rate)]
+        self.clean, self.found = compared.log_mel(self._encoders(), self.crop), []
         self.recording.load(self.crop, rate)
         self._fill_in()
         self._fit_colours()
@@ -151,11 +158,11 @@ class ReconstructionExplorer(Explorer):
     def _donor(self) -> torch.Tensor:
         """Log-mel [1, T, M] of the clip after this one in the data set, where alien blocks come from."""
         manifest, row, enc = self.chooser.manifest, self._donor_row(), self._encoders()[0]
-        if self._lent is None or self._lent[:2] != (manifest.source, row):
+        if self._donor_clip is None or self._donor_clip[:2] != (manifest.source, row):
             wave = manifest.read(row, self.cfg.features.sample_rate, 0.0, self.seconds)
             raw = enc.front_end(torch.from_numpy(wave)[None].to(enc.device))
-            self._lent = (manifest.source, row, raw.cpu())
-        return enc.front_end.normalise(enc.front_end.fit(self._lent[2], self.clean.shape[1]))
+            self._donor_clip = (manifest.source, row, raw.cpu())
+        return enc.front_end.normalise(enc.front_end.fit(self._donor_clip[2], self.clean.shape[1]))
 
     def _donor_row(self) -> int:
         manifest, row = self.chooser.manifest, self.chooser.row
@@ -179,14 +186,15 @@ class ReconstructionExplorer(Explorer):
             settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
             donor = self._donor() if kind == "alien" else None
             patch = self.cfg.model.patch
-            corrupted, mask = reconstructing.corrupted_pixels(self.clean, settings, patch, self.seed.value, donor)
-            self.found = [reconstructing.reconstruction(enc, self.clean, corrupted, mask, name) for enc, name in named]
+            corrupted, mask = compared.corrupted_pixels(self.clean, settings, patch, whole_number(self.seed), donor)
+            self.found = [compared.reconstruction(enc, self.clean, corrupted, mask, name) for enc, name in named]
+            self.baselines = compared.baselines(self.found[0])
         else:
             shape = tuple(self.clean.shape[1:])
             grid = (shape[0] // self.cfg.model.patch[0], self.cfg.grid[1])
-            seed = self.seed.value
-            hidden = reconstructing.hidden_patches(grid, self.ratio.value / 100, self.side.value, seed)
-            self.found = [reconstructing.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
+            seed = whole_number(self.seed)
+            hidden = compared.hidden_patches(grid, self.ratio.value / 100, self.side.value, seed)
+            self.found = [compared.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
         for player in self.sounds:  # they were of something else
             if player.layout.display != "none":
                 player.load(None, 0)
@@ -216,12 +224,11 @@ class ReconstructionExplorer(Explorer):
             raise InputError("there is nothing to draw yet")
         low, high = self.colours.value
         scales = Scales(low, max(high, low + self.colours.step), max(self.most.value, self.most.step))
-        axes = MelAxes.of(self.cfg.features, normalised=True)
+        axes = MelAxes.of(self.cfg.features, normalised=True, start=self.first / self.chooser.sample_rate)
         rows, errors = self._pixel_panels() if self.reconstructs else self._feature_panels()
         unit = "|error|" if self.reconstructs else "squared error"
         self.view.draw(rows, errors, axes, scales, unit, self._titles())
-        self.picture.value = self.view.png()
-        self.picture.tooltip = f"{self.chooser.name}: {'; '.join(panel.title for panel in errors)}"
+        self.picture.show(self.view.png(), f"{self.chooser.name}: {'; '.join(panel.title for panel in errors)}")
         self.summary.value = _SUMMARY.format(html.escape(" ".join(self._words())))
 
     def _pixel_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
@@ -230,15 +237,20 @@ class ReconstructionExplorer(Explorer):
         corrupted = Panel(f"corrupted: {100 * one.mask.mean():.0f} % of pixels", one.corrupted)
         if len(self.found) == 1:
             filled = Panel(f"reconstructed: {one.title}", one.reconstructed)
-            together = Panel("pasted: the reconstruction where it was corrupted", reconstructing.pasted(one))
+            together = Panel("pasted: the reconstruction where it was corrupted", compared.pasted(one))
             error = Panel(f"error: {one.summary()} (grey: not corrupted)", one.error())
-            return [[clean], [corrupted], [filled], [together]], [error]
+            rows = [[clean], [corrupted], [filled], [together]]
+            if self.with_baselines.value:
+                rows += [[Panel(f"{name}: L1 {l1:.3f}", image)] for name, image, l1 in self.baselines]
+            return rows, [error]
         rows = [
             [clean, corrupted],
-            [Panel(f"reconstructed: {each.title}", each.reconstructed) for each in self.found],
-            [Panel("pasted where it was corrupted", reconstructing.pasted(each)) for each in self.found],
+            [Panel(f"reconstructed: {filled.title}", filled.reconstructed) for filled in self.found],
+            [Panel("pasted where it was corrupted", compared.pasted(filled)) for filled in self.found],
         ]
-        return rows, [Panel(each.summary(), each.error()) for each in self.found]
+        if self.with_baselines.value:
+            rows.append([Panel(f"{name}: L1 {l1:.3f}", image) for name, image, l1 in self.baselines])
+        return rows, [Panel(filled.summary(), filled.error()) for filled in self.found]
 
     def _feature_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
         clean = self.clean[0].numpy()
@@ -251,16 +263,22 @@ class ReconstructionExplorer(Explorer):
         return [[panel] for panel in panels] if len(errors) == 1 else [panels], errors
 
     def _words(self) -> list[str]:
-        """What is seen, and what is worth knowing of it."""
+        """The errors in numbers, and what the picture does not say by itself."""
         if not self.reconstructs:
             pairs = zip(self._titles(), self.found, strict=True)
-            each = [f"{title}: {np.nanmean(error):.3g}" for title, error in pairs]
-            return [f"Mean error over hidden patches: {'; '.join(each)}.", *_ABOUT_FEATURES]
+            means = [f"{title}: {np.nanmean(error):.3g}" for title, error in pairs]
+            return [f"Mean error over hidden patches: {'; '.join(means)}.", *_ABOUT_FEATURES]
         unit = 2 * self.cfg.features.std
         words = []
         for one in self.found:
             in_log = f", {unit * np.nanmean(one.error()):.2f} in natural log" if one.mask.any() else ""
             words.append(f"{one.title}: {one.summary()}{in_log}.")
+        if self.baselines and self.found[0].mask.any():
+            words.append(f"Baselines: {', '.join(f'{name} {l1:.3f}' for name, _, l1 in self.baselines)}.")
+            line = self.baselines[0][2]
+            for one in self.found:
+                ratio = np.nanmean(one.error()) / max(line, 1e-9)
+                words.append(f"{one.title} has {ratio:.2f} of the straight line's error (below 1 is better).")
         if self.kind.value == "alien":
             words.append(f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor_row())}.")
         return words
@@ -272,7 +290,7 @@ class ReconstructionExplorer(Explorer):
         if not self.found:
             raise InputError("there is nothing to hear yet")
         one = self.found[0]
-        images = [one.clean, one.corrupted, *(reconstructing.pasted(each) for each in self.found)]
+        images = [one.clean, one.corrupted, *(compared.pasted(filled) for filled in self.found)]
         front_end = self._encoders()[0].front_end
         self.listen.disabled, self.listen.description = True, "making the sounds ..."
         try:
@@ -281,10 +299,6 @@ class ReconstructionExplorer(Explorer):
                 player.load(wave, self.cfg.features.sample_rate)
         finally:
             self.listen.disabled, self.listen.description = False, _LISTEN
-
-    def png(self) -> bytes:
-        """The panels as they are now; empty while there are none."""
-        return bytes(self.picture.value)
 
 
 _ABOUT_FEATURES = (

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ..errors import InputError
 from ..figures.axes import MelAxes, array, frequency_axis, image
-from ..figures.style import COLOURS, DASHES, ERROR_MAP, new_figure, styled
+from ..figures.style import COLOURS, DASHES, ERROR_MAP, TITLE_SIZE, new_figure, short_name, styled
 
 DPI = 125
 _MOST_LETTERS = {1: 62, 2: 56}  # of a title, in one column and in each of two
@@ -49,10 +50,11 @@ def error_by_band(error: np.ndarray) -> np.ndarray:
     return _mean(error, 0)
 
 
-def shortened(text: str, most: int) -> str:
-    """`text` with its middle left out where it has more than `most` letters: paths differ at their ends."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
+def fit_text(artist: Text, text: str, letters: int) -> None:
+    """Give `artist` a text. One of more than `letters` letters is set smaller; what still does not fit is cut off."""
+    size = TITLE_SIZE * min(1.0, max(0.72, letters / max(len(text), 1)))
+    artist.set_text(short_name(text, int(letters * TITLE_SIZE / size)))
+    artist.set_fontsize(size)
 
 
 def _mean(error: np.ndarray, axis: int) -> np.ndarray:
@@ -94,16 +96,16 @@ class ReconstructionView:
             raise InputError(f"rows: expected rows of {len(errors)} panels beside one or two errors")
         panels = [panel for row in rows for panel in row] + list(errors)
         values = [array(panel.values, panel.title, "frames, mels") for panel in panels]
-        if len({one.shape for one in values}) > 1:
-            raise InputError(f"panels: shapes differ: {sorted({one.shape for one in values})}")
+        if len({image.shape for image in values}) > 1:
+            raise InputError(f"panels: shapes differ: {sorted({image.shape for image in values})}")
         layout = (len(rows), len(errors), values[0].shape, axes, error_unit)
         if layout != self._layout:
             self._build(layout, scales)
         elif scales != self._scales:
             self._rescale(scales)
-        for drawn, title, panel, one in zip(self._images, self._titles, panels, values, strict=True):
-            drawn.set_data(np.ma.masked_invalid(one.T))
-            title.set_text(shortened(panel.title, _MOST_LETTERS[len(errors)]))
+        for drawn, title, panel, pixels in zip(self._images, self._titles, panels, values, strict=True):
+            drawn.set_data(np.ma.masked_invalid(pixels.T))
+            fit_text(title, panel.title, _MOST_LETTERS[len(errors)])
         curves = []
         for i, error in enumerate(values[-len(errors) :]):
             curves += [error_by_time(error), error_by_band(error)]
@@ -111,7 +113,7 @@ class ReconstructionView:
             self._by_band[i].set_xdata(curves[-1]) if len(errors) == 1 else self._by_band[i].set_ydata(curves[-1])
         self._make_room(np.concatenate(curves))
         for text, name in zip(self._legend.get_texts() if self._legend else (), names, strict=False):
-            text.set_text(shortened(name, 40))
+            text.set_text(short_name(name, 40))
 
     @styled
     def png(self) -> bytes:
@@ -138,7 +140,7 @@ class ReconstructionView:
         if self.figure is not None:
             self.figure.clear()  # a figure is full of cycles, which the collector finds late
         self._layout, self._scales, self._backdrop = layout, scales, None
-        height = 1.2 if rows > 2 else 1.5  # of a row with its title, inches
+        height = 1.05 if rows > 4 else 1.2 if rows > 2 else 1.5  # of a row with its title, inches
         self.figure = new_figure(6.2 if columns == 1 else 10.0, 0.5 + height * (rows + 2))
         self.figure.set_dpi(DPI)
         # The layout is found once: at the right there is room for the longer tick labels of other scales.
@@ -171,7 +173,7 @@ class ReconstructionView:
     def _profiles(self, grid, error_panel, layout: tuple) -> None:
         """The errors' means: by time below their panel; by band beside it, or below too where there are two."""
         rows, columns, (frames, mels), axes, unit = layout
-        seconds = axes.seconds(np.arange(frames) + 0.5)
+        seconds = axes.time(np.arange(frames) + 0.5)
         bands = np.arange(mels) + 0.5
         self._over_time = self.figure.add_subplot(grid[rows + 1, 0], sharex=error_panel)
         self._over_time.set(xlabel="time (s)", ylabel=unit)

@@ -1,7 +1,8 @@
-"""Run directories seen from outside while they grow, read anew only where their files changed."""
+"""Run directories watched while another process trains: read again only where their files changed."""
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from ..runs.directory import Run, load_run
 from ..storage.atomic import read_json
 from ..storage.lock import is_held
 from ..training.collapse_watch import ROWS
-from .live import with_speed
+from .live import references, with_speed
 
 UNDER_WAY = ("new", "running")
 _FILES = ("metrics.csv", "timings.csv", "status.json", "result.json", "samples")
-_RECENT = 20  # rows that the time left is told from
+_RECENT = 20  # rows that the time left is estimated from
 HOW_TO = (
-    "no run here yet. Make one with notebooks/pretrain.ipynb, or in a shell: "
-    ".venv/bin/asit-lab pretrain --preset micro --data synth --out runs/first. Then press Watch"
+    "no run here yet. Start one with notebooks/pretrain.ipynb, or in a shell: "
+    ".venv/bin/asit-lab pretrain --preset micro --data synth --out runs/first. It is shown as soon as it starts"
 )
 
 
@@ -38,6 +39,8 @@ class Glance:
     """pictures of reconstructions, oldest first"""
     status: str
     """as in status.json, but "stopped" where that says running and no process is there to do so"""
+    references: dict[str, tuple[float, str]]
+    """column of metrics -> value and label of a head that has learned nothing"""
     left: float | None
     """seconds until the last step at the speed of the last rows; None where that cannot be told"""
 
@@ -54,7 +57,34 @@ class Glance:
         words = " ".join(dict.fromkeys(text for text in trouble if text))
         if words or self.status == "failed":
             return False, words or "failed without saying why"
-        return True, "nothing wrong seen" if len(self.metrics) >= ROWS else "too early to tell"
+        if len(self.metrics) < ROWS:
+            return True, "too early to tell"
+        doubts = [*_rising_loss(self.metrics), *_no_better_than_a_line(self.result)]
+        return not doubts, "; ".join(doubts) or "nothing wrong seen"
+
+
+def _rising_loss(metrics: pd.DataFrame) -> list[str]:
+    """In words, if the total loss ends well above its lowest tenth."""
+    loss = metrics["loss"].dropna() if "loss" in metrics else pd.Series(dtype=float)
+    tenth = max(1, len(loss) // 10)
+    means = loss.rolling(tenth).mean().dropna()
+    if len(means) < 2:
+        return []
+    first, lowest, last = means.iloc[0], means.min(), means.iloc[-1]
+    if last <= lowest + max(0.02 * abs(lowest), 0.2 * (first - lowest)):
+        return []
+    step = int(metrics["step"][means.idxmin()])
+    return [f"the loss rises: {lowest:.4g} at step {step:,}, {last:.4g} now"]
+
+
+def _no_better_than_a_line(result: dict) -> list[str]:
+    """In words, if the reconstructions are no better than a straight line in time."""
+    with suppress(KeyError, TypeError):  # of another shape where another program wrote it
+        errors = {row["method"]: row["l1_log"] for row in result["reconstruction"]}
+        ours, line = errors["reconstruction"], errors["linear interpolation in time"]
+        if ours >= line:
+            return [f"reconstructions are no better than a straight line ({ours:.3g} against {line:.3g})"]
+    return []
 
 
 class Watched:
@@ -96,17 +126,42 @@ def runs_below(folder: str | Path) -> dict[str, Path]:
     found = sorted(path.parent for path in root.rglob("config.yaml") if (path.parent / "status.json").is_file())
     if not found:
         raise InputError(f"{root}: {HOW_TO}")
-    return {folder.relative_to(root).as_posix(): folder for folder in found}
+    return {_name(folder, root): folder for folder in found}
 
 
 def runs_named(runs: Run | str | Path | Sequence[Run | str | Path]) -> dict[str, Path]:
     """Run directories under their paths below the folder that they share. runs: such directories or opened runs, one
-    or several. Raises InputError where one is none."""
-    given = [runs] if isinstance(runs, Run | str | Path) else runs
-    paths = [one.dir if isinstance(one, Run) else one for one in given]
-    folders = list(dict.fromkeys(load_run(path).dir.resolve() for path in paths))
+    or several; those that are not there yet are left out. Raises InputError where none is there."""
+    folders = [path for path in _paths(runs) if not _missing(path)]
+    if not folders:
+        waits = "not a run directory yet; it is shown as soon as a run starts there"
+        raise InputError("\n".join(f"{path}: {waits}" for path in _paths(runs)))
     shared = Path(os.path.commonpath([folder.parent for folder in folders]))
-    return {folder.relative_to(shared).as_posix(): folder for folder in folders}
+    return {_name(folder, shared): folder for folder in folders}
+
+
+def missing_runs(runs: Run | str | Path | Sequence[Run | str | Path]) -> list[Path]:
+    """Which of `runs`, as for `runs_named`, are not there yet."""
+    return [path for path in _paths(runs) if _missing(path)]
+
+
+def _paths(runs: Run | str | Path | Sequence[Run | str | Path]) -> list[Path]:
+    given = [runs] if isinstance(runs, Run | str | Path) else runs
+    return list(dict.fromkeys((run.dir if isinstance(run, Run) else resolve(run)).resolve() for run in given))
+
+
+def _missing(folder: Path) -> bool:
+    return not (folder / "config.yaml").is_file() or not (folder / "status.json").is_file()
+
+
+def _name(folder: Path, root: Path) -> str:
+    """What a run is called: its path below `root`; a point of a study by its setting and seed."""
+    name = folder.relative_to(root).as_posix()
+    for place in (folder, folder.parent):
+        with suppress(KeyError, ValueError, OSError):
+            point = read_json(place / "point.json")
+            return f"{point['study']}: {point['setting']}, seed {point['seed']} ({place.name[:6]})"
+    return name
 
 
 def worth_watching(folders: dict[str, Path]) -> list[str]:
@@ -135,7 +190,10 @@ def _stamp(folder: Path, before: Glance | None) -> tuple:
 
 def _read(run: Run) -> Glance:
     progress = run.progress
-    return Glance(with_speed(run), progress, run.result, tuple(run.samples), _status(run.dir), _left(run, progress))
+    left = _left(run, progress)
+    return Glance(
+        with_speed(run), progress, run.result, tuple(run.samples), _status(run.dir), references(run.config), left
+    )
 
 
 def _left(run: Run, progress: dict) -> float | None:

@@ -9,12 +9,12 @@ from .run_files import UNDER_WAY, Glance
 _HEADS = ("", "run", "status", "step", "time", "clips/s", "loss", "health", "result")
 
 
-def run_table(runs: dict[str, Glance]) -> str:
-    """HTML with a row for each run, marked by the colour of its curves; empty for no runs."""
+def run_table(runs: dict[str, Glance], numbers: dict[str, int]) -> str:
+    """HTML with a row for each run, marked by the colour of its curves; empty for no runs. numbers: of the colours."""
     if not runs:
         return ""
     head = "".join(f'<th style="text-align: left; padding: 0 12px 2px 0">{text}</th>' for text in _HEADS)
-    rows = "".join(_row(number, name, run) for number, (name, run) in enumerate(runs.items()))
+    rows = "".join(_row(numbers[name], name, run) for name, run in runs.items())
     style = "border-collapse: collapse; line-height: 1.35; font-size: 13px"
     return f'<div style="overflow-x: auto"><table style="{style}"><tr>{head}</tr>{rows}</table></div>'
 
@@ -39,7 +39,11 @@ def _row(number: int, name: str, run: Glance) -> str:
 
 def _health(run: Glance) -> str:
     well, words = run.verdict
-    return html.escape(words) if well else f'<span style="color: #a33d00">&#9888; {html.escape(words)}</span>'
+    return (
+        html.escape(words)
+        if well
+        else f'<span style="color: var(--jp-warn-color0, #a33d00)">&#9888; {html.escape(words)}</span>'
+    )
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,9 +1,10 @@
-"""What the reconstruction explorer asks of encoders: snapshots one by one, and what they make of one corruption.
+"""What the reconstruction explorer needs of encoders: a run's snapshots, and what each fills in for one mask.
 
 Shapes: T frames, M mel bands, grid of patches (time, freq).
 """
 
 import math
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import Reconstructed
 from ..figures.axes import spread_tokens
+from ..inspection.reconstruction_error import interpolate_in_time
 from ..masking import corrupt, gmml, inverse_blocks
 from ..nn import ConvDecoder
 from ..random import key
@@ -103,9 +105,9 @@ def check_pair(first: Encoder, second: Encoder) -> None:
 def log_mel(encoders: list[Encoder], wave: np.ndarray) -> Tensor:
     """Normalised log-mel [1, T, M] of float [samples] at the encoders' rate, T whole patches of each of them."""
     enc = encoders[0]
-    whole = math.lcm(*(each.config.model.patch[0] for each in encoders))
+    step = math.lcm(*(encoder.config.model.patch[0] for encoder in encoders))
     raw = enc.front_end(torch.from_numpy(wave)[None].to(enc.device))
-    return enc.front_end.normalise(enc.front_end.fit(raw, max(whole, raw.shape[1] // whole * whole))).cpu()
+    return enc.front_end.normalise(enc.front_end.fit(raw, max(step, raw.shape[1] // step * step))).cpu()
 
 
 def corrupted_pixels(
@@ -131,18 +133,37 @@ def hidden_patches(grid: tuple[int, int], share: float, block: int, seed: int) -
     return inverse_blocks(keys, grid, visible, block)[1].view(grid)
 
 
-# --- What they make of it -------------------------------------------------------------------------------------------
+# --- What they fill in --------------------------------------------------------------------------------------------
 
 
 def reconstruction(enc: Encoder, clean: Tensor, corrupted: Tensor, mask: Tensor, title: str) -> Reconstructed:
     """Of log-mels and mask [1, T, M], as arrays [T, M]."""
     images = (clean, corrupted, enc.fill_in(corrupted.to(enc.device), mask.to(enc.device)).cpu(), mask)
-    return Reconstructed(*(one[0].numpy() for one in images), title)
+    return Reconstructed(*(image[0].numpy() for image in images), title)
 
 
-def pasted(one: Reconstructed) -> np.ndarray:
+def pasted(clip: Reconstructed) -> np.ndarray:
     """The clip with its reconstruction where it was corrupted, [T, M]."""
-    return np.where(one.mask, one.reconstructed, one.clean)
+    return np.where(clip.mask, clip.reconstructed, clip.clean)
+
+
+def baselines(clip: Reconstructed) -> list[tuple[str, np.ndarray, float]]:
+    """What needs no model: (name, filled log-mel [T, M], L1 on corrupted pixels) of a straight line in time between
+    what is visible, and of each band's mean over what is visible."""
+    visible = np.where(clip.mask, np.nan, clip.clean)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a band that is hidden throughout has no mean
+        means = np.nanmean(visible, axis=0)
+    overall = np.nanmean(visible) if np.isfinite(visible).any() else 0.0
+    means = np.where(np.isfinite(means), means, overall)
+    line = interpolate_in_time(clip.clean[None], clip.mask[None], means)[0]
+    flat = np.where(clip.mask, means, clip.clean)
+    filled = {"straight line in time": line, "mean of each band": flat}
+    return [(name, image, _l1(clip, image)) for name, image in filled.items()]
+
+
+def _l1(clip: Reconstructed, image: np.ndarray) -> float:
+    return float(np.abs(clip.clean - image)[clip.mask].mean()) if clip.mask.any() else 0.0
 
 
 def feature_error(enc: Encoder, wave: np.ndarray, hidden: Tensor, shape: tuple[int, int], seed: int) -> np.ndarray:
@@ -151,5 +172,5 @@ def feature_error(enc: Encoder, wave: np.ndarray, hidden: Tensor, shape: tuple[i
 
     hidden: bool [time, freq]. shape: T, M. See `Encoder.prediction_error`.
     """
-    found = enc.prediction_error(wave, enc.config.features.sample_rate, mask=hidden, seed=seed)[0]
-    return spread_tokens(found.cpu().numpy(), enc.config.model.patch, shape, np.nan)
+    error = enc.prediction_error(wave, enc.config.features.sample_rate, mask=hidden, seed=seed)[0]
+    return spread_tokens(error.cpu().numpy(), enc.config.model.patch, shape, np.nan)

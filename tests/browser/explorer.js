@@ -5,7 +5,7 @@
     slider: ".noUi-handle",
     toggles: ".widget-toggle-buttons",
     radios: ".widget-radio",
-    upload: "button.widget-upload",
+    upload: "button.asit-upload",
     button: "button.jupyter-button:not(.widget-toggle-buttons *)",
     choice: "select:not([multiple])",
     several: "select[multiple]",
@@ -121,7 +121,8 @@
     const end = last + timeout;
     while (performance.now() < end && performance.now() - last < quiet) {
       await sleep(25);
-      if (open.size || kernel() !== "idle") last = performance.now();
+      const working = [...root.querySelectorAll(".asit-work")].some(visible); // in a thread of the kernel
+      if (open.size || working || kernel() !== "idle") last = performance.now();
     }
     observer.disconnect();
     return performance.now() < end;

@@ -9,7 +9,7 @@ from lab_case import PROJECT
 
 pytestmark = pytest.mark.browser
 
-SIZES = {"1280": (1280, 800), "1920": (1920, 1080)}
+SIZES = {"1024": (1024, 768), "1440": (1440, 900), "1920": (1920, 1080)}
 # What a notebook of explorers holds, and which of its controls change something else than the picture.
 EXPLORERS = {
     "explore_masks": "asit-mask",
@@ -21,7 +21,7 @@ EXPLORERS = {
 OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
-    "ask the class token": "marks",
+    "show the class token": "marks",
     "Watch": None,  # test_monitor.py presses it while there is something to watch
 }
 

@@ -1,0 +1,83 @@
+"""Long work behind an explorer: a bar with the time left, and a button that cancels it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+
+from ..errors import InputError
+from ..storage.words import duration
+
+Report = Callable[[int, int], None]
+"""tells how many parts are done, of how many; raises Cancelled when the work is to stop"""
+
+
+class Cancelled(InputError):
+    """The user pressed Cancel."""
+
+
+class LongWork(ipywidgets.VBox):
+    """Runs one piece of work at a time; hidden while there is none.
+
+    In a cell the work runs in the foreground, where the kernel's Interrupt stops it. In answer to a control it runs in
+    a thread, so that the page can still show the bar and take the press on Cancel.
+    """
+
+    def __init__(self):
+        self.bar = ipywidgets.IntProgress(layout=ipywidgets.Layout(width="auto"))
+        self.words = ipywidgets.Label()
+        self.cancel = ipywidgets.Button(description="Cancel", icon="stop", layout=ipywidgets.Layout(width="auto"))
+        self.cancel.on_click(lambda _: setattr(self, "_cancelled", True))
+        super().__init__([self.words, self.bar, self.cancel])
+        self.layout.display = "none"
+        self.add_class("asit-work")
+        self._cancelled, self._began = False, 0.0
+        self.task: asyncio.Task | None = None
+
+    def run(self, what: str, work: Callable[[Report], Any], done: Callable[[Any], None], background: bool) -> None:
+        """Do `work`, then hand its result to `done`. what: in a word or two, for the bar. background: in a thread, if
+        there is a loop that can wait for it. `done` is called with the exception where the work failed in a thread.
+        """
+        self._cancelled, self._began = False, time.monotonic()
+        self.bar.value, self.words.value, self.layout.display = 0, f"{what} ...", None
+        loop = _running_loop() if background else None
+        if loop is None:
+            try:
+                result = work(lambda parts, total: self._show(what, parts, total))
+            finally:
+                self.layout.display = "none"
+            done(result)
+        else:
+            self.task = loop.create_task(self._in_thread(loop, what, work, done))
+
+    async def _in_thread(self, loop, what: str, work, done) -> None:
+        def report(parts: int, total: int) -> None:
+            if self._cancelled:
+                raise Cancelled(f"{what} cancelled")
+            loop.call_soon_threadsafe(self._show, what, parts, total)
+
+        try:
+            result = await asyncio.to_thread(work, report)
+        except Exception as error:  # the widget's own messages say it
+            result = error
+        self.layout.display = "none"
+        done(result)
+
+    @property
+    def busy(self) -> bool:
+        """Whether work goes on."""
+        return self.layout.display is None
+
+    def _show(self, what: str, parts: int, total: int) -> None:
+        left = (time.monotonic() - self._began) / max(parts, 1) * (total - parts)
+        self.bar.max, self.bar.value = total, parts
+        self.words.value = f"{what}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

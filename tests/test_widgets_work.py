@@ -1,0 +1,66 @@
+"""Long work behind an explorer: in the foreground, in a thread, cancelled, failed."""
+
+import asyncio
+import threading
+
+import pytest
+
+from asit_lab.errors import InputError
+from asit_lab.widgets.work import Cancelled, LongWork
+
+
+def test_in_the_foreground_it_is_done_at_once_and_interrupt_passes_through():
+    work, results, words = LongWork(), [], []
+
+    def count(report):
+        report(1, 4)
+        words.append((work.words.value, work.bar.value, work.bar.max, work.busy))
+        return 4
+
+    work.run("counting", count, results.append, background=False)
+    assert results == [4] and not work.busy
+    assert (
+        words[0][0].startswith("counting: 1 of 4, ") and words[0][0].endswith(" left") and words[0][1:] == (1, 4, True)
+    )
+
+    def interrupted(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work.run("counting", interrupted, results.append, background=False)
+    assert results == [4] and not work.busy
+
+
+def test_in_a_thread_the_loop_goes_on_and_cancel_stops_it():
+    work, results, began = LongWork(), [], threading.Event()
+
+    def endless(report):
+        began.set()
+        for part in range(10**6):
+            report(part, 10**6)
+            threading.Event().wait(0.001)
+        return "never"
+
+    async def press_cancel():
+        work.run("embedding", endless, results.append, background=True)
+        await asyncio.to_thread(began.wait, 20)
+        assert work.busy and results == []
+        work.cancel.click()
+        await asyncio.wait_for(work.task, 20)
+
+    asyncio.run(press_cancel())
+    assert isinstance(results[0], Cancelled) and str(results[0]) == "embedding cancelled" and not work.busy
+
+
+def test_a_failure_in_a_thread_is_handed_on():
+    work, results = LongWork(), []
+
+    def fail(report):
+        raise InputError("no such clip")
+
+    async def follow():
+        work.run("embedding", fail, results.append, background=True)
+        await asyncio.wait_for(work.task, 20)
+
+    asyncio.run(follow())
+    assert str(results[0]) == "no such clip"
