@@ -109,7 +109,7 @@ def test_every_control_changes_the_picture(explorer, control, value):
 def test_it_is_what_the_encoder_reconstructs_with_that_seed(explorer, smoke_run, seed):
     explorer.seed.value = seed
     wanted = load_encoder(smoke_run.dir).reconstruct(explorer.crop, explorer.cfg.features.sample_rate, seed=seed)
-    (found,) = explorer.found
+    (found,) = explorer.results
     assert np.array_equal(found.mask, wanted.mask[0].numpy())
     for name in ("clean", "corrupted", "reconstructed"):
         np.testing.assert_allclose(drawn(explorer, name), getattr(wanted, name)[0].numpy(), atol=1e-5)
@@ -122,7 +122,7 @@ def test_it_is_what_the_encoder_reconstructs_with_that_seed(explorer, smoke_run,
 def test_pasted_is_the_clip_where_it_was_not_corrupted_and_the_reconstruction_elsewhere(explorer, kind):
     explorer.kind.value, explorer.ratio.value = kind, 50
     clean, together, filled = (drawn(explorer, name) for name in ("clean", "pasted", "reconstructed"))
-    mask, error = explorer.found[0].mask, drawn(explorer, "error: L1")
+    mask, error = explorer.results[0].mask, drawn(explorer, "error: L1")
     assert 0.45 < mask.mean() < 0.8
     assert np.array_equal(together[~mask], clean[~mask]) and np.array_equal(together[mask], filled[mask])
     assert np.array_equal(drawn(explorer, "corrupted")[~mask], clean[~mask])
@@ -133,7 +133,7 @@ def test_pasted_is_the_clip_where_it_was_not_corrupted_and_the_reconstruction_el
 def test_alien_blocks_are_those_of_the_clip_named(explorer, smoke_run):
     explorer.kind.value = "alien"
     other = ReconstructionExplorer(smoke_run.dir, data="synth:12", clip=1)
-    mask = explorer.found[0].mask
+    mask = explorer.results[0].mask
     np.testing.assert_allclose(drawn(explorer, "corrupted")[mask], drawn(other, "clean")[mask], atol=1e-5)
     assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
 
@@ -152,14 +152,14 @@ def test_controls_start_where_the_run_is(explorer):
 
 def test_stepping_through_the_snapshots_shows_each_on_the_same_mask_and_scale(explorer, smoke_run):
     assert [label for label, _ in explorer.snapshots[0].options] == ["3", "6"]
-    mask, scales, clean = explorer.found[0].mask, explorer.view._scales, drawn(explorer, "clean")
+    mask, scales, clean = explorer.results[0].mask, explorer.view._scales, drawn(explorer, "clean")
     seen = []
     for place, path in enumerate(smoke_run.snapshots):
         explorer.snapshots[0].value = place
         wanted = load_encoder(path).reconstruct(explorer.crop, explorer.cfg.features.sample_rate)
         np.testing.assert_allclose(drawn(explorer, "reconstructed"), wanted.reconstructed[0].numpy(), atol=1e-5)
         assert f"run, step {(3, 6)[place]}: L1 " in explorer.summary.value
-        assert np.array_equal(explorer.found[0].mask, mask) and np.array_equal(drawn(explorer, "clean"), clean)
+        assert np.array_equal(explorer.results[0].mask, mask) and np.array_equal(drawn(explorer, "clean"), clean)
         assert explorer.view._scales == scales
         seen.append(explorer.png())
     assert seen[0] != seen[1]
@@ -182,7 +182,7 @@ def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
     """A run, and an untrained model of other patches and longer crops: the crop is the longer one."""
     explorer = ReconstructionExplorer(smoke_run.dir, "micro", data="synth:12")
     assert explorer.message.text == ""
-    first, second = explorer.found
+    first, second = explorer.results
     rate = explorer.cfg.features.sample_rate
     assert len(explorer.crop) == 2 * rate and len(first.clean) % 16 == 0
     assert np.array_equal(first.mask, second.mask) and np.array_equal(first.corrupted, second.corrupted)
@@ -199,7 +199,7 @@ def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
     assert [slider.layout.display for slider in explorer.snapshots] == [None, "none"]
     before = explorer.png()
     explorer.snapshots[0].value = 0
-    assert explorer.png() != before and np.array_equal(explorer.found[1].reconstructed, second.reconstructed)
+    assert explorer.png() != before and np.array_equal(explorer.results[1].reconstructed, second.reconstructed)
     check_layout(explorer.view.figure)
 
 
@@ -224,12 +224,12 @@ def test_of_asda_it_shows_the_error_of_each_hidden_patch_and_says_so(asda):
         assert explorer.message.text == "" and explorer.png() != before
     for share in (0, 95):
         explorer.ratio.value = share
-        assert explorer.message.text == "" and np.isfinite(explorer.found[0]).any()
+        assert explorer.message.text == "" and np.isfinite(explorer.results[0]).any()
 
 
 def test_two_encoders_of_asda(asda):
     explorer = ReconstructionExplorer(asda, Encoder.random(asda.config, 1), data="synth:12")
-    first, second = explorer.found
+    first, second = explorer.results
     assert explorer.message.text == "" and np.array_equal(np.isnan(first), np.isnan(second))
     assert not np.allclose(first, second, equal_nan=True)
     check_layout(explorer.view.figure)
@@ -342,7 +342,7 @@ def test_long_titles_are_set_smaller_before_they_are_cut():
 
 
 def test_the_profiles_drawn_are_those_of_the_error(explorer):
-    error = explorer.found[0].error()
+    error = explorer.results[0].error()
     (line,), (upright,) = explorer.view._by_time, explorer.view._by_band
     np.testing.assert_allclose(line.get_ydata(), error_by_time(error), rtol=1e-6)
     np.testing.assert_allclose(upright.get_xdata(), error_by_band(error), rtol=1e-6)
@@ -397,7 +397,7 @@ def test_the_notebook_runs_under_stock_papermill(tmp_path):
 
 
 def test_baselines_stand_beside_the_reconstruction(explorer):
-    clip = explorer.found[0]
+    clip = explorer.results[0]
     (line, line_image, line_l1), (flat, flat_image, flat_l1) = explorer.baselines
     assert (line, flat) == ("straight line in time", "mean of each band")
     for image, l1 in ((line_image, line_l1), (flat_image, flat_l1)):

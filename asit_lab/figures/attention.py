@@ -109,7 +109,7 @@ def attention_comparison(clips: Sequence, axes: Sequence[MelAxes], patches: Sequ
     """What encoders attend to in a clip, mean over heads: a row for the class token, a row for one chosen patch.
 
     clips: one an encoder, (title, log_mel [frames, mels], silent bool [time, freq], query (time, freq), maps, lam) as
-    asit_lab.inspection.compare_attention gives them; maps: "map", and for differential attention "first" and "second"
+    asit_lab.evaluation.compare_attention gives them; maps: "map", and for differential attention "first" and "second"
     too, each [2, time, freq], weights for the two queries; lam: factor of the second softmax.
     axes, patches (frames, mels): of each encoder. One square-root scale for all softmaxes, a line in its colour bar
     marks even attention; one for all differences, symmetric about 0, negative patches hatched so that the sign shows in
@@ -294,7 +294,7 @@ _LINES = {"map": ("-", "o"), "first": ("--", "^"), "second": (":", "s")}
 def attention_by_layer(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Entropy of attention, and its share on silent patches, over the layers: a row of panels for each query.
 
-    tables: name of an encoder -> what asit_lab.inspection.attention_statistics gives: columns layer, kind ("map",
+    tables: name of an encoder -> what asit_lab.evaluation.attention_statistics gives: columns layer, kind ("map",
     "first", "second"), query, entropy_normalised, share_on_silent and even_share (shares 0 to 1). One colour an
     encoder, one dash and marker a kind; a grey line where even attention would be. Raises InputError for missing
     columns or no table.

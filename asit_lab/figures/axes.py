@@ -211,7 +211,7 @@ def colour_bar(figure, drawn, label: str, **kwargs):
     kwargs: ax (one or several panels to stand beside), or cax, and whatever else figure.colorbar takes.
     """
     images = drawn if isinstance(drawn, list) else [drawn]
-    values = np.concatenate([np.ma.masked_invalid(one.get_array()).compressed() for one in images])
+    values = np.concatenate([np.ma.masked_invalid(image.get_array()).compressed() for image in images])
     norm = images[0].norm
     below, above = bool((values < norm.vmin).any()), bool((values > norm.vmax).any())
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}

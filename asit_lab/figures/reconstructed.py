@@ -50,18 +50,18 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
     for the clean one; the error has its own and is grey where nothing was corrupted. The L1 over corrupted
     pixels is in the title. Raises InputError where the shapes differ.
     """
-    one = Reconstructed(clean, corrupted, reconstructed, mask, title).checked()
+    clip = Reconstructed(clean, corrupted, reconstructed, mask, title).checked()
     figure = new_figure(7.5, 7.0)
     panels = figure.subplots(4, 1, sharex=True, sharey=True)
-    limits, most = colour_limits(one.clean), _most([one])
-    drawn, error = _draw_clip(panels, one, axes, limits, most)
+    limits, most = colour_limits(clip.clean), _most([clip])
+    drawn, error = _draw_clip(panels, clip, axes, limits, most)
     for ax, name in zip(panels, _PANELS, strict=True):
         ax.set_title(name if name != "absolute error" else "absolute error (grey: not corrupted)")
         ax.label_outer()
     # One bar for three panels takes the room of three, so that all four stay equally wide.
     colour_bar(figure, drawn, axes.unit, ax=list(panels[:3]), aspect=40)
     colour_bar(figure, error, f"|error|, {_short_unit(axes)}", ax=panels[3], aspect=12)
-    figure.suptitle(f"{title}: {one.summary()}" if title else one.summary())
+    figure.suptitle(f"{title}: {clip.summary()}" if title else clip.summary())
     return figure
 
 

@@ -24,8 +24,8 @@ def scores_figure(table: pd.DataFrame, metric: str = "accuracy", interval: str =
     rows = checked_shares(table, ("encoder", "protocol"), "mean", ("low", "high", "chance"))
     measured = rows["low"].notna() & rows["high"].notna()
     numbers = [
-        f"{100 * row.mean:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" if whole else f"{100 * row.mean:.1f}"
-        for row, whole in zip(rows.itertuples(), measured, strict=True)
+        f"{100 * row.mean:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" if has_interval else f"{100 * row.mean:.1f}"
+        for row, has_interval in zip(rows.itertuples(), measured, strict=True)
     ]
     whiskers = f", {interval}" if measured.any() else ""
     return _panels(rows.assign(number=numbers), metric, [Line2D([], [], label=metric + whiskers, **_MEAN)])

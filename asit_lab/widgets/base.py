@@ -66,13 +66,13 @@ def stacked(pngs: Iterable[bytes]) -> bytes:
     images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs if png]
     if not images:
         raise InputError("there is no picture yet")
-    whole = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    stack = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
     top = 0
     for image in images:
-        whole.paste(image, (0, top))
+        stack.paste(image, (0, top))
         top += image.height
     buffer = io.BytesIO()
-    whole.save(buffer, format="png")
+    stack.save(buffer, format="png")
     return buffer.getvalue()
 
 

@@ -75,7 +75,7 @@ def neighbour_strip(log_mels: Sequence, titles: Sequence[str], axes: MelAxes) ->
         raise InputError(
             f"log_mels: {len(log_mels)} with {len(titles)} titles; expected at least one, each with a title"
         )
-    images = [array(one, f"log_mels[{number}]", "frames, mels") for number, one in enumerate(log_mels)]
+    images = [array(log_mel, f"log_mels[{number}]", "frames, mels") for number, log_mel in enumerate(log_mels)]
     rows = -(-len(images) // _COLUMNS)
     figure = new_figure(6.4, 1.3 * rows)
     figure.set_layout_engine("none")  # so few words have a place that is known

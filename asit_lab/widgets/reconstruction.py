@@ -47,7 +47,7 @@ class ReconstructionExplorer(Explorer):
         self.picture, self.view = FigureImage(), ReconstructionView()
         self.saved = (self.picture,)
         self.clean: torch.Tensor | None = None  # the crop's log-mel, normalised [1, T, M]
-        self.found: list = []  # of each encoder: its reconstruction, or the error of its features [T, M]
+        self.results: list = []  # of each encoder: its reconstruction, or the error of its features [T, M]
         self.baselines: list[tuple[str, np.ndarray, float]] = []  # name, log-mel [T, M], L1 on corrupted pixels
         # data set, row and raw log-mel that alien blocks come from
         self._donor_clip: tuple[str, int, torch.Tensor] | None = None
@@ -143,7 +143,7 @@ class ReconstructionExplorer(Explorer):
         rate = self.chooser.sample_rate
         self.first = round(self.start.value * rate)
         self.crop = self.chooser.wave[self.first : self.first + round(self.seconds * rate)]
-        self.clean, self.found = compared.log_mel(self._encoders(), self.crop), []
+        self.clean, self.results = compared.log_mel(self._encoders(), self.crop), []
         self.recording.load(self.crop, rate)
         self._fill_in()
         self._fit_colours()
@@ -156,7 +156,7 @@ class ReconstructionExplorer(Explorer):
         return [source.title(slider.value) for source, slider in zip(self.sources, self.snapshots, strict=True)]
 
     def _donor(self) -> torch.Tensor:
-        """Log-mel [1, T, M] of the clip after this one in the data set, where alien blocks come from."""
+        """Log-mel [1, T, M] of the next clip in the data set, where alien blocks come from."""
         manifest, row, enc = self.chooser.manifest, self._donor_row(), self._encoders()[0]
         if self._donor_clip is None or self._donor_clip[:2] != (manifest.source, row):
             wave = manifest.read(row, self.cfg.features.sample_rate, 0.0, self.seconds)
@@ -187,14 +187,14 @@ class ReconstructionExplorer(Explorer):
             donor = self._donor() if kind == "alien" else None
             patch = self.cfg.model.patch
             corrupted, mask = compared.corrupted_pixels(self.clean, settings, patch, whole_number(self.seed), donor)
-            self.found = [compared.reconstruction(enc, self.clean, corrupted, mask, name) for enc, name in named]
-            self.baselines = compared.baselines(self.found[0])
+            self.results = [compared.reconstruction(enc, self.clean, corrupted, mask, name) for enc, name in named]
+            self.baselines = compared.baselines(self.results[0])
         else:
             shape = tuple(self.clean.shape[1:])
             grid = (shape[0] // self.cfg.model.patch[0], self.cfg.grid[1])
             seed = whole_number(self.seed)
             hidden = compared.hidden_patches(grid, self.ratio.value / 100, self.side.value, seed)
-            self.found = [compared.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
+            self.results = [compared.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
         for player in self.sounds:  # they were of something else
             if player.layout.display != "none":
                 player.load(None, 0)
@@ -206,7 +206,7 @@ class ReconstructionExplorer(Explorer):
         low, high = np.clip(colour_limits(self.clean[0].numpy()), *_RANGE)
         most = (high - low) / 2
         if not self.reconstructs:
-            most = 1.25 * float(np.nanpercentile(np.stack(self.found), 99))
+            most = 1.25 * float(np.nanpercentile(np.stack(self.results), 99))
         step = float(10.0 ** np.floor(np.log10(max(most, 1e-6)) - 1))  # two digits
         self._steady = True
         self.colours.value = (round(float(low), 2), round(float(high), 2))
@@ -220,7 +220,7 @@ class ReconstructionExplorer(Explorer):
             self._paint()
 
     def _paint(self) -> None:
-        if not self.found:
+        if not self.results:
             raise InputError("there is nothing to draw yet")
         low, high = self.colours.value
         scales = Scales(low, max(high, low + self.colours.step), max(self.most.value, self.most.step))
@@ -232,53 +232,53 @@ class ReconstructionExplorer(Explorer):
         self.summary.value = _SUMMARY.format(html.escape(" ".join(self._words())))
 
     def _pixel_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
-        one = self.found[0]
-        clean = Panel(f"clean: {self.chooser.name}", one.clean)
-        corrupted = Panel(f"corrupted: {100 * one.mask.mean():.0f} % of pixels", one.corrupted)
-        if len(self.found) == 1:
-            filled = Panel(f"reconstructed: {one.title}", one.reconstructed)
-            together = Panel("pasted: the reconstruction where it was corrupted", compared.pasted(one))
-            error = Panel(f"error: {one.summary()} (grey: not corrupted)", one.error())
+        clip = self.results[0]
+        clean = Panel(f"clean: {self.chooser.name}", clip.clean)
+        corrupted = Panel(f"corrupted: {100 * clip.mask.mean():.0f} % of pixels", clip.corrupted)
+        if len(self.results) == 1:
+            filled = Panel(f"reconstructed: {clip.title}", clip.reconstructed)
+            together = Panel("pasted: the reconstruction where it was corrupted", compared.pasted(clip))
+            error = Panel(f"error: {clip.summary()} (grey: not corrupted)", clip.error())
             rows = [[clean], [corrupted], [filled], [together]]
             if self.with_baselines.value:
                 rows += [[Panel(f"{name}: L1 {l1:.3f}", image)] for name, image, l1 in self.baselines]
             return rows, [error]
         rows = [
             [clean, corrupted],
-            [Panel(f"reconstructed: {filled.title}", filled.reconstructed) for filled in self.found],
-            [Panel("pasted where it was corrupted", compared.pasted(filled)) for filled in self.found],
+            [Panel(f"reconstructed: {filled.title}", filled.reconstructed) for filled in self.results],
+            [Panel("pasted where it was corrupted", compared.pasted(filled)) for filled in self.results],
         ]
         if self.with_baselines.value:
             rows.append([Panel(f"{name}: L1 {l1:.3f}", image) for name, image, l1 in self.baselines])
-        return rows, [Panel(filled.summary(), filled.error()) for filled in self.found]
+        return rows, [Panel(filled.summary(), filled.error()) for filled in self.results]
 
     def _feature_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
         clean = self.clean[0].numpy()
-        seen = np.where(np.isnan(self.found[0]), clean, np.nan)
-        share = 100 * np.isfinite(self.found[0]).mean()
+        seen = np.where(np.isnan(self.results[0]), clean, np.nan)
+        share = 100 * np.isfinite(self.results[0]).mean()
         panels = [Panel(f"clean: {self.chooser.name}", clean)]
         panels.append(Panel(f"what the student sees ({share:.0f} % of patches hidden)", seen))
         titles = [f"error of predicted features: {title}" for title in self._titles()]
-        errors = [Panel(title, error) for title, error in zip(titles, self.found, strict=True)]
+        errors = [Panel(title, error) for title, error in zip(titles, self.results, strict=True)]
         return [[panel] for panel in panels] if len(errors) == 1 else [panels], errors
 
     def _words(self) -> list[str]:
         """The errors in numbers, and what the picture does not say by itself."""
         if not self.reconstructs:
-            pairs = zip(self._titles(), self.found, strict=True)
+            pairs = zip(self._titles(), self.results, strict=True)
             means = [f"{title}: {np.nanmean(error):.3g}" for title, error in pairs]
             return [f"Mean error over hidden patches: {'; '.join(means)}.", *_ABOUT_FEATURES]
         unit = 2 * self.cfg.features.std
         words = []
-        for one in self.found:
-            in_log = f", {unit * np.nanmean(one.error()):.2f} in natural log" if one.mask.any() else ""
-            words.append(f"{one.title}: {one.summary()}{in_log}.")
-        if self.baselines and self.found[0].mask.any():
+        for clip in self.results:
+            in_log = f", {unit * np.nanmean(clip.error()):.2f} in natural log" if clip.mask.any() else ""
+            words.append(f"{clip.title}: {clip.summary()}{in_log}.")
+        if self.baselines and self.results[0].mask.any():
             words.append(f"Baselines: {', '.join(f'{name} {l1:.3f}' for name, _, l1 in self.baselines)}.")
             line = self.baselines[0][2]
-            for one in self.found:
-                ratio = np.nanmean(one.error()) / max(line, 1e-9)
-                words.append(f"{one.title} has {ratio:.2f} of the straight line's error (below 1 is better).")
+            for clip in self.results:
+                ratio = np.nanmean(clip.error()) / max(line, 1e-9)
+                words.append(f"{clip.title} has {ratio:.2f} of the straight line's error (below 1 is better).")
         if self.kind.value == "alien":
             words.append(f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor_row())}.")
         return words
@@ -287,10 +287,10 @@ class ReconstructionExplorer(Explorer):
 
     def _make_sounds(self) -> None:
         """Make the log-mels audible: clean, corrupted, and the clip with each reconstruction pasted in."""
-        if not self.found:
+        if not self.results:
             raise InputError("there is nothing to hear yet")
-        one = self.found[0]
-        images = [one.clean, one.corrupted, *(compared.pasted(filled) for filled in self.found)]
+        clip = self.results[0]
+        images = [clip.clean, clip.corrupted, *(compared.pasted(filled) for filled in self.results)]
         front_end = self._encoders()[0].front_end
         self.listen.disabled, self.listen.description = True, "making the sounds ..."
         try:

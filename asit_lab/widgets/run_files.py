@@ -123,10 +123,10 @@ class Watched:
 def runs_below(folder: str | Path) -> dict[str, Path]:
     """The runs in or below a folder that have begun, under their paths there. Raises InputError when there are none."""
     root = resolve(folder)
-    found = sorted(path.parent for path in root.rglob("config.yaml") if (path.parent / "status.json").is_file())
-    if not found:
+    paths = sorted(path.parent for path in root.rglob("config.yaml") if (path.parent / "status.json").is_file())
+    if not paths:
         raise InputError(f"{root}: {HOW_TO}")
-    return {_name(folder, root): folder for folder in found}
+    return {_name(folder, root): folder for folder in paths}
 
 
 def runs_named(runs: Run | str | Path | Sequence[Run | str | Path]) -> dict[str, Path]:
@@ -177,15 +177,15 @@ def _status(folder: Path) -> str:
 
 def _stamp(folder: Path, before: Glance | None) -> tuple:
     """Another value when a file of a run, or whether somebody works on it, is another than before."""
-    found = []
+    stamps = []
     for name in _FILES:
         try:
             about = (folder / name).stat()
-            found.append((about.st_mtime_ns, about.st_size))
+            stamps.append((about.st_mtime_ns, about.st_size))
         except FileNotFoundError:
-            found.append(None)
+            stamps.append(None)
     # A process that was killed leaves every file as it is.
-    return (*found, before is not None and before.status == "running" and not is_held(folder))
+    return (*stamps, before is not None and before.status == "running" and not is_held(folder))
 
 
 def _read(run: Run) -> Glance:

@@ -1,0 +1,123 @@
+"""The explorers' scripts in a bare page, with a stand-in for the kernel: marks, keys, sounds."""
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from asit_lab import widgets
+
+pytestmark = pytest.mark.browser
+
+STATIC = Path(widgets.__file__).parent / "static"
+# The model that anywidget gives to a script, without a kernel behind it.
+MODEL = """
+window.fakeModel = (state) => {
+  const handlers = {};
+  return {
+    get: (name) => state[name],
+    set: (name, value) => { state[name] = value; (handlers[`change:${name}`] ?? []).forEach((call) => call()); },
+    save_changes: () => {},
+    on: (name, call) => (handlers[name] ??= []).push(call),
+    off: () => {},
+    send: () => {},
+  };
+};
+window.load = async (source) => {
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  return (await import(url)).default;
+};
+"""
+
+
+@pytest.fixture
+def bare(browser):
+    page = browser.new_page(viewport={"width": 600, "height": 500})
+    page.set_content("<body style='margin: 0'><div id='here'></div></body>")
+    page.evaluate(f"() => {{ {MODEL} }}")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def clickable(bare):
+    """`clickable(targets)`: a picture of 400 x 200 pixels whose left half is a panel with these targets (fractions)."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (400, 200), "white").save(buffer, "png")
+    png = base64.b64encode(buffer.getvalue()).decode()
+
+    def clickable(targets):
+        bare.evaluate(
+            """async ([source, css, png, targets]) => {
+              document.head.append(Object.assign(document.createElement("style"), {textContent: css}));
+              const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));
+              window.model = fakeModel({
+                png: new DataView(bytes.buffer), targets: new DataView(new Float32Array(targets.flat()).buffer),
+                labels: [], areas: [[0, 0, 0.5, 1]], selected: -1, hovered: -1, alt: "dots.",
+              });
+              const el = document.querySelector("#here");
+              el.style.width = "400px";
+              const { render } = await load(source);
+              render({ model: window.model, el });
+              while (!el.querySelector("img").naturalWidth) await new Promise((next) => setTimeout(next, 10));
+            }""",
+            [(STATIC / "clickable.js").read_text(), (STATIC / "clickable.css").read_text(), png, targets],
+        )
+        return bare.locator(".asit-clickable")
+
+    return clickable
+
+
+def selected(page) -> int:
+    return page.evaluate("() => window.model.get('selected')")
+
+
+def test_a_click_beside_the_panels_chooses_nothing(bare, clickable):
+    picture = clickable([[0.1, 0.5], [0.4, 0.5]])
+    picture.click(position={"x": 300, "y": 100})  # where a legend is
+    assert selected(bare) == -1
+    picture.click(position={"x": 150, "y": 100})
+    assert selected(bare) == 1
+    picture.click(position={"x": 390, "y": 20})
+    assert selected(bare) == 1
+
+
+def test_arrows_reach_every_target(bare, clickable):
+    """Two at one place, and one so steep above that it is not on the way to the right."""
+    picture = clickable([[0.1, 0.9], [0.1, 0.9], [0.12, 0.1], [0.4, 0.85]])
+    picture.focus()
+    seen = set()
+    for key in ["ArrowRight"] * 6 + ["ArrowUp"] * 3 + ["ArrowLeft"] * 6 + ["ArrowDown"] * 3:
+        picture.press(key)
+        seen.add(selected(bare))
+    assert seen == {0, 1, 2, 3}
+
+
+def test_enter_does_not_take_what_lies_under_the_mouse(bare, clickable):
+    picture = clickable([[0.1, 0.5], [0.4, 0.5]])
+    picture.click(position={"x": 40, "y": 100})
+    picture.hover(position={"x": 160, "y": 100})
+    bare.wait_for_function("() => window.model.get('hovered') === 1")
+    picture.press("Enter")
+    assert selected(bare) == 0
+
+
+def test_one_sound_at_a_time(bare):
+    paused = bare.evaluate(
+        """async (source) => {
+          const here = document.querySelector("#here");
+          here.innerHTML = "<div class='asit-explorer'><audio></audio><audio></audio><div id='page'></div></div>";
+          const [first, second] = document.querySelectorAll("audio");
+          const paused = [];
+          for (const audio of [first, second]) audio.pause = () => paused.push(audio === first ? "first" : "second");
+          const { render } = await load(source);
+          render({ model: fakeModel({ explorer: "x" }), el: document.querySelector("#page") });
+          await new Promise((next) => setTimeout(next, 300));
+          second.dispatchEvent(new Event("play"));
+          return paused;
+        }""",
+        (STATIC / "page.js").read_text(),
+    )
+    assert paused == ["first"]
