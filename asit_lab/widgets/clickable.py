@@ -67,7 +67,7 @@ class ClickableImage(anywidget.AnyWidget):
         targets = np.concatenate([np.empty((0, 2)), *places]).astype("<f4").tobytes()
         boxes = [ax.get_position() for ax, _ in ax_targets]
         with self.hold_sync():
-            self.areas = [[box.x0, 1 - box.y1, box.x1, 1 - box.y0] for box in boxes]
+            self.areas = [[*map(float, (box.x0, 1 - box.y1, box.x1, 1 - box.y0))] for box in boxes]
             if self.selected >= count:
                 self.selected = -1
             if self.hovered >= count:
