@@ -166,7 +166,7 @@ def test_the_verdict_agrees_with_what_is_drawn(tmp_path):
     ]
     make_run(tmp_path / "b", rows=40, result={"reconstruction": errors})
     table = RunMonitor([tmp_path / "a", tmp_path / "b"]).table.value
-    assert "the loss rises: " in table and "3.4" in table
+    assert "the loss rises: " in table and "3.382 now" in table
     assert "no better than a straight line (1.66 against 1.6)" in table
 
 
