@@ -160,7 +160,7 @@ def test_a_long_title_ends_before_the_legend(enc, monkeypatch, tmp_path):
     explorer = EmbeddingExplorer(enc, f"folder:{tmp_path / 'with_a_name_that_goes_on'}")
     assert explorer.message.text == ""
     [(points, labels, title, method)] = drawn
-    assert title.startswith("random init (seed 0)") and title.endswith("_a_name_that_goes_on, 4 clips")
+    assert title.startswith("random init (seed 0); 4 clips of folder:") and title.endswith("…")
     check_layout(embedding_map(points, labels, title, method))
 
 

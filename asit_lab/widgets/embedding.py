@@ -178,7 +178,7 @@ class EmbeddingExplorer(Explorer):
         """Points for the chosen layer and pooling; `redraw` shows them."""
         space, wanted = self.space, (self.layer.value, self.pool.value)
         points = space.points(*wanted)
-        title = f"{self.encoder.name}; {space.manifest.source}, {len(space.rows)} clips"
+        title = f"{self.encoder.name}; {len(space.rows)} clips of {space.manifest.source}"
         method = f"t-SNE of {self.layer.label}, {self.pool.value}"
         self._drawn = NeighbourMap(points, space.labels, short_name(title, _MOST_LETTERS), method)
         self._wanted = wanted
