@@ -200,7 +200,7 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
             path = resolve(name)
             path = path / "config.yaml" if path.is_dir() else path
         if not path.is_file():
-            names = sorted(one.stem for one in folder.glob("*.yaml"))
+            names = sorted(file.stem for file in folder.glob("*.yaml"))
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
             raise InputError(f"{kind} {name!r}: no such {kind} or file{hint} {kind.capitalize()}s: {', '.join(names)}")
@@ -227,7 +227,7 @@ def read_yaml(path: Path, example: str) -> dict:
 
 
 def _merge(base: dict, change: dict) -> dict:
-    """`base` with the sections of `change` laid over it; an entry of a section (mask.kinds, say) is replaced whole."""
+    """`base` with the sections of `change` laid over it; an entry of a section (mask.kinds, say) is replaced as one."""
     merged = dict(base)
     for section, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(section), dict)
@@ -264,8 +264,8 @@ def _explain(problem: ErrorDetails) -> str:
         return f"{dotted}: unknown key; {_nearest(dotted)}"
     if problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
-        known = any(text.startswith(f"{section}.") for section in RunConfig.model_fields)
-        return text if known else f"{dotted}: {problem['input']!r} is not valid: {text}"
+        names_setting = any(text.startswith(f"{section}.") for section in RunConfig.model_fields)
+        return text if names_setting else f"{dotted}: {problem['input']!r} is not valid: {text}"
     if problem["type"] in ("model_type", "dict_type"):
         return f"{dotted}: {problem['input']!r} is not valid: expected keys inside it; {_nearest(dotted + '.')}"
     about = keys().get(dotted, "")

@@ -41,19 +41,19 @@ def _part(file: Path) -> str:
 
 def _at_import(nodes: list[ast.stmt]) -> list[ast.Import | ast.ImportFrom]:
     """Import statements that run when the module is imported: not those in functions or for type checkers only."""
-    found = []
+    statements = []
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            found.append(node)
+            statements.append(node)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            found += _at_import(node.orelse)
+            statements += _at_import(node.orelse)
         else:
             bodies = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
             bodies += [handler.body for handler in getattr(node, "handlers", [])]
-            found += [statement for body in bodies for statement in _at_import(body)]
-    return found
+            statements += [statement for body in bodies for statement in _at_import(body)]
+    return statements
 
 
 def imported_parts(source: str, file: Path) -> set[str]:
@@ -240,8 +240,8 @@ class Without:
         return None if blocked(name) else self.finder.find_spec(name, path, target)
 
     def find_distributions(self, *arguments, **options):
-        found = getattr(self.finder, "find_distributions", lambda *_, **__: [])(*arguments, **options)
-        return (each for each in found if not blocked(each.metadata["Name"] or ""))
+        installed = getattr(self.finder, "find_distributions", lambda *_, **__: [])(*arguments, **options)
+        return (package for package in installed if not blocked(package.metadata["Name"] or ""))
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 for name in BLOCKED:
@@ -256,7 +256,7 @@ import asit_lab
 def fail(name):
     raise
 
-names = [found.name for found in pkgutil.iter_modules(asit_lab.__path__, "asit_lab.")]
+names = [module.name for module in pkgutil.iter_modules(asit_lab.__path__, "asit_lab.")]
 core = [name for name in names if name.split(".")[1] not in sys.argv[1:]]
 for name in core:
     module = importlib.import_module(name)

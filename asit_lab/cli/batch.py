@@ -136,11 +136,11 @@ def batch_stop(study: Study, scale: Scale = "smoke", as_json: Json = False) -> N
     """
     from .. import batch
 
-    told = batch.stop(study, scale)
+    stopped = batch.stop(study, scale)
     if as_json:
-        print(as_json_text(told))
+        print(as_json_text(stopped))
     else:
-        print("\n".join(f"stopped: {name}" for name in told) or "no runner is at work on it")
+        print("\n".join(f"stopped: {name}" for name in stopped) or "no runner is at work on it")
 
 
 def _print_points(table, as_json: bool) -> None:
@@ -160,16 +160,16 @@ def _print_forecast(study, scale, data, seeds, workers, as_json: bool) -> None:
     from .. import batch
     from ..storage.words import duration
 
-    found = batch.forecast(study, scale, data, seeds, workers)
-    rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+    estimate = batch.forecast(study, scale, data, seeds, workers)
+    rows = estimate.table.astype(object).where(estimate.table.notna(), None).to_dict("records")
     if as_json:
-        print(as_json_text({"settings": rows, "hours": found.hours, "notes": list(found.notes)}))
+        print(as_json_text({"settings": rows, "hours": estimate.hours, "notes": list(estimate.notes)}))
         return
     for row in rows:
         hours = row.pop("hours")
         row["time"] = None if hours is None else duration(3600 * hours)
     print_rows(rows, wrap="setting")
     print()
-    print_facts(found.facts)
-    for note in found.notes:
+    print_facts(estimate.facts)
+    for note in estimate.notes:
         print(f"note: {note}")
