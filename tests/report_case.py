@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from asit_lab.batch.results import Collected
+from asit_lab.batch.results import StudyResults
 from asit_lab.batch.study import Study
 
 NAN = float("nan")
@@ -21,7 +21,7 @@ def study_of(**changes) -> Study:
     return Study.model_validate({**content, **changes})
 
 
-def collected_of(results: list[tuple], reference: str, **changes) -> Collected:
+def collected_of(results: list[tuple], reference: str, **changes) -> StudyResults:
     """results: what COLUMNS says of each setting; the seeds' results lie evenly around their mean."""
     summary = pd.DataFrame(results, columns=COLUMNS).astype({"inside_spread": object})
     points = []
@@ -33,4 +33,4 @@ def collected_of(results: list[tuple], reference: str, **changes) -> Collected:
         for seed, offset in enumerate(around):
             value = (row["mean"] + offset) / 100
             points.append({"setting": row["setting"], "seed": seed, "state": "finished", "probe.teacher.mean": value})
-    return Collected(study_of(**changes), "smoke", pd.DataFrame(points), summary, reference)
+    return StudyResults(study_of(**changes), "smoke", pd.DataFrame(points), summary, reference)

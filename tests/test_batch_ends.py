@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import Future
 
+import psutil
 import pytest
 from batch_case import PARAMETERS, write_notebook, write_study
 from distributed.scheduler import KilledWorker
@@ -119,6 +120,8 @@ def test_workers_of_this_machine_are_threads_of_this_process(tmp_path, monkeypat
     local = Cluster(None, workers=2)
     assert local.slots == 2 and local.resources is None
     local.check()
+    listening = [link.laddr.ip for link in psutil.Process().net_connections() if link.status == psutil.CONN_LISTEN]
+    assert set(listening) <= {"127.0.0.1"}  # nothing that other machines reach
     attempt = Attempt(str(tmp_path), "package", "", 1.0, None, 1, {"ASIT_LAB_HOME": "here"})
     futures = [local.submit(attempt) for _ in range(2)]
     local.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,20 @@ def test_of_two_machines_one_alone_claims_a_point(tmp_path, monkeypatch):
         with hold(tmp_path):
             pass
     assert read_claim(tmp_path).number == 4 and len(list(tmp_path.glob(CLAIM.format("*")))) == 1
+
+
+def test_a_container_on_this_host_is_another_machine(tmp_path, monkeypatch):
+    """It may share the host's name, see no lock of ours, and have its own processes under our numbers."""
+    here = states.machine.__wrapped__()
+    assert here == states.machine()
+    monkeypatch.setattr(states.os, "readlink", lambda path: "pid:[1]")
+    there = states.machine.__wrapped__()
+    assert there != here
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "machine": there, "token": "ours"}
+    (tmp_path / CLAIM.format(1)).write_text(json.dumps(about))
+    assert read_claim(tmp_path).is_elsewhere and not read_claim(tmp_path).is_here
+    with pytest.raises(Held, match="works on this point"), hold(tmp_path):
+        pass
 
 
 def test_of_many_that_find_a_stale_claim_one_takes_the_point_over(tmp_path):
@@ -294,7 +309,14 @@ def test_durations_in_words():
 
 def test_results_become_flat():
     probe = [
-        {"encoder": "teacher", "protocol": "linear", "metric": "mAP", "mean": 0.7, "scores": {"1": 0.6}},
+        {
+            "encoder": "teacher",
+            "protocol": "linear",
+            "metric": "mAP",
+            "unit": "speaker",
+            "mean": 0.7,
+            "scores": {"1": 0.6},
+        },
         {"encoder": "teacher", "protocol": "knn", "mean": 0.5},
     ]
     result = {"steps": 4, "last": {"loss": 1.5}, "probe": probe, "notes": ["a"], "reconstruction": None}
@@ -303,6 +325,7 @@ def test_results_become_flat():
         "last.loss": 1.5,
         "probe.teacher.mean": 0.7,
         "probe.teacher.metric": "mAP",
+        "probe.teacher.unit": "speaker",
         "probe.teacher knn.mean": 0.5,
         "reconstruction": None,
     }
@@ -329,6 +352,7 @@ def test_collect(study, monkeypatch):
     assert a["published"] == 10 and np.isnan(b["published"]) and np.isnan(b["spread"])
     assert a["difference"] == pytest.approx(-0.25) and a["low"] < -0.25 < a["high"] < 0
     assert np.isnan(b["difference"]) and a["inside_spread"] is None
+    assert found.unit == "recording"
     assert found.words == "There are no published values to compare with."
     monkeypatch.setattr(results, "ANSWERED", {"another": "predictions.csv"})  # answers say nothing of this measure then
     a = collect(study).summary.iloc[0]
@@ -386,6 +410,18 @@ def test_words_that_pandas_takes_for_nothing_are_names(tmp_path, monkeypatch):
     labels = ["None", "NA", "null", "nan", "dog"]
     found = answered(tmp_path, monkeypatch, [("1", label, label) for label in labels])
     assert found["difference"] == 1 and found["low"] == 1
+
+
+@pytest.mark.parametrize("unit", [None, "speaker"])
+def test_the_unit_of_the_intervals_is_named(study, monkeypatch, unit):
+    """By the results where they do; else clips of one group are of one recording."""
+    monkeypatch.setattr(results, "ANSWERED", {"probe.teacher.mean": "predictions.csv"})
+    plot = study.plot.model_copy(update={"metric": "probe.teacher.mean"})
+    named = {"unit": unit} if unit else {}
+    for point in points(study, "smoke", seeds=1):
+        probe = [{"encoder": "teacher", "metric": "accuracy", "mean": 0.5, **named}]
+        finish(point, 0.5, np.arange(8) % 3 > 0, probe=probe)
+    assert collect(study.model_copy(update={"plot": plot}), seeds=1).unit == (unit or "recording")
 
 
 def test_the_label_says_what_was_measured(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from asit_lab.batch import expansion as check
 from asit_lab.batch import points, read_study, study_names
 from asit_lab.batch.execution.execute import check_without_notebook
 from asit_lab.batch.notebook import read_notebook
+from asit_lab.cli.batch import batch_list
 
 PROJECT = Path(__file__).resolve().parent.parent
 STUDIES = [
@@ -87,6 +89,23 @@ def test_scratch_keeps_its_start_weights():
     (scratch,) = [point for point in points("model_size_and_init", "smoke") if point.setting == "narrow, scratch"]
     objective = scratch.config["objective"]
     assert scratch.config["train"]["steps"] == 1 and objective["ema"] == objective["ema_end"] == 1.0
+
+
+def test_studies_are_found_where_the_project_has_none(home, capsys):
+    """Those that come with the package; one of the project's own of the same name goes first."""
+    assert study_names() == STUDIES
+    batch_list(None, as_json=True)
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["study"] for row in listed] == STUDIES and listed[0]["scales"] == "smoke, micro, full"
+    batch_list("attention", "smoke", as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["seed"], row["state"]) for row in rows] == [(0, "waiting")] * 3
+    assert points("attention", "smoke")[0].notebook == str(PROJECT / "notebooks/ablations/point.ipynb")
+    own = home / "notebooks/ablations"
+    own.mkdir(parents=True)
+    shutil.copy(write_study(home, TWO), own / "attention.yaml")
+    shutil.copy(write_study(home, TWO), own / "mine.yaml")
+    assert read_study("attention").title == "Small" and study_names() == sorted([*STUDIES, "mine"])
 
 
 # --- Points ---------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_version_and_help_from_a_shell():
     "of",
     ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"]
     + ["runs", "runs list", "runs compare", "finetune", "evaluate", "starts", "embed", "batch"]
-    + [f"batch {name}" for name in ("run", "retry", "status", "collect", "stop")],
+    + [f"batch {name}" for name in ("list", "run", "retry", "status", "collect", "stop")],
 )
 def test_every_command_has_help(command, of):
     status, out, err = command(*of.split(), "--help")
@@ -352,12 +352,12 @@ def test_a_dry_run_of_a_study_says_times_in_words(command, monkeypatch):
     status, out, _ = command("batch", "run", "small", "--dry-run")
     head, *shown = [fields(line) for line in out.splitlines()[:4]]
     assert status == 0 and [row[head.index("time")] for row in shown] == ["23 s", "12 min", "0 s"]
-    assert "about 6 min 12 s of pretraining with 2 at once, without start of kernels, probes" in out
+    assert "about 6 min 12 s of pretraining with 2 at once, without kernel starts, probes" in out
     assert out.endswith("note: mind this\n")
     assert json.loads(command("batch", "run", "small", "--dry-run", "--json")[1])["settings"][1]["hours"] == 0.2
     table.loc[0, "hours"] = float("nan")  # a notebook without a configuration to measure
     status, out, _ = command("batch", "run", "small", "--dry-run")
-    assert fields(out.splitlines()[1])[head.index("time")] == "-" and "time    not known" in out
+    assert fields(out.splitlines()[1])[head.index("time")] == "-" and "time    unknown" in out
 
 
 def test_a_file_that_cannot_be_written_is_one_line(command, tmp_path, monkeypatch):

@@ -21,9 +21,9 @@ from asit_lab.batch import points, read_study
 from asit_lab.batch.execution.runners import remember
 from asit_lab.batch.execution.state import RESULT, write_state
 from asit_lab.report import pictures, report
-from asit_lab.report.page import Chapter, Shown
+from asit_lab.report.page import Chapter, PageImage
 from asit_lab.report.page import page as write_page
-from asit_lab.report.tables import Written
+from asit_lab.report.tables import TextTable
 from asit_lab.storage import atomic as files
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -138,8 +138,8 @@ def test_the_page_needs_nothing_but_itself(made, page):
 
 def test_a_page_of_the_scale_smoke_says_that_it_learns_nothing(made, page):
     assert [text for text in page.words["p"] if "learns nothing" in text]
-    collected = asit_lab.batch.results.Collected(read_study("class_token"), "micro", None, None, "")
-    chapter = Chapter(collected, {}, (), Shown(b"", 1, "", "", ""), Written("", (), ()), "", [], [], None, [])
+    collected = asit_lab.batch.results.StudyResults(read_study("class_token"), "micro", None, None, "")
+    chapter = Chapter(collected, {}, (), PageImage(b"", 1, "", "", ""), TextTable("", (), ()), "", [], [], None, [])
     assert "learns nothing" not in write_page("", [chapter], {}, [])
 
 
@@ -185,10 +185,10 @@ def test_differences_are_told_in_words(page):
     assert "everything is what the others are compared with: 99.0 ± 1.4 over 2 seeds." in said
     worse = "no <i>decoder</i>: 51.0 ± 1.4 over 2 seeds, worse than everything by 50.0 points."
     assert (
-        f"{worse} The difference, −50.0 points, is outside the spread over seeds, 2.0; its 95 % interval over clips, −"
-        in said
+        f"{worse} The difference, −50.0 points, is outside the spread over seeds, 2.0; its 95 % interval over "
+        "recordings, −" in said
     )
-    assert "a third: no number is there yet." in said
+    assert "a third: no result yet." in said
     assert "Of 2 settings beside the reference, 1 worse; 1 not known yet." in "\n".join(page.words["p"])
 
 

@@ -12,12 +12,13 @@ from matplotlib.text import Text
 from report_case import NAN, collected_of
 
 from asit_lab import InputError
+from asit_lab.batch.figure_of_study import draw, plotted
 from asit_lab.figures import MelAxes
 from asit_lab.figures.ablation import ablation
 from asit_lab.figures.printed import WIDTHS, mask_strip, reconstruction_strip
 from asit_lab.report.pictures import _of_each_kind
-from asit_lab.report.plots import draw, in_words, plotted
-from asit_lab.report.saving import save_figure
+from asit_lab.report.plots import in_words
+from asit_lab.report.saving import save_with_table
 
 AXES = MelAxes(0.01, 16000, normalised=True)
 LOSSES = [
@@ -126,14 +127,14 @@ def test_a_figure_is_drawn_again_from_its_csv(tmp_path):
     collected = collected_of(DOTS, "local")
     table = plotted(collected)
     figure = draw(collected.study, table, "single")
-    written = save_figure(figure, table, tmp_path / "dots")
+    written = save_with_table(figure, table, tmp_path / "dots")
     assert [path.name for path in written] == ["dots.pdf", "dots.png", "dots.svg", "dots.csv"]
     read = pd.read_csv(tmp_path / "dots.csv")
     assert read["setting"].tolist() == LOSSES and read["mean"].tolist() == [row[2] for row in DOTS]
     assert np.allclose(read[["seed 0", "seed 1", "seed 2"]].std(axis=1, ddof=1), read["spread"])
     again = draw(collected.study, read, "single")
     assert drawn_values(again) == [pytest.approx(line) for line in drawn_values(figure)]
-    save_figure(again, read, tmp_path / "again")
+    save_with_table(again, read, tmp_path / "again")
     assert (imread(tmp_path / "again.png") == imread(tmp_path / "dots.png")).all()
     values = drawn_values(figure)
     assert any(40.0 in line and 65.0 in line for line in values) and any(21.6 in line for line in values)

@@ -10,7 +10,7 @@ from report_case import NAN, collected_of
 from asit_lab import InputError
 from asit_lab.batch import read_study
 from asit_lab.report.published import CAPTIONS, FOLDER, paper_tables, read_values
-from asit_lab.report.tables import escaped, latex, markdown, numbers, written
+from asit_lab.report.tables import escaped, latex, markdown, numbers, text_table
 
 ROWS = [
     ("50 % of a_b & {c} | #1", 3, 64.0, 1.0, 4.0, 2.0, 6.0, False, 20.0),
@@ -20,7 +20,7 @@ ROWS = [
 
 @pytest.fixture
 def table():
-    return written(collected_of(ROWS, "ref"))
+    return text_table(collected_of(ROWS, "ref"))
 
 
 def test_numbers():
@@ -37,7 +37,7 @@ def test_as_texts(table):
     assert table.caption.endswith(
         "Published: mAP of Audio_Set, difference in brackets (paper). Different there: everything."
     )
-    without = written(collected_of([(*row[:-1], NAN) for row in ROWS], "ref"))
+    without = text_table(collected_of([(*row[:-1], NAN) for row in ROWS], "ref"))
     assert without.columns[-1] == "Verdict" and "Published" not in without.caption
 
 

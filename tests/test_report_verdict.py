@@ -59,7 +59,7 @@ def words(mean, spread, difference, low, high, inside, seeds=3):
             "better (one seed)",
             True,
             "other: 64.0 with one seed, better than ref by 4.0 points. The difference, +4.0 points, rests on a "
-            "single seed, and what another would give is not known; its 95 % "
+            "single seed, so the spread over seeds is unknown; its 95 % "
             "interval over clips, +2.0 to +6.0, does not hold zero.",
         ),
         ((61.0, NAN, 1.0, -2.0, 4.0, None, 1), "interval holds zero", False, "rests on a single seed"),
@@ -67,8 +67,8 @@ def words(mean, spread, difference, low, high, inside, seeds=3):
             (64.0, NAN, 4.0, NAN, NAN, None, 1),
             "not known",
             False,
-            "other: 64.0 with one seed, the difference, +4.0 points, rests on a single seed, and what another would "
-            "give is not known; there is no interval over clips.",
+            "other: 64.0 with one seed, the difference, +4.0 points, rests on a single seed, so the spread over "
+            "seeds is unknown; there is no interval over clips.",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_words_about_a_difference(row, short, real, said):
 def test_reference_and_settings_without_results():
     rows = [("none", 0, NAN, NAN, NAN, NAN, NAN, None, 1.0), REFERENCE]
     none, reference = verdicts(collected_of(rows, "ref"))
-    assert none.words == "none: no number is there yet." and none.short == "no result"
+    assert none.words == "none: no result yet." and none.short == "no result"
     assert reference.words == "ref is what the others are compared with: 60.0 ± 1.0 over 3 seeds."
     without = [("other", 2, 50.0, 1.0, NAN, NAN, NAN, None, 1.0), ("ref", 0, NAN, NAN, NAN, NAN, NAN, None, 2.0)]
     other, _ = verdicts(collected_of(without, "ref"))

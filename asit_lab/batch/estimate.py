@@ -1,10 +1,11 @@
-"""What a study would take, before any of it starts: points, hours, disk."""
+"""Estimates points, hours and disk of a study before any of it starts."""
 
 import contextlib
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,10 +18,13 @@ from .expansion import points
 from .point import Point
 from .study import Study, read_study
 
+if TYPE_CHECKING:
+    from ..training.estimate import Plan
+
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a study would take."""
+    """The estimate of a study."""
 
     table: pd.DataFrame
     """a row a setting: setting, points, finished, hours (training left, all its seeds), disk_gb (to be written)"""
@@ -32,13 +36,13 @@ class Forecast:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The sums in words."""
+        """The totals, for printing."""
         count, done, disk = self.table["points"].sum(), self.table["finished"].sum(), self.table["disk_gb"].sum()
         wall = self.hours / min(self.workers, max(1, count - done))
-        time = "not known"
+        time = "unknown"
         if wall == wall:
             time = f"about {duration(3600 * wall)} of pretraining with {self.workers} at once, "
-            time += "without start of kernels, probes, fine-tuning and pictures"
+            time += "without kernel starts, probes, fine-tuning and figures"
         return {
             "points": f"{count}, {done} of them finished",
             "time": time,
@@ -53,34 +57,34 @@ def forecast(
     seeds: int | list[int] | None = None,
     workers: int = 1,
 ) -> Forecast:
-    """What `run` with the same arguments would take; a few training steps of every setting are measured.
+    """Estimate `run` with the same arguments from a few measured training steps of every setting.
 
     They are measured with the threads that each of `workers` would have, though alone on the machine. Probes,
-    fine-tuning and pictures are not counted. Raises what `run` would before it starts.
+    fine-tuning and figures are not counted. Raises what `run` would before it starts.
     """
     study = read_study(study)
-    found = points(study, scale, data or None, seeds or None)
+    study_points = points(study, scale, data or None, seeds or None)
     rows, notes = [], []
-    for setting in dict.fromkeys(point.setting for point in found):
-        of_setting = [point for point in found if point.setting == setting]
-        open_ones = [point for point in of_setting if state_of(point.folder).state != "finished"]
-        row = {"setting": setting, "points": len(of_setting), "finished": len(of_setting) - len(open_ones)}
-        if not open_ones:
+    for setting in dict.fromkeys(point.setting for point in study_points):
+        of_setting = [point for point in study_points if point.setting == setting]
+        unfinished = [point for point in of_setting if state_of(point.folder).state != "finished"]
+        row = {"setting": setting, "points": len(of_setting), "finished": len(of_setting) - len(unfinished)}
+        if not unfinished:
             rows.append({**row, "hours": 0.0, "disk_gb": 0.0})
-        elif open_ones[0].config is None:
+        elif unfinished[0].config is None:
             rows.append({**row, "hours": float("nan"), "disk_gb": 0.0})
         else:
-            planned = _measure(open_ones[0], workers)
+            planned = _measure(unfinished[0], workers)
             notes += [note for note in planned.notes if note not in notes]
-            left = sum(1 - _share(point) for point in open_ones)
-            rows.append({**row, "hours": planned.hours * left, "disk_gb": planned.disk_bytes * len(open_ones) / 1e9})
+            left = sum(1 - _share(point) for point in unfinished)
+            rows.append({**row, "hours": planned.hours * left, "disk_gb": planned.disk_bytes * len(unfinished) / 1e9})
     table = pd.DataFrame(rows)
     free = shutil.disk_usage(next(path for path in (resolve("runs"), *resolve("runs").parents) if path.exists())).free
     return Forecast(table, float(table["hours"].sum(skipna=False)), workers, free / 1e9, tuple(notes))
 
 
-def _measure(point: Point, workers: int):
-    """The plan of a point's training, measured with the threads it would have."""
+def _measure(point: Point, workers: int) -> "Plan":
+    """The estimate of a point's training, measured with the threads it would have."""
     import torch
 
     from ..config import validate
@@ -90,12 +94,12 @@ def _measure(point: Point, workers: int):
     torch.set_num_threads(threads_each(workers))
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            return plan(validate(point.config), steps=4)
+            return plan(validate(point.config or {}), steps=4)
     finally:
         torch.set_num_threads(before)
 
 
 def _share(point: Point) -> float:
-    """How much of a point's training is done and saved."""
+    """The share of a point's training that is done and saved."""
     progress = read_json(point.folder / RUN / "status.json")
     return progress["step"] / progress["total_steps"] if progress.get("total_steps") else 0.0

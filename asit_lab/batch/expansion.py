@@ -10,9 +10,10 @@ from .._version import __version__
 from ..config import RunConfig, load_config, resolve
 from ..errors import InputError
 from ..storage.words import nearest
+from .inputs import point_inputs
 from .notebook import Notebook, read_notebook
 from .point import Point
-from .study import Setting, Study, read_study
+from .study import Setting, Study, read_study, shipped
 
 RESERVED = ("out", "overrides", "seed")  # parameters that every point is given by the batch itself
 
@@ -28,13 +29,14 @@ def points(
     """
     study = read_study(study)
     of_scale = study.scale(scale)
-    notebook = read_notebook(resolve(study.notebook))
+    notebook = read_notebook(shipped(study.notebook))
     _check_reserved(notebook)
-    expanded = []
+    expanded: list[Point] = []
+    stamps: dict[str, str] = {}
     for setting in study.settings_at(scale):
         for seed in _seeds(of_scale.seeds if seeds is None else seeds):
             try:
-                expanded.append(_point(study, scale, notebook, setting, data or of_scale.data, seed))
+                expanded.append(_point(study, scale, notebook, setting, data or of_scale.data, seed, stamps))
             except InputError as error:
                 raise InputError(f"study {study.name}, {scale}, setting {setting.name!r}: {error}") from None
     _check_different(study, expanded)
@@ -97,7 +99,9 @@ def _seeds(seeds: int | list[int]) -> list[int]:
     return list(listed)
 
 
-def _point(study: Study, scale: str, notebook: Notebook, setting: Setting, data: str, seed: int) -> Point:
+def _point(
+    study: Study, scale: str, notebook: Notebook, setting: Setting, data: str, seed: int, stamps: dict[str, str]
+) -> Point:
     of_scale = study.scale(scale)
     settings = {**study.settings, **of_scale.settings, **setting.settings}
     overrides = {key: value for key, value in settings.items() if "." in key}
@@ -122,6 +126,7 @@ def _point(study: Study, scale: str, notebook: Notebook, setting: Setting, data:
         notebook=str(notebook.path),
         code=notebook.code,
         version=__version__,
+        inputs=point_inputs(parameters, config.to_dict() if config else None, stamps),
     )
 
 
@@ -156,10 +161,6 @@ def _configured(notebook: Notebook, parameters: dict[str, Any], overrides: dict[
     if fixed:
         raise InputError(f"{fixed[0]}: every point is given its own, by data and seeds")
     config = load_config(preset, [*requested, *plain])
-    if parameters.get("recipe"):
-        from ..finetuning import load_recipe  # here, as its import takes seconds
-
-        load_recipe(parameters["recipe"])
     if config.train.init_from and not resolve(config.train.init_from).exists():
         raise InputError(f"train.init_from: {resolve(config.train.init_from)} does not exist")
     before, after = load_config(preset, plain).to_dict(), config.to_dict()

@@ -1,5 +1,7 @@
-"""What one point does: pretrain, measure, leave the numbers in result.json. notebooks/ablations/point.ipynb and
-`--no-notebook` both call it, so they leave the same."""
+"""Does one point: pretrains, measures, writes the numbers to result.json.
+
+notebooks/ablations/point.ipynb and `--no-notebook` both call it, so their results are the same.
+"""
 
 import json
 from collections.abc import Callable
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import load_config, resolve
+from ..config import RunConfig, load_config, resolve
 from ..data import load_manifest
 from ..encoder import Encoder, load_encoder
 from ..errors import InputError
@@ -21,7 +23,7 @@ from ..storage.atomic import whole
 from ..training.pretrain import pretrain
 
 PARAMETERS = ("preset", "data", "evaluate", "recipe", "overrides", "seed", "out")
-PROBED, FINETUNED = "predictions.csv", "finetuned.csv"  # answers of the probe, and of the fine-tuned encoder
+PROBED, FINETUNED = "predictions.csv", "finetuned.csv"  # predictions of the probe, and of the fine-tuned encoder
 
 
 def experiment(
@@ -34,15 +36,15 @@ def experiment(
     recipe: str = "",
     on_log: Callable[[Run, dict], None] | None = None,
 ) -> Run:
-    """Pretrain into the run directory `out`, measure what came of it; a run that is there goes on.
+    """Pretrain into the run directory `out` and measure the encoder; a run already in `out` is resumed.
 
     evaluate: labelled data set to measure on; empty: the one it was pretrained on (not probed if that has no labels).
     recipe: fine-tune by this recipe as well, in `out`/finetuned; empty: only the probe.
     result.json gets `reconstruction` (errors on recordings held out, and baselines), `probe` (linear: the teacher,
-    the same architecture untrained, statistics of the log-mel) and `finetune`; predictions.csv and finetuned.csv the
-    answers to each clip, where a clip has one label.
+    the same architecture untrained, statistics of the log-mel) and `finetune`; predictions.csv and finetuned.csv
+    have the prediction for each clip, where a clip has one label.
     Raises what `pretrain` and `finetune` raise, and before any training for labels that cannot be measured on;
-    KeyboardInterrupt when it was interrupted, RuntimeError when the run collapsed and was stopped for it.
+    KeyboardInterrupt for an interrupt, RuntimeError for a run that was stopped because it collapsed.
     """
     check_packages()
     cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
@@ -66,17 +68,17 @@ def check_packages() -> None:
         raise InputError("scikit-learn is not installed, and every point ends with a probe: pip install scikit-learn")
 
 
-def _check_labels(data: str, asked: bool, recipe: str) -> None:
+def _check_labels(data: str, required: bool, recipe: str) -> None:
     """Raises InputError for labels that could not be measured on, before the hours of training that come first."""
     manifest = load_manifest(data)
-    if asked or recipe or len(manifest.classes) > 1:
+    if required or recipe or len(manifest.classes) > 1:
         splits(manifest.table, multi=manifest.multi)
     if recipe:
         check_task(manifest, load_recipe(recipe))
 
 
-def _measure(run: Run, cfg, evaluate: str) -> None:
-    """Add reconstruction errors and probe scores to result.json, both in one go."""
+def _measure(run: Run, cfg: RunConfig, evaluate: str) -> None:
+    """Add reconstruction errors and probe scores to result.json, in one write."""
     encoder = load_encoder(run.dir)
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
     train, held = manifest.holdout(cfg.data.holdout)
@@ -90,25 +92,25 @@ def _measure(run: Run, cfg, evaluate: str) -> None:
         results = compare_results({"teacher": encoder, "random init": untrained}, labelled)
         if not labelled.multi:
             _keep(run, PROBED, results[0].predictions, labelled.table)
-        probes = [one.to_dict() for one in results]
+        probes = [result.to_dict() for result in results]
     run.record(reconstruction=errors, probe=probes, evaluated_on=evaluate or cfg.data.source)
 
 
 def _finetune(run: Run, data: str, recipe: str, seed: int) -> None:
-    """Fine-tune the run's encoder, or go on with it, and add its scores to result.json."""
+    """Fine-tune the run's encoder, or resume that, and add its scores to result.json."""
     manifest = load_manifest(data)
     result = finetune(load_encoder(run.dir), manifest, recipe, out=run.dir / "finetuned", seeds=(seed,))
     if result.status != "finished":
         raise KeyboardInterrupt
     if not manifest.multi:
         _keep(run, FINETUNED, result.predictions, manifest.table)
-    found = result.to_dict()
+    numbers = result.to_dict()
     kept = ("protocol", "metric", "mean", "spread", "low", "high", "folds", "clips", "chance")
-    run.record(finetune={name: found[name] for name in kept})
+    run.record(finetune={name: numbers[name] for name in kept})
 
 
 def _keep(run: Run, name: str, predictions: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Write split, path, group, label, predicted of every clip that was tested."""
+    """Write split, path, group, label, predicted of every tested clip."""
     groups = table.drop_duplicates("path").set_index("path")["group"]
     kept = predictions[["split", "path", "label", "predicted"]].copy()
     kept.insert(2, "group", kept["path"].map(groups))

@@ -1,4 +1,4 @@
-"""What a notebook says of itself: its parameters, its kernel, a hash of its code. Read without Jupyter."""
+"""Reads a notebook's parameters, kernel and a hash of its code, without Jupyter."""
 
 import ast
 import hashlib
@@ -47,13 +47,17 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def _literals(source: str, path: Path) -> dict[str, Any]:
-    """Names and values of a cell that does nothing but assign plain values."""
-    values = {}
+    """Names and values of a cell of assignments of plain values."""
+    values: dict[str, Any] = {}
     try:
         for statement in ast.parse(source).body:
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            (name,) = targets
-            values[name.id] = ast.literal_eval(statement.value)
+            if isinstance(statement, ast.Assign):
+                (target,) = statement.targets
+            elif isinstance(statement, ast.AnnAssign):
+                target = statement.target
+            else:
+                raise TypeError
+            values[target.id] = ast.literal_eval(statement.value)
     except (SyntaxError, ValueError, TypeError, AttributeError):
         raise InputError(
             f"{path}: its cell tagged `parameters` may hold nothing but plain values, such as seed = 0"

@@ -1,9 +1,11 @@
-"""A point of a study: typed parameters for a notebook. Its hash names the folder that everything of it is in, so a
-point that several studies share is done once."""
+"""Defines a point of a study: a setting with a seed, as typed parameters for a notebook.
+
+Its hash names the folder of all its files, so a point that several studies share is done once.
+"""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ class Point:
     """name of the setting in its study"""
     seed: int
     settings: dict[str, Any]
-    """what the setting is, as the study has it"""
+    """key -> value of the setting, as in the study"""
     published: float | None
     parameters: dict[str, Any]
-    """what the notebook is given, without `out`"""
+    """of the notebook, without `out`"""
     config: dict[str, Any] | None
     """the whole configuration that follows from them; None for a notebook that has none"""
     notebook: str
@@ -33,32 +35,35 @@ class Point:
     """hash of the notebook's code"""
     version: str
     """of asit_lab"""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """name -> stamp of what its numbers follow from besides: code, data, recipe (inputs.py)"""
 
     @property
     def hash(self) -> str:
-        """What the point is: parameters with their types, notebook, version of the package.
+        """The identity of the point: parameters with their types, notebook, version of the package, inputs.
 
-        The configuration counts as a whole, so that a preset that was changed makes new points, and two ways to write
-        the same settings make one.
+        The configuration counts as a whole, so that a changed preset makes new points, and two ways to write the same
+        settings make the same point.
         """
         parameters = {
             name: value for name, value in self.parameters.items() if self.config is None or name not in _IN_CONFIG
         }
         what = {"parameters": parameters, "config": self.config, "code": self.code, "version": self.version}
+        what |= {"inputs": self.inputs} if self.inputs else {}
         return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """Where everything of the point is."""
+        """The folder of all files of the point."""
         return resolve(POINTS) / self.hash
 
     @property
     def label(self) -> str:
-        """Setting and seed in words."""
+        """Setting and seed, for messages."""
         return f"{self.setting}, seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `from_dict` takes them."""
+        """JSON values, as `from_dict` takes them."""
         return {**self.__dict__, "hash": self.hash}
 
     @classmethod

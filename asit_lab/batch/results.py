@@ -1,30 +1,36 @@
-"""The results of a study as tables: a row a point, a row a setting, differences between settings on the same clips."""
+"""Collects a study's results as tables: a row a point, a row a setting, differences of settings on the same clips."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ..config import resolve
 from ..errors import InputError
-from ..evaluation import bootstrap as resampling
+from ..evaluation import bootstrap
 from ..storage.atomic import read_json, whole
 from .execution.state import RUN, read_status, result_of, state_of
 from .experiments import FINETUNED, PROBED
+from .figure_of_study import draw, plotted, save_figure
 from .point import Point
 from .study import Study, read_study
-from .study_status import requested_points
+from .study_status import requested_points, stale
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESAMPLES = 1000
+WORDS = ("metric", "unit")  # entries that are kept though they are no numbers
+NAMED_BY = ("encoder", "method", "name")  # keys that name the entries of a list in a result
 # Metrics that are, where a clip has one label, the share of right answers in a file of the run.
 ANSWERED = {"probe.teacher.mean": PROBED, "finetune.mean": FINETUNED}
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What a study found."""
+class StudyResults:
+    """The results of a study."""
 
     study: Study
     scale: str
@@ -32,51 +38,49 @@ class Collected:
     """a row a point: setting, seed, its settings, state, every number of its result, seconds, hardware, versions"""
     summary: pd.DataFrame
     """a row a setting: setting, its settings, seeds, mean, spread (standard deviation over seeds), published, and
-    against the reference: difference, low, high (95 %, paired over clips; for accuracies), inside_spread;
+    against the reference: difference, low, high (95 %, paired; for accuracies), inside_spread;
     in the plot's unit"""
     reference: str
     """setting the others are compared with"""
+    unit: str = "clip"
+    """what the intervals of differences resample, as clips of one are not independent: clip, recording, speaker, ..."""
 
     @property
     def words(self) -> str:
-        """What to know before the numbers are compared with the published ones."""
+        """What to know before the numbers are compared with the published ones; and which of them are stale."""
         published = self.study.published
         if published is None:
-            return "There are no published values to compare with."
-        return f"Published: {published.metric} ({published.source}). Different there: {published.differs}"
+            words = "There are no published values to compare with."
+        else:
+            words = f"Published: {published.metric} ({published.source}). Different there: {published.differs}"
+        return "\n".join([words, *self.notes])
 
-    def figure(self):
-        """The study's figure, ours beside the published values."""
-        from ..figures.ablation import ablation
+    @property
+    def notes(self) -> list[str]:
+        """What was changed since finished points were computed: a sentence for each change."""
+        stale = self.points["stale"][self.points["state"] == "finished"].dropna().value_counts()
+        return [
+            f"Stale: {count} of {len(self.points)} points were computed before {changes}; `batch run` does them anew."
+            for changes, count in stale.items()
+        ]
 
-        plot, published = self.study.plot, self.study.published
-        return ablation(
-            self.summary,
-            self.points.assign(value=plot.factor * self.points[plot.metric].astype(float)),
-            label=plot.label,
-            title=self.study.title,
-            x=plot.x,
-            x_label=plot.x_label,
-            lines=plot.lines,
-            published_label=published.metric if published else None,
-            best=published.best if published else None,
-        )
+    def figure(self) -> "Figure":
+        """The study's figure, our values beside the published ones."""
+        return draw(self.study, plotted(self), title=self.study.title)
 
     def save(self, folder: str | Path | None = None) -> list[Path]:
         """Write points and summary as CSV and Parquet, the figure as PDF, PNG and SVG. Returns the paths.
 
         folder: default reports/STUDY/SCALE.
         """
-        from .. import figures
-
         target = resolve(folder or Path("reports") / self.study.name / self.scale)
-        figure, written = self.figure(), []
+        written = []
         tables = {"points": self.points, "summary": self.summary}
         for name, table in tables.items():
             with whole(target / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False)
             written.append(target / f"{name}.csv")
-        written += [figures.save(figure, target / f"{self.study.name}.{kind}") for kind in ("pdf", "png", "svg")]
+        written += save_figure(self.figure(), target / self.study.name)
         for name, table in tables.items():  # last: it needs a package that may be missing
             written.append(_write_parquet(table, target / f"{name}.parquet"))
         return written
@@ -84,88 +88,100 @@ class Collected:
 
 def collect(
     study: str | Path | Study, scale: str = "smoke", data: str | None = None, seeds: int | list[int] | None = None
-) -> Collected:
+) -> StudyResults:
     """Gather the results of a study; points that are not finished have their state and no numbers.
 
     Without data and seeds the points are those of the last run.
     Raises InputError when none is finished, and for a plot.metric that no result has.
     """
     study = read_study(study).at(scale)
-    found = requested_points(study, scale, data, seeds)
-    table = pd.DataFrame([_row(point) for point in found])
+    study_points = requested_points(study, scale, data, seeds)
+    stamps: dict[str, str] = {}
+    table = pd.DataFrame([_row(point, stamps) for point in study_points])
     finished = (table["state"] == "finished").to_numpy()
     if not finished.any():
-        raise InputError(f"study {study.name}, {scale}: none of its {len(found)} points is finished yet")
+        raise InputError(f"study {study.name}, {scale}: none of its {len(study_points)} points is finished yet")
     metric = study.plot.metric
     if metric not in table:
-        numbers = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
+        numbers = [str(name) for name in table if pd.api.types.is_numeric_dtype(table[name])]
         raise InputError(f"study {study.name}: plot.metric: no result has {metric!r}; there are {', '.join(numbers)}")
     study = _labelled(study, table)
-    reference = _reference(study, found)
-    summary = _summarise(study, [point for point, done in zip(found, finished, strict=True) if done], table, reference)
-    return Collected(study, scale, table, summary, reference)
+    reference = _reference(study, study_points)
+    done = [point for point, is_finished in zip(study_points, finished, strict=True) if is_finished]
+    file = ANSWERED.get(study.plot.metric)
+    answers = {point.hash: _answers(point, file) for point in done} if file else {}
+    summary = _summarise(study, done, table, reference, answers)
+    return StudyResults(study, scale, table, summary, reference, _unit(study, table, answers))
 
 
 def _labelled(study: Study, table: pd.DataFrame) -> Study:
-    """The study with the label of what was measured: where clips have several labels a score is mAP, else accuracy."""
-    found = set(table.get(f"{study.plot.metric.rpartition('.')[0]}.metric", pd.Series(dtype=object)).dropna())
+    """The study with the label of its measure: where clips have several labels that is mAP, else accuracy."""
+    metrics = set(table.get(f"{study.plot.metric.rpartition('.')[0]}.metric", pd.Series(dtype=object)).dropna())
     label = study.plot.label
     for other, metric in (("accuracy", "mAP"), ("mAP", "accuracy")):
-        if found == {metric}:
+        if metrics == {metric}:
             label = label.replace(other, metric)
     return study.model_copy(update={"plot": study.plot.model_copy(update={"label": label})})
 
 
 def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Numbers and words of a result under dotted names. An entry of a list is named by its first words:
-    {"probe": [{"encoder": "teacher", "mean": 0.7}]} -> {"probe.teacher.mean": 0.7}."""
-    found: dict[str, Any] = {}
+    """The values of a result under dotted names. An entry of a list is named by the first key of NAMED_BY that it has,
+    a second one of that name by its protocol too: {"probe": [{"encoder": "teacher", "mean": 0.7}]} ->
+    {"probe.teacher.mean": 0.7}. Entries without such a key are left out.
+    """
+    values: dict[str, Any] = {}
     for name, value in result.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            for entry in value:
-                words = [text for text in entry.values() if isinstance(text, str)] if isinstance(entry, dict) else []
-                if words:
-                    inner = {
-                        key: each
-                        for key, each in entry.items()
-                        if key == "metric" or not isinstance(each, list | dict | str)
-                    }
-                    place = f"{prefix}{name}.{words[0]}."
-                    taken = any(key.startswith(place) for key in found)
-                    found |= flat(inner, f"{prefix}{name}.{' '.join(words)}." if taken else place)
+            values |= flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            values[prefix + name] = value
+            continue
         else:
-            found[prefix + name] = value
-    return found
+            for entry, numbers in _named_entries(value).items():
+                values |= flat(numbers, f"{prefix}{name}.{entry}.")
+    return values
+
+
+def _named_entries(entries: list[Any]) -> dict[str, dict[str, Any]]:
+    """Name -> the numbers of an entry, and its metric."""
+    named: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        key = next((key for key in NAMED_BY if key in entry), None) if isinstance(entry, dict) else None
+        if key is None:
+            continue
+        name = str(entry[key])
+        if name in named:
+            name = f"{name} {entry.get('protocol', len(named) + 1)}"
+        named[name] = {k: v for k, v in entry.items() if k in WORDS or not isinstance(v, list | dict | str)}
+    return named
 
 
 # --- Points ---------------------------------------------------------------------------------------------------------
 
 
-def _row(point: Point) -> dict[str, Any]:
-    now, said = state_of(point.folder), read_status(point.folder)
+def _row(point: Point, stamps: dict[str, str]) -> dict[str, Any]:
+    now, status = state_of(point.folder), read_status(point.folder)
     environment = read_json(point.folder / RUN / "environment.json")
-    row = {"setting": point.setting, "seed": point.seed, **_plain(point.settings), "state": now.state}
-    row |= {"reason": now.reason, "published": point.published}
+    row = {"setting": point.setting, "seed": point.seed, **_scalars(point.settings), "state": now.state}
+    row |= {"reason": now.reason, "stale": stale(point, stamps) or None, "published": point.published}
     if now.state == "finished":
         row |= {name: value for name, value in flat(result_of(point.folder)).items() if name not in row}
-    row |= {"point_seconds": now.seconds, "host": said.get("host"), "threads": said.get("threads")}
-    row |= {"device": environment.get("device"), "done_with": said.get("how"), "system": said.get("system")}
-    row |= {"asit_lab": point.version, "python": said.get("python"), "torch": environment.get("torch")}
+    row |= {"point_seconds": now.seconds, "host": status.get("host"), "threads": status.get("threads")}
+    row |= {"device": environment.get("device"), "done_with": status.get("how"), "system": status.get("system")}
+    row |= {"asit_lab": point.version, "python": status.get("python"), "torch": environment.get("torch")}
     return row | {"data": point.parameters.get("data"), "point": point.hash, "folder": str(point.folder)}
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a table can hold them."""
+def _scalars(settings: dict[str, Any]) -> dict[str, Any]:
+    """Key -> a value that a table can hold."""
     return {name: str(value) if isinstance(value, dict | list) else value for name, value in settings.items()}
 
 
 # --- Settings -------------------------------------------------------------------------------------------------------
 
 
-def _reference(study: Study, found: list[Point]) -> str:
-    names = list(dict.fromkeys(point.setting for point in found))
+def _reference(study: Study, study_points: list[Point]) -> str:
+    names = list(dict.fromkeys(point.setting for point in study_points))
     if study.plot.reference is None:
         return names[-1]
     if study.plot.reference not in names:
@@ -176,10 +192,10 @@ def _reference(study: Study, found: list[Point]) -> str:
     return study.plot.reference
 
 
-def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, reference: str) -> pd.DataFrame:
+def _summarise(
+    study: Study, finished: list[Point], table: pd.DataFrame, reference: str, answers: dict[str, pd.Series | None]
+) -> pd.DataFrame:
     factor, rows = study.plot.factor, []
-    answered = ANSWERED.get(study.plot.metric)
-    answers = {point.hash: _answers(point, answered) for point in finished} if answered else {}
     for setting in dict.fromkeys(table["setting"]):
         points = [point for point in finished if point.setting == setting]
         values = table.loc[(table["setting"] == setting) & (table["state"] == "finished"), study.plot.metric]
@@ -194,7 +210,7 @@ def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, referen
             "spread": values.std(ddof=1),
         }
         rows.append({**row, "published": about["published"]})
-        if points and setting != reference and answered:
+        if points and setting != reference and answers:
             rows[-1] |= _difference(points, [p for p in finished if p.setting == reference], answers, factor)
     summary = pd.DataFrame(rows)
     for name in ("difference", "low", "high"):
@@ -202,15 +218,25 @@ def _summarise(study: Study, finished: list[Point], table: pd.DataFrame, referen
     against = summary.loc[summary["setting"] == reference].iloc[0]
     summary["difference"] = summary["difference"].fillna(summary["mean"] - against["mean"])
     summary.loc[summary["setting"] == reference, "difference"] = np.nan
-    # Two settings whose means lie no further apart than their seeds do are not told apart.
+    # Two settings whose means are no further apart than their seeds do not differ.
     both = np.sqrt(summary["spread"] ** 2 + against["spread"] ** 2)
     inside = (summary["difference"].abs() <= both).astype(object)
     summary["inside_spread"] = inside.where(both.notna() & summary["difference"].notna(), None)
     return summary
 
 
+def _unit(study: Study, table: pd.DataFrame, answers: dict[str, pd.Series | None]) -> str:
+    """What the groups of the tested clips are, by the results; by the answers where the results do not name it."""
+    recorded = table.get(f"{study.plot.metric.rpartition('.')[0]}.unit", pd.Series(dtype=object)).dropna().unique()
+    if len(recorded) == 1:
+        return str(recorded[0])
+    tested = [answer.index.to_frame(index=False) for answer in answers.values() if answer is not None]
+    grouped = any(clips["group"].nunique() < clips["path"].nunique() for clips in tested)
+    return "recording" if grouped else "clip"
+
+
 def _answers(point: Point, name: str) -> pd.Series | None:
-    """Whether each tested clip was answered rightly: index (split, path, group). None where there is no such file."""
+    """1.0 for each tested clip with the right prediction, else 0.0: index (split, path, group). None without a file."""
     path = point.folder / RUN / name
     if not path.is_file():
         return None
@@ -220,7 +246,7 @@ def _answers(point: Point, name: str) -> pd.Series | None:
 
 
 def _difference(ours: list[Point], others: list[Point], answers: dict, factor: float) -> dict[str, float]:
-    """Mean difference in accuracy and its 95 % interval, over clips that both were asked (bootstrap over recordings).
+    """Mean difference in accuracy and its 95 % interval, over the clips that both have (bootstrap over their groups).
 
     Answers are averaged over seeds first: only what differs from clip to clip makes the interval. Splits count alike,
     however many clips they test, as they do in the mean.
@@ -233,13 +259,13 @@ def _difference(ours: list[Point], others: list[Point], answers: dict, factor: f
     groups = pd.factorize(gains.index.get_level_values("group"))[0]
     if len(np.unique(groups)) < 2:
         return {}
-    each = 1 / gains.groupby(level="split").transform("size").to_numpy()
+    of_clip = 1 / gains.groupby(level="split").transform("size").to_numpy()
     drawn = [
-        resampling.share(weights @ (each * gains.to_numpy()), weights @ each)
-        for weights in resampling.weights(groups, RESAMPLES)
+        bootstrap.share(weights @ (of_clip * gains.to_numpy()), weights @ of_clip)
+        for weights in bootstrap.weights(groups, RESAMPLES)
     ]
     low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
-    difference = np.average(gains, weights=each)
+    difference = np.average(gains, weights=of_clip)
     return {"difference": factor * float(difference), "low": factor * float(low), "high": factor * float(high)}
 
 
@@ -247,7 +273,7 @@ def _difference(ours: list[Point], others: list[Point], answers: dict, factor: f
 
 
 def _write_parquet(table: pd.DataFrame, path: Path) -> Path:
-    """A column holds values of one type there: where ours has several (a setting that is a number or a word), texts."""
+    """A column of Parquet has one type: where ours has several (a setting that is a number or a word), strings."""
     table = table.copy()
     for name in table:
         if len({type(value) for value in table[name].dropna()}) > 1:
@@ -257,6 +283,6 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> Path:
             table.to_parquet(temporary, index=False)
     except ImportError:
         raise InputError(
-            f"{path}: writing Parquet needs pyarrow: pip install 'asit-lab[lab]'; CSV and figure are there"
+            f"{path}: writing Parquet needs pyarrow: pip install 'asit-lab[lab]'; CSV and figure are written"
         ) from None
     return path

@@ -1,4 +1,4 @@
-"""A study: which settings are compared, at which scales, and what is drawn. Read from notebooks/ablations/STUDY.yaml.
+"""Defines a study: its settings, scales and figure, read from notebooks/ablations/STUDY.yaml.
 
 A setting is what a study compares: a name, and values for keys. A key with a dot in it (mask.ratio) is of the
 configuration and reaches the notebook through its parameter `overrides`; one without (preset) is a parameter of the
@@ -7,6 +7,7 @@ notebook itself. A point (point.py) is a setting with a seed.
 
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,9 @@ from ..settings import Section
 from ..storage.words import nearest
 
 STUDIES = Path("notebooks/ablations")
+_PACKAGE = Path(__file__).resolve().parent.parent
+# The folder with notebooks/ in it that this package came with: a checkout, else the installed package itself.
+SHIPPED = _PACKAGE if (_PACKAGE / "notebooks").is_dir() else _PACKAGE.parent
 
 
 class Setting(Section):
@@ -178,7 +182,7 @@ def read_study(study: "str | Path | Study") -> Study:
         return study
     path = resolve(study)
     if not path.is_file() and Path(study).suffix not in (".yaml", ".yml"):
-        path = resolve(STUDIES / f"{study}.yaml")
+        path = shipped(STUDIES / f"{study}.yaml")
     if not path.is_file():
         raise InputError(f"study {str(study)!r}: no such study or file; {nearest(str(study), study_names())}")
     content = read_yaml(path, "keys such as 'rows:'")
@@ -189,14 +193,20 @@ def read_study(study: "str | Path | Study") -> Study:
 
 
 def study_names() -> list[str]:
-    """Names of the studies in notebooks/ablations."""
-    return sorted(path.stem for path in (home() / STUDIES).glob("*.yaml"))
+    """Names of the studies in notebooks/ablations, of the project and of those that come with the package."""
+    return sorted({path.stem for folder in (home(), SHIPPED) for path in (folder / STUDIES).glob("*.yaml")})
 
 
-_PARTS = {"rows": Setting, "scales": Scale, "plot": Plot, "published": Published}
+def shipped(path: str | Path) -> Path:
+    """The project's file at `path`; where it has none, the one that comes with the package."""
+    own = resolve(path)
+    return own if own.exists() or Path(path).is_absolute() else SHIPPED / path
 
 
-def _explain(problem: dict[str, Any]) -> str:
+_PARTS: dict[str, type[Section]] = {"rows": Setting, "scales": Scale, "plot": Plot, "published": Published}
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
     """A problem that pydantic found, with its key."""
     place = [str(part) for part in problem["loc"] if part not in ("int", "list[constrained-int]")]
     dotted = ".".join(place)

@@ -1,16 +1,21 @@
-"""The state of a study's points, from files alone: nothing needs to run for it."""
+"""Reports the state of a study's points, from files alone: nothing needs to run for it."""
 
 import time
 from pathlib import Path
 
 import pandas as pd
 
+from .._version import __version__
+from ..errors import InputError
+from ..storage.source_code import differences
 from .execution.runners import at_work_now, remembered
 from .execution.state import state_of
 from .expansion import points
+from .inputs import DATA, point_inputs
 from .point import Point
 from .study import Study, read_study
 
+_CHANGES = 3  # named; more are counted
 COLUMNS = ("setting", "seed", "state", "share", "seconds", "held_by", "reason", "folder")
 
 
@@ -43,13 +48,31 @@ def requested_points(study: Study, scale: str, data: str | None, seeds: int | li
 
 def status_table(study_points: list[Point]) -> pd.DataFrame:
     """`status` of these points."""
-    rows = []
+    rows, stamps = [], dict[str, str]()
     for point in study_points:
-        now = state_of(point.folder)
+        now, changes = state_of(point.folder), stale(point, stamps)
+        reason = "; ".join([f"stale: {changes}"] * bool(changes) + [now.reason] * bool(now.reason))
         row = {"setting": point.setting, "seed": point.seed, "state": now.state, "share": now.share}
-        row |= {"seconds": now.seconds, "held_by": now.held_by, "reason": now.reason, "folder": str(point.folder)}
+        row |= {"seconds": now.seconds, "held_by": now.held_by, "reason": reason, "folder": str(point.folder)}
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def stale(point: Point, stamps: dict[str, str]) -> str:
+    """What has changed since the point was made, in words: "objectives/losses.py changed"; "" for nothing.
+
+    Then `run` makes another point of the same settings; this one stays as it is. stamps: as for `point_inputs`.
+    """
+    changes = [] if point.version == __version__ else [f"asit_lab {point.version} is {__version__} now"]
+    if point.inputs:
+        try:
+            now = point_inputs(point.parameters, point.config, stamps)
+        except InputError as error:  # its recipe, say
+            return str(error)
+        gone = {name: stamp for name, stamp in point.inputs.items() if name.startswith(DATA) and name not in now}
+        changes += differences(point.inputs, now | gone)  # data that are not on this machine count as they were
+    rest = [f"and {len(changes) - _CHANGES} more"] if len(changes) > _CHANGES else []
+    return ", ".join([*changes[:_CHANGES], *rest])
 
 
 def stop(study: str | Path | Study, scale: str = "smoke", wait: float = 120.0) -> list[str]:

@@ -2,13 +2,16 @@
 
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_facts, print_rows
 from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, Json, group
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 batch_app = group("Studies: run one unattended, watch it, collect its results.")
 
@@ -25,6 +28,28 @@ NoNotebook = Annotated[
 ]
 Hours = Annotated[float | None, typer.Option(min=0.001, help="Time limit for a point, hours (default: the scale's).")]
 MemoryGB = Annotated[float | None, typer.Option(min=0.1, help="Memory limit for a point, GB (default: the scale's).")]
+
+
+@batch_app.command("list")
+def batch_list(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="List the points of this study.")] = None,
+    scale: Scale = "smoke",
+    data: StudyData = None,
+    seeds: Seeds = None,
+    as_json: Json = False,
+) -> None:
+    """List the studies, or the points of a study."""
+    from .. import batch
+
+    if study is None:
+        studies = [batch.read_study(name) for name in batch.study_names()]
+        rows = [{"study": listed.name, "title": listed.title, "scales": ", ".join(listed.scales)} for listed in studies]
+    else:
+        rows = batch.listing(study, scale, data, seeds).to_dict("records")
+    if as_json:
+        print(as_json_text(rows))
+    else:
+        print_rows(rows, wrap="title" if study is None else "overrides")
 
 
 @batch_app.command("run")
@@ -50,7 +75,19 @@ def batch_run(
     if dry_run:
         _print_forecast(study, scale, data, seeds, workers, as_json)
     else:
-        _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, False, as_json)
+        _run_batch(
+            study,
+            as_json,
+            scale=scale,
+            data=data,
+            seeds=seeds,
+            workers=workers,
+            scheduler=scheduler,
+            notebooks=not no_notebook,
+            hours=hours,
+            memory_gb=memory_gb,
+            again=False,
+        )
 
 
 @batch_app.command("retry")
@@ -70,25 +107,26 @@ def batch_retry(
 
     Files of the failed attempt are kept beside the new one.
     """
-    _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, True, as_json)
+    _run_batch(
+        study,
+        as_json,
+        scale=scale,
+        data=data,
+        seeds=seeds,
+        workers=workers,
+        scheduler=scheduler,
+        notebooks=not no_notebook,
+        hours=hours,
+        memory_gb=memory_gb,
+        again=True,
+    )
 
 
-def _run_batch(study, scale, data, seeds, workers, scheduler, no_notebook, hours, memory_gb, again, as_json) -> None:
+def _run_batch(study: str, as_json: bool, **options: Any) -> None:
     from .. import batch
 
     with redirect_stdout(sys.stderr):
-        table = batch.run(
-            study,
-            scale,
-            data,
-            seeds,
-            workers,
-            scheduler,
-            not no_notebook,
-            again=again,
-            hours=hours,
-            memory_gb=memory_gb,
-        )
+        table = batch.run(study, **options)
     _print_points(table, as_json)
     stopped = table.attrs["stopped"]
     if stopped or set(table["state"]) != {"finished"}:
@@ -143,20 +181,20 @@ def batch_stop(study: Study, scale: Scale = "smoke", as_json: Json = False) -> N
         print("\n".join(f"stopped: {name}" for name in stopped) or "no runner is at work on it")
 
 
-def _print_points(table, as_json: bool) -> None:
+def _print_points(table: "pd.DataFrame", as_json: bool) -> None:
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     if as_json:
         print(as_json_text(rows))
         return
-    shown = []
+    printed = []
     for row in rows:
-        where = {"folder, process or reason": row["reason"] or row["held_by"] or row["folder"]}
+        place = {"folder, process or reason": row["reason"] or row["held_by"] or row["folder"]}
         done = {"done": f"{100 * row['share']:.0f} %", "minutes": round(row["seconds"] / 60, 1)}
-        shown.append({name: row[name] for name in ("setting", "seed", "state")} | done | where)
-    print_rows(shown, wrap="folder, process or reason")
+        printed.append({name: row[name] for name in ("setting", "seed", "state")} | done | place)
+    print_rows(printed, wrap="folder, process or reason")
 
 
-def _print_forecast(study, scale, data, seeds, workers, as_json: bool) -> None:
+def _print_forecast(study: str, scale: str, data: str | None, seeds: int | None, workers: int, as_json: bool) -> None:
     from .. import batch
     from ..storage.words import duration
 

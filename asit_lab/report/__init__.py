@@ -1,7 +1,7 @@
-"""Studies as pages and files for a paper: figures with their data, tables, and ours beside the published numbers.
+"""Reports of studies, as a page and as files for a paper: figures with their data, tables, published numbers.
 
-found = asit_lab.report.report(["loss_combinations", "corruption_ratio"], scale="micro")
-found.html, found.files
+made = asit_lab.report.report(["loss_combinations", "corruption_ratio"], scale="micro")
+made.html, made.files
 """
 
 from .build import Report, report

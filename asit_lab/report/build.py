@@ -1,4 +1,4 @@
-"""`report`: from the results of studies to a folder of figures, tables and one page."""
+"""Makes a report: from the results of studies to a folder of figures, tables and one page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..batch.results import Collected, collect
+from ..batch.figure_of_study import draw, plotted
+from ..batch.results import StudyResults, collect
 from ..batch.study import Study, read_study
 from ..config import resolve
 from ..errors import InputError
-from . import plots, tables
-from .chosen import Chosen, chosen_points
+from . import tables
+from .chosen import ChosenPoint, chosen_points
 from .facts import compared, facts, unfinished
-from .page import Chapter, Close, Shown, page
-from .pictures import Picture, curves, look
+from .page import Chapter, PageImage, RunSection, page
+from .pictures import ReportFigure, curves, run_figures
+from .plots import caption, in_words
 from .published import paper_tables
-from .saving import save_figure, save_table, save_text
+from .saving import save_table, save_text, save_with_table
 from .verdict import in_short, sentences
 
 FOLDER, PAGE = Path("reports/report"), "report.html"
@@ -26,16 +28,16 @@ HALF_INCHES, SMALLER = 5.0, 0.8  # narrow figures have larger letters, and a run
 
 @dataclass
 class Report:
-    """What `report` left."""
+    """The files and tables of a report."""
 
     html: Path
     """the page"""
     files: list[Path] = field(default_factory=list)
-    """everything written, the page last"""
+    """all files, the page last"""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     """study -> a row a setting, see tables.numbers"""
     missing: dict[str, str] = field(default_factory=dict)
-    """studies that were asked for and have no results -> why"""
+    """requested studies without results -> why"""
 
 
 def report(
@@ -55,84 +57,86 @@ def report(
     exist, and when no study has results, saying what to run.
     """
     listed = [studies] if isinstance(studies, str | Path | Study) else list(studies)
-    wanted = {read_study(one).name: one for one in listed}
-    if not wanted:
+    requested = {read_study(study).name: study for study in listed}
+    if not requested:
         raise InputError("report: no study was named; the studies are the files in notebooks/ablations")
-    for one in wanted.values():
-        read_study(one).scale(scale)
-    found, missing = _collected(wanted, scale, data or None, seeds or None)
-    if not found:
+    for study in requested.values():
+        read_study(study).scale(scale)
+    collected, missing = _collect(requested, scale, data or None, seeds or None)
+    if not collected:
         raise InputError("report: nothing to report yet\n" + "\n".join(f"  {text}" for text in missing.values()))
 
     folder = resolve(out or FOLDER / scale)
     made = Report(folder / PAGE, missing=missing)
-    chapters = [_chapter(collected, folder, made) for collected in found]
-    title = f"Report: {', '.join(one.study.name.replace('_', ' ') for one in found)} (scale {scale})"
-    papers = paper_tables([one.study.name for one in found])
+    chapters = [_chapter(results, folder, made) for results in collected]
+    title = f"Report: {', '.join(results.study.name.replace('_', ' ') for results in collected)} (scale {scale})"
+    papers = paper_tables([results.study.name for results in collected])
     made.files.append(save_text(page(title, chapters, missing, papers), made.html))
     return made
 
 
-def _collected(wanted: dict, scale: str, data, seeds) -> tuple[list[Collected], dict[str, str]]:
-    """The results there are of {name: study}; and for studies that have none, why, and what to run."""
-    found, missing = [], {}
-    for name, study in wanted.items():
+def _collect(
+    requested: dict[str, str | Path | Study], scale: str, data: str | None, seeds: int | list[int] | None
+) -> tuple[list[StudyResults], dict[str, str]]:
+    """The results of {name: study}; and for studies without results, why, and what to run."""
+    collected, missing = [], {}
+    for name, study in requested.items():
         try:
-            found.append(collect(study, scale, data, seeds))
+            collected.append(collect(study, scale, data, seeds))
         except InputError as error:
             command = f"asit-lab batch run {name if isinstance(study, Study) else study} --scale {scale}"
             command += f" --data {data}" if data else ""
             command += f" --seeds {seeds}" if isinstance(seeds, int) else ""
             missing[name] = f"{error}; to run it: {command}"
-    return found, missing
+    return collected, missing
 
 
-def _chapter(collected: Collected, folder: Path, made: Report) -> Chapter:
-    """Write a study's files, and gather what the page shows of it."""
-    study, target = collected.study, folder / collected.study.name
-    numbers, written = tables.numbers(collected), tables.written(collected)
+def _chapter(results: StudyResults, folder: Path, made: Report) -> Chapter:
+    """Write a study's files, and gather its chapter of the page."""
+    study, target = results.study, folder / results.study.name
+    numbers, texts = tables.numbers(results), tables.text_table(results)
     made.tables[study.name] = numbers
     made.files += [
         save_table(numbers, target / "table.csv"),
-        save_text(tables.markdown(written), target / "table.md"),
-        save_text(tables.latex(written, study.name), target / "table.tex"),
+        save_text(tables.markdown(texts), target / "table.md"),
+        save_text(tables.latex(texts, study.name), target / "table.tex"),
     ]
-    table = plots.plotted(collected)
-    made.files += save_figure(plots.draw(study, table, "single"), table, target / study.name)
-    wide = Picture(
+    table = plotted(results)
+    made.files += save_with_table(draw(study, table, "single"), table, target / study.name)
+    wide = ReportFigure(
         f"{study.name}_wide",
-        plots.draw(study, table, "double"),
+        draw(study, table, "double"),
         table,
-        plots.in_words(study, table),
-        plots.caption(study),
+        in_words(study, table),
+        caption(study),
     )
-    chosen = chosen_points(collected)
+    chosen = chosen_points(results)
     return Chapter(
-        collected=collected,
-        facts=facts(collected),
-        compared=compared(collected),
-        image=_shown(wide, target, made),
-        table=written,
-        in_short=in_short(collected),
-        sentences=sentences(collected),
-        unfinished=unfinished(collected),
-        curves=_shown(losses, target, made) if (losses := curves(chosen)) else None,
-        runs=[_close(one, target, made) for one in chosen],
+        results=results,
+        facts=facts(results),
+        compared=compared(results),
+        image=_page_image(wide, target, made),
+        table=texts,
+        in_short=in_short(results),
+        sentences=sentences(results),
+        unfinished=unfinished(results),
+        curves=_page_image(losses, target, made) if (losses := curves(chosen)) else None,
+        runs=[_run_section(point, target, made) for point in chosen],
     )
 
 
-def _close(chosen: Chosen, target: Path, made: Report) -> Close:
-    found = look(chosen)
-    images = [_shown(picture, target, made) for picture in found.pictures]
-    return Close(chosen.setting, chosen.seed, chosen.why, images, found.notes)
+def _run_section(chosen: ChosenPoint, target: Path, made: Report) -> RunSection:
+    drawn = run_figures(chosen)
+    images = [_page_image(figure, target, made) for figure in drawn.figures]
+    return RunSection(chosen.setting, chosen.seed, chosen.why, images, drawn.notes)
 
 
-def _shown(picture: Picture, target: Path, made: Report) -> Shown:
-    """Write a picture's files; what the page has of it."""
-    files = save_figure(picture.figure, picture.table, target / picture.name)
+def _page_image(figure: ReportFigure, target: Path, made: Report) -> PageImage:
+    """Write a figure's files; the image of it for the page."""
+    files = save_with_table(figure.figure, figure.table, target / figure.name)
     made.files += files
     image = next(path for path in files if path.suffix == ".png").read_bytes()
-    inches = picture.figure.get_figwidth()
+    inches = figure.figure.get_figwidth()
     width = min(inches, PAGE_INCHES) if inches > HALF_INCHES else SMALLER * inches
-    names = f"{target.name}/{picture.name}.pdf, .png, .svg, .csv"
-    return Shown(image, width, picture.alt, picture.caption, names)
+    names = f"{target.name}/{figure.name}.pdf, .png, .svg, .csv"
+    return PageImage(image, width, figure.alt, figure.caption, names)

@@ -1,19 +1,19 @@
-"""Which points of a study are looked at closely: one of the reference and one of the setting furthest from it."""
+"""The two points whose runs a report shows: one of the reference, one of the setting furthest from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..batch.execution.state import RUN
-from ..batch.results import Collected
+from ..batch.results import StudyResults
 from .verdict import unit_of
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A finished point that is shown."""
+class ChosenPoint:
+    """A finished point whose run is shown."""
 
     key: str
-    """what its files are called: reference or contrast"""
+    """prefix of its files: reference or contrast"""
     setting: str
     seed: int
     why: str
@@ -21,28 +21,28 @@ class Chosen:
     """its run directory"""
 
 
-def chosen_points(collected: Collected) -> list[Chosen]:
+def chosen_points(results: StudyResults) -> list[ChosenPoint]:
     """The first finished seed of the reference and of the setting whose mean is furthest from the reference's.
 
     Where no mean differs as it is written, the first of the other settings. Where the reference has no result, the
     first setting that has one stands alone.
     """
-    summary = collected.summary[collected.summary["seeds"] > 0]
+    summary = results.summary[results.summary["seeds"] > 0]
     names = summary["setting"].tolist()
-    if collected.reference not in names:
-        return [_first(collected, "contrast", names[0], "the reference has no result yet")]
-    found = [_first(collected, "reference", collected.reference, "the setting the others are compared with")]
+    if results.reference not in names:
+        return [_first(results, "contrast", names[0], "the reference has no result yet")]
+    points = [_first(results, "reference", results.reference, "the setting the others are compared with")]
     distance = summary["difference"].abs()
     if distance.notna().any():
         contrast, why = summary.loc[distance.idxmax(), "setting"], "the setting furthest from the reference"
-        if not round(distance.max(), unit_of(collected).decimals):
+        if not round(distance.max(), unit_of(results).decimals):
             contrast = summary.loc[distance.first_valid_index(), "setting"]
             why = "the first of the others, as none of them differs from the reference"
-        found.append(_first(collected, "contrast", contrast, why))
-    return found
+        points.append(_first(results, "contrast", contrast, why))
+    return points
 
 
-def _first(collected: Collected, key: str, setting: str, why: str) -> Chosen:
-    points = collected.points
+def _first(results: StudyResults, key: str, setting: str, why: str) -> ChosenPoint:
+    points = results.points
     row = points[(points["setting"] == setting) & (points["state"] == "finished")].iloc[0]
-    return Chosen(key, setting, int(row["seed"]), why, Path(row["folder"]) / RUN)
+    return ChosenPoint(key, setting, int(row["seed"]), why, Path(row["folder"]) / RUN)

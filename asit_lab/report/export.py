@@ -1,4 +1,4 @@
-"""An executed notebook as one HTML file that needs no network: scripts and live widgets left out, pictures inside.
+"""Exports an executed notebook as one HTML file that needs no network: images inside, no scripts, no live widgets.
 
 nbconvert's own page fetches require.js, MathJax, Mermaid and the widgets' manager from the internet, and shows the view
 of a widget, which needs them, where an output also holds a picture. Here the picture is what is shown.
@@ -23,7 +23,7 @@ def export_html(notebook: str | Path, out: str | Path | None = None) -> Path:
     """Write an executed notebook as HTML and return the file's path. The notebook itself is not run, nor changed.
 
     out: the file to write; default: beside the notebook, .html instead of .ipynb. It appears whole or not at all.
-    Formulas stay as they are written, as nothing is there to typeset them. Local pictures in texts are taken in.
+    Formulas stay as they are written, as nothing typesets them. Local images in Markdown are embedded.
     Raises InputError when there is no such notebook, or the file is not one.
     """
     import nbformat

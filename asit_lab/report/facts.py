@@ -1,24 +1,25 @@
-"""What was run, where, and for how long: the facts of a study in words, from its points."""
+"""The facts of a study in words: settings, data, machines, versions and time of its points."""
 
 import json
 from typing import Any
 
 import pandas as pd
 
-from ..batch.results import Collected
+from ..batch.results import StudyResults
 from ..storage.words import duration
 
 
-def facts(collected: Collected) -> dict[str, str]:
-    """Name -> words. What no point says is left out."""
-    study, points = collected.study, collected.points
+def facts(results: StudyResults) -> dict[str, str]:
+    """Name -> words. Facts that no point has are left out."""
+    study, points = results.study, results.points
     finished = points[points["state"] == "finished"]
     seconds = finished["point_seconds"].astype(float)
-    found = {
-        "Study": f"{study.name}, scale {collected.scale}",
+    named = {
+        "Study": f"{study.name}, scale {results.scale}",
         "Data": _listed(points, "data"),
-        "All have": in_line({**study.settings, **study.scale(collected.scale).settings}),
+        "All have": in_line({**study.settings, **study.scale(results.scale).settings}),
         "Points": f"{len(finished)} of {len(points)} finished",
+        "Stale": " ".join(results.notes),
         "Seeds": _listed(finished, "seed"),
         "Preset": _listed(finished, "name"),
         "Model": _ranged(finished, "parameters", "parameters in the student"),
@@ -37,13 +38,13 @@ def facts(collected: Collected) -> dict[str, str]:
             how := _listed(finished, "done_with"), how
         ),
     }
-    return {name: words for name, words in found.items() if words}
+    return {name: words for name, words in named.items() if words}
 
 
-def compared(collected: Collected) -> tuple[tuple[str, str], ...]:
-    """Each setting with what it sets."""
-    found = collected.study.settings_at(collected.scale)
-    return tuple((one.name, in_line(one.settings) or "as the preset has it") for one in found)
+def compared(results: StudyResults) -> tuple[tuple[str, str], ...]:
+    """Each setting with its values."""
+    settings = results.study.settings_at(results.scale)
+    return tuple((setting.name, in_line(setting.settings) or "as the preset has it") for setting in settings)
 
 
 def in_line(settings: dict[str, Any]) -> str:
@@ -53,9 +54,9 @@ def in_line(settings: dict[str, Any]) -> str:
     )
 
 
-def unfinished(collected: Collected) -> list[dict[str, str]]:
+def unfinished(results: StudyResults) -> list[dict[str, str]]:
     """Points without a result: setting, seed, state and why."""
-    points = collected.points[collected.points["state"] != "finished"]
+    points = results.points[results.points["state"] != "finished"]
     return [
         {"setting": row["setting"], "seed": str(row["seed"]), "state": row["state"], "why": row["reason"] or ""}
         for row in points.to_dict("records")
@@ -81,11 +82,11 @@ def _ranged(points: pd.DataFrame, column: str, what: str) -> str:
 def _machines(points: pd.DataFrame) -> str:
     """Each host with its device and the threads a point had."""
     named = points.reindex(columns=["host", "device", "threads"]).drop_duplicates()
-    found = []
+    machines = []
     for row in named.to_dict("records"):
         parts = [str(row[name]) for name in ("host", "device") if pd.notna(row[name])]
         if pd.notna(row["threads"]):
             parts.append(f"{int(row['threads'])} {'thread' if row['threads'] == 1 else 'threads'} a point")
         if parts:
-            found.append(", ".join(parts))
-    return "; ".join(found)
+            machines.append(", ".join(parts))
+    return "; ".join(machines)

@@ -1,23 +1,24 @@
-"""The page: one HTML file that needs no network, for the screen and for paper."""
+"""Renders the report's page: one HTML file that needs no network, for the screen and for paper."""
 
 import base64
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..batch.results import Collected
+from ..batch.results import StudyResults
+from ..batch.study import Study
 from .published import PaperTable
-from .tables import Written
+from .tables import TextTable
 
-# Scale -> what a reader has to know before anything else on the page.
+# Scale -> what a reader has to know first.
 WARNINGS = {
-    "smoke": "The scale smoke is there to see that everything works. It learns nothing: its numbers and pictures say "
+    "smoke": "The scale smoke only shows that everything works. It learns nothing: its numbers and figures say "
     "nothing about the settings."
 }
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageImage:
     """An image of the page."""
 
     png: bytes
@@ -35,13 +36,13 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Close:
-    """A run that is looked at closely."""
+class RunSection:
+    """A run that the page shows."""
 
     setting: str
     seed: int
     why: str
-    images: list[Shown]
+    images: list[PageImage]
     notes: list[str]
 
 
@@ -49,32 +50,32 @@ class Close:
 class Chapter:
     """A study on the page."""
 
-    collected: Collected
+    results: StudyResults
     facts: dict[str, str]
     compared: tuple[tuple[str, str], ...]
-    """name of a setting, what it sets"""
-    image: Shown
-    table: Written
+    """name of a setting, its values"""
+    image: PageImage
+    table: TextTable
     in_short: str
     sentences: list[str]
     unfinished: list[dict[str, str]]
-    curves: Shown | None
-    runs: list[Close]
+    curves: PageImage | None
+    runs: list[RunSection]
 
     @property
-    def study(self):
-        return self.collected.study
+    def study(self) -> Study:
+        return self.results.study
 
     @property
     def folder(self) -> str:
-        """Where its files are, relative to the page."""
+        """The folder of its files, relative to the page."""
         return self.study.name
 
 
 def page(title: str, chapters: list[Chapter], missing: dict[str, str], papers: list[PaperTable]) -> str:
     """The page as HTML; every text in it is escaped.
 
-    chapters: at least one, all of one scale. missing: name of a study that was asked for and has no results -> why.
+    chapters: at least one, all of one scale. missing: name of a requested study without results -> why.
     """
     environment = Environment(
         loader=PackageLoader("asit_lab.report"),
@@ -84,5 +85,5 @@ def page(title: str, chapters: list[Chapter], missing: dict[str, str], papers: l
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html")
-    warning = WARNINGS.get(chapters[0].collected.scale)
+    warning = WARNINGS.get(chapters[0].results.scale)
     return template.render(title=title, warning=warning, chapters=chapters, missing=missing, papers=papers)

@@ -1,7 +1,7 @@
-"""What runs of a study learned, in pictures with the data behind them: curves, masks, reconstructions, attention.
+"""Draws runs of a study, with the data behind each figure: curves, masks, reconstructions, attention.
 
-All runs hear the same held-out clips, where they are of one data set. What cannot be drawn is said in words instead:
-a run without a decoder reconstructs nothing, a data set may have been moved since.
+All runs are given the same held-out clips, where they are of one data set. A figure that cannot be drawn becomes a
+note: a run without a decoder reconstructs nothing, a data set may have been moved since.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from .. import figures
+from ..config import RunConfig
 from ..data import Manifest, load_manifest
 from ..encoder import Encoder, load_encoder
 from ..errors import InputError
@@ -21,29 +23,29 @@ from ..masking import gmml, inverse_blocks
 from ..random import key
 from ..runs.directory import load_run
 from ..settings import MASK_KINDS
-from .chosen import Chosen
+from .chosen import ChosenPoint
 
 CLIPS, MASKS, SEED = 2, 3, 0
 _DRAWS = 32  # masks to choose from, so that each kind is among them
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A figure, what it shows as a table, and words for it."""
 
     name: str
-    figure: object
+    figure: Figure
     table: pd.DataFrame
     alt: str
     caption: str
 
 
 @dataclass
-class Look:
-    """What there is to see of one run."""
+class RunFigures:
+    """The figures of one run."""
 
-    chosen: Chosen
-    pictures: list[Picture] = field(default_factory=list)
+    chosen: ChosenPoint
+    figures: list[ReportFigure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """what could not be drawn, and why"""
 
@@ -51,10 +53,13 @@ class Look:
 # --- Curves ---------------------------------------------------------------------------------------------------------
 
 
-def curves(chosen: list[Chosen]) -> Picture | None:
+def curves(chosen: list[ChosenPoint]) -> ReportFigure | None:
     """The losses of these runs, in the same panels; None where nothing was logged."""
-    metrics = {one.setting: load_run(one.run).metrics for one in chosen if (one.run / "config.yaml").is_file()}
-    losses = list(dict.fromkeys(name for table in metrics.values() for name in table if name.startswith("loss")))
+    runs = {point.setting: point.run for point in chosen if (point.run / "config.yaml").is_file()}
+    metrics = {setting: load_run(run).metrics for setting, run in runs.items()}
+    losses = list(
+        dict.fromkeys(name for table in metrics.values() for name in map(str, table) if name.startswith("loss"))
+    )
     if not losses:
         return None
     if len(losses) > 2:  # the total is their weighted sum, with weights that settings may change
@@ -62,7 +67,7 @@ def curves(chosen: list[Chosen]) -> Picture | None:
     tables = {name: table[["step", *(loss for loss in losses if loss in table)]] for name, table in metrics.items()}
     words = ", ".join(loss.removeprefix("loss_").replace("_", " ") for loss in losses)
     ends = "; ".join(f"{name} ends at {_last(table)}" for name, table in tables.items() if len(table))
-    return Picture(
+    return ReportFigure(
         "curves",
         figures.compared_curves(tables, losses, width=WIDTHS["double"]),
         pd.concat([table.assign(setting=name) for name, table in tables.items()], ignore_index=True),
@@ -72,49 +77,51 @@ def curves(chosen: list[Chosen]) -> Picture | None:
 
 
 def _last(table: pd.DataFrame) -> str:
-    return ", ".join(f"{name.removeprefix('loss_')} {table[name].iloc[-1]:.3g}" for name in table if name != "step")
+    return ", ".join(
+        f"{name.removeprefix('loss_')} {table[name].iloc[-1]:.3g}" for name in map(str, table) if name != "step"
+    )
 
 
 # --- One run --------------------------------------------------------------------------------------------------------
 
 
-def look(chosen: Chosen) -> Look:
+def run_figures(chosen: ChosenPoint) -> RunFigures:
     """Reconstructions, masks and attention of a run, on clips held out of its pretraining."""
-    found = Look(chosen)
+    drawn = RunFigures(chosen)
     try:
         encoder = load_encoder(chosen.run)
-        manifest, whose = _held(encoder)
+        manifest, origin = _held(encoder)
         waves = example_crops(encoder, manifest, CLIPS, SEED)
     except InputError as error:
-        found.notes.append(f"No pictures of this run: {error}")
-        return found
+        drawn.notes.append(f"No pictures of this run: {error}")
+        return drawn
     (row, wave), *_ = waves.items()
     about = f"{manifest.table['label'].iloc[row] or 'no label'}, clip {row}"
     for draw in (
-        lambda: _reconstructions(encoder, manifest, whose, chosen),
+        lambda: _reconstructions(encoder, manifest, origin, chosen),
         lambda: _masks(encoder, wave, about, chosen),
         lambda: _attention(encoder, wave, about, chosen),
     ):
-        _add(found, draw)
-    return found
+        _add(drawn, draw)
+    return drawn
 
 
-def _add(found: Look, draw: Callable[[], Picture]) -> None:
+def _add(drawn: RunFigures, draw: Callable[[], ReportFigure]) -> None:
     try:
-        found.pictures.append(draw())
+        drawn.figures.append(draw())
     except InputError as error:
-        found.notes.append(str(error))
+        drawn.notes.append(str(error))
 
 
 def _held(encoder: Encoder) -> tuple[Manifest, str]:
-    """The clips that were kept out of a run's pretraining, and what they are in words; all where none were."""
+    """The clips held out of a run's pretraining, and what they are in words; all clips where none were held out."""
     data = encoder.config.data
     manifest = load_manifest(data.source, segment_seconds=data.segment_seconds)
     _, held = manifest.holdout(data.holdout)
     return (held, "held out of pretraining") if len(held) else (manifest, "it was pretrained on, as none were held out")
 
 
-def _reconstructions(encoder: Encoder, manifest: Manifest, whose: str, chosen: Chosen) -> Picture:
+def _reconstructions(encoder: Encoder, manifest: Manifest, origin: str, chosen: ChosenPoint) -> ReportFigure:
     if not encoder.reconstructs:
         latent = encoder.decoder is not None
         what = "its decoder predicts latent targets, not log-mels" if latent else "the run has no decoder"
@@ -122,30 +129,30 @@ def _reconstructions(encoder: Encoder, manifest: Manifest, whose: str, chosen: C
     examples = reconstruct_clips(encoder, manifest, CLIPS, SEED)
     axes = figures.MelAxes.of(encoder.config.features, normalised=True)
     tables = []
-    for one in examples:
-        pixels = {"clean": one.clean, "corrupted": one.corrupted, "reconstructed": one.reconstructed, "mask": one.mask}
-        tables.append(_pixels(axes, **pixels).assign(clip=one.title))
-    errors = [np.abs(one.clean - one.reconstructed)[one.mask] for one in examples]
+    for clip in examples:
+        pixels = {name: getattr(clip, name) for name in ("clean", "corrupted", "reconstructed", "mask")}
+        tables.append(_pixels(axes, **pixels).assign(clip=clip.title))
+    errors = [np.abs(clip.clean - clip.reconstructed)[clip.mask] for clip in examples]
     words = "; ".join(
-        f"{one.title}: {100 * one.mask.mean():.0f} % corrupted, mean error {error.mean() if error.size else 0:.3f}"
-        for one, error in zip(examples, errors, strict=True)
+        f"{clip.title}: {100 * clip.mask.mean():.0f} % corrupted, mean error {error.mean() if error.size else 0:.3f}"
+        for clip, error in zip(examples, errors, strict=True)
     )
-    return Picture(
+    return ReportFigure(
         f"{chosen.key}_reconstructions",
         reconstruction_strip(examples, axes),
         pd.concat(tables, ignore_index=True),
-        f"{chosen.setting}. Clips {whose}: clean, corrupted, reconstructed, and the absolute error. {words}.",
-        f"Reconstructions of clips {whose}; zeros stand in corrupted places. {words}.",
+        f"{chosen.setting}. Clips {origin}: clean, corrupted, reconstructed, and the absolute error. {words}.",
+        f"Reconstructions of clips {origin}; zeros stand in corrupted places. {words}.",
     )
 
 
-def _masks(encoder: Encoder, wave: torch.Tensor, about: str, chosen: Chosen) -> Picture:
+def _masks(encoder: Encoder, wave: torch.Tensor, about: str, chosen: ChosenPoint) -> ReportFigure:
     config = encoder.config
     log_mel = encoder.log_mel(wave, config.features.sample_rate)[0].float().cpu()  # [T, M]
     masks, titles = _draw_masks(config, *log_mel.shape)
     axes = figures.MelAxes.of(config.features, normalised=True)
     named = {f"mask_{number}": mask for number, mask in enumerate(masks.numpy(), start=1)}
-    return Picture(
+    return ReportFigure(
         f"{chosen.key}_masks",
         mask_strip(log_mel.numpy(), masks.numpy(), titles, axes),
         _pixels(axes, log_mel=log_mel.numpy(), **named),
@@ -154,7 +161,7 @@ def _masks(encoder: Encoder, wave: torch.Tensor, about: str, chosen: Chosen) -> 
     )
 
 
-def _draw_masks(config, frames: int, mels: int) -> tuple[torch.Tensor, list[str]]:
+def _draw_masks(config: RunConfig, frames: int, mels: int) -> tuple[torch.Tensor, list[str]]:
     """Masks as pretraining draws them, bool [MASKS, T, M], and what to call each."""
     keys = key(SEED, torch.arange(_DRAWS), "report")
     p, q = config.model.patch
@@ -183,19 +190,19 @@ def _of_each_kind(kinds: list[str]) -> list[int]:
     return corrupted[:room] + plain
 
 
-def _attention(encoder: Encoder, wave: torch.Tensor, about: str, chosen: Chosen) -> Picture:
+def _attention(encoder: Encoder, wave: torch.Tensor, about: str, chosen: ChosenPoint) -> ReportFigure:
     config = encoder.config
-    (seen,) = compare_attention([encoder], wave, config.features.sample_rate)
+    (attention,) = compare_attention([encoder], wave, config.features.sample_rate)
     axes = figures.MelAxes.of(config.features, normalised=True)
-    figure = figures.attention_comparison([seen._replace(title=chosen.setting)], [axes], [config.model.patch])
+    figure = figures.attention_comparison([attention._replace(title=chosen.setting)], [axes], [config.model.patch])
     rows = []
-    for kind, weights in seen.maps.items():  # [2, time, freq]
+    for kind, weights in attention.maps.items():  # [2, time, freq]
         query, time, freq = (index.ravel() for index in np.indices(weights.shape))
         names = np.array(["class token", "framed patch"])[query]
         places = {"patch_time": time, "patch_frequency": freq, "weight": weights.ravel()}
         rows.append(pd.DataFrame({"kind": kind, "query": names, **places}))
-    most = np.unravel_index(np.nanargmax(np.abs(seen.maps["map"][0])), seen.maps["map"][0].shape)
-    return Picture(
+    most = np.unravel_index(np.nanargmax(np.abs(attention.maps["map"][0])), attention.maps["map"][0].shape)
+    return ReportFigure(
         f"{chosen.key}_attention",
         figure,
         pd.concat(rows, ignore_index=True),

@@ -1,4 +1,4 @@
-"""The papers' tables, as the project keeps them: published/*.csv beside this file."""
+"""Reads the papers' tables, published/*.csv beside this file."""
 
 import csv
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CAPTIONS = {
     "asit_v1_text": f"{_ASIT}: what its text and figures say of further studies",
     "asda_and_peers": "ASDA, arXiv 2507.02666, and others: mAP (AudioSet) and accuracies, %",
 }
-# Studies that compare what one of these tables does.
+# Study -> tables that compare the same.
 _OF_STUDY = {
     "loss_combinations": ("asit_v1_table2_losses",),
     "model_size_and_init": ("asit_v1_table3_init",),
@@ -30,7 +30,7 @@ _OF_STUDY = {
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of a paper: texts as printed there, "" where nothing is."""
+    """A table of a paper: strings as printed, "" for an empty cell."""
 
     name: str
     caption: str

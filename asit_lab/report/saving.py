@@ -1,32 +1,17 @@
-"""Figures as files, each with the table it was drawn from beside it."""
+"""Writes figures, each with the table it was drawn from beside it."""
 
-import io
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from .. import figures
+from ..batch.figure_of_study import save_figure
 from ..storage.atomic import whole, write_text
 
-DPI = 220  # of the PNG: sharp in print where it is as wide as it is
 
-
-def png(figure) -> bytes:
-    """A figure as PNG; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
-
-
-def save_figure(figure, table: pd.DataFrame, stem: Path) -> list[Path]:
+def save_with_table(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
     """Write STEM.pdf, .png, .svg and .csv, each whole or not at all. Returns the paths."""
-    pdf, svg = (figures.save(figure, stem.with_name(f"{stem.name}.{kind}")) for kind in ("pdf", "svg"))
-    picture, data = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "csv"))
-    with whole(picture) as temporary:
-        temporary.write_bytes(png(figure))
-    return [pdf, picture, svg, save_table(table, data)]
+    return [*save_figure(figure, stem), save_table(table, stem.with_name(f"{stem.name}.csv"))]
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
@@ -37,6 +22,6 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
 
 
 def save_text(text: str, path: Path) -> Path:
-    """Write a text whole or not at all."""
+    """Write a text file whole or not at all."""
     write_text(path, text)
     return path

@@ -1,10 +1,10 @@
-"""A study's table: numbers for a CSV, and the same written for Markdown, LaTeX and the page."""
+"""Writes a study's table: numbers for a CSV, and the same as text for Markdown, LaTeX and the page."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-from ..batch.results import Collected
+from ..batch.results import StudyResults
 from .verdict import MINUS, unit_of, verdicts
 
 _LATEX = {
@@ -24,31 +24,31 @@ _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_{}
 
 
 @dataclass(frozen=True)
-class Written:
-    """A table as texts, its caption says what the columns are."""
+class TextTable:
+    """A table of strings; its caption says what the columns are."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def numbers(collected: Collected) -> pd.DataFrame:
+def numbers(results: StudyResults) -> pd.DataFrame:
     """A row a setting: setting, seeds, mean, spread, difference, low, high, inside_spread, verdict, published and
     published_difference (to the reference's published value); in the unit of plot.label."""
     columns = ["setting", "seeds", "mean", "spread", "difference", "low", "high", "inside_spread", "published"]
-    table = collected.summary[columns].copy()
-    table.insert(8, "verdict", [verdict.short for verdict in verdicts(collected)])
+    table = results.summary[columns].copy()
+    table.insert(8, "verdict", [verdict.short for verdict in verdicts(results)])
     published = pd.to_numeric(table["published"])
-    against = published[table["setting"] == collected.reference].iloc[0]
-    table["published_difference"] = (published - against).where(table["setting"] != collected.reference)
+    against = published[table["setting"] == results.reference].iloc[0]
+    table["published_difference"] = (published - against).where(table["setting"] != results.reference)
     return table
 
 
-def written(collected: Collected) -> Written:
-    """The table in words and figures. Columns of published values are left out where there are none."""
-    unit, study, rows = unit_of(collected), collected.study, []
-    table = numbers(collected)
-    has_published = table["published"].notna().any()
+def text_table(results: StudyResults) -> TextTable:
+    """The table as it is printed. The column of published values is left out where there are none."""
+    unit, rows = unit_of(results), []
+    table = numbers(results)
+    has_published = bool(table["published"].notna().any())
     for row in table.to_dict("records"):
         spread = f" ± {unit.number(row['spread'])}" if row["seeds"] > 1 else ""
         difference = unit.number(row["difference"], True)
@@ -62,22 +62,23 @@ def written(collected: Collected) -> Written:
             cells.append(published)
         rows.append(tuple(cells))
     columns = ("Setting", "Seeds", "Ours", "Difference", "Verdict", *(("Published",) if has_published else ()))
-    return Written(_caption(collected, study, has_published, table["low"].notna().any()), columns, tuple(rows))
+    return TextTable(_caption(results, has_published, bool(table["low"].notna().any())), columns, tuple(rows))
 
 
-def _caption(collected: Collected, study, has_published: bool, has_interval: bool) -> str:
+def _caption(results: StudyResults, has_published: bool, has_interval: bool) -> str:
+    study, published = results.study, results.study.published
+    interval = f", with its 95 % interval over {results.unit}s (paired)" if has_interval else ""
     text = (
-        f"{study.title} (scale {collected.scale}). Ours: {study.plot.label}, mean ± standard deviation over seeds. "
-        f"Difference: to {collected.reference}{', with its 95 % interval over clips (paired)' if has_interval else ''}."
+        f"{study.title} (scale {results.scale}). Ours: {study.plot.label}, mean ± standard deviation over seeds. "
+        f"Difference: to {results.reference}{interval}."
     )
-    if has_published:
-        published = study.published
+    if published and has_published:
         text += f" Published: {published.metric}, difference in brackets ({published.source})."
         text += f" Different there: {published.differs.strip()}"
     return text
 
 
-def markdown(table: Written) -> str:
+def markdown(table: TextTable) -> str:
     """A table of GitHub's Markdown, its caption above it."""
     lines = [table.columns, tuple("---" if i not in (1, 2, 3, 5) else "---:" for i in range(len(table.columns)))]
     lines += [tuple(cell.translate(_MARKDOWN) for cell in row) for row in table.rows]
@@ -85,7 +86,7 @@ def markdown(table: Written) -> str:
     return f"{table.caption.translate(_MARKDOWN)}\n\n{body}\n"
 
 
-def latex(table: Written, label: str) -> str:
+def latex(table: TextTable, label: str) -> str:
     """A LaTeX table in booktabs' style."""
     rows = pd.DataFrame([[escaped(cell) for cell in row] for row in table.rows], columns=list(table.columns))
     text = rows.to_latex(

@@ -21,7 +21,9 @@ from typing import Any
 from ..._version import __version__
 from ...errors import InputError
 from ...storage.atomic import write_text
+from ...storage.source_code import differences
 from ...training.interrupt import Terminated
+from ..inputs import code_inputs
 from ..point import Point
 from .execute import Failed, Killed, execute_notebook, without_notebook
 from .processes import TOKEN, end_attempt
@@ -109,8 +111,7 @@ def _attempt(folder: Path, mode: str, stopping: Stopping) -> tuple[str, str]:
     """(state, reason) that the work ended with; error.txt has the traceback where it failed."""
     try:
         point = Point.from_dict(json.loads((folder / "point.json").read_text(encoding="utf-8")))
-        if point.version != __version__:
-            raise InputError(f"asit_lab is {__version__} on {socket.gethostname()}, the point is of {point.version}")
+        _check_code(point)
         if mode == "notebook":
             execute_notebook(folder, point, stopping)
         else:
@@ -128,6 +129,19 @@ def _attempt(folder: Path, mode: str, stopping: Stopping) -> tuple[str, str]:
         with suppress(OSError):
             write_text(folder / ERROR, error.trace if isinstance(error, Failed) else traceback.format_exc())
         return "failed", str(error) if isinstance(error, Failed | InputError) else f"{type(error).__name__}: {error}"
+
+
+def _check_code(point: Point) -> None:
+    """Raises InputError where this process would compute with other code than the point is of."""
+    if point.version != __version__:
+        raise InputError(f"asit_lab is {__version__} on {socket.gethostname()}, the point is of {point.version}")
+    of_code = {name: code for name, code in point.inputs.items() if name.endswith(".py")}
+    changes = differences(of_code, code_inputs(point.config or {})) if of_code else []
+    if changes:
+        raise InputError(
+            f"{', '.join(changes)} on {socket.gethostname()} after the study had begun; the same command again does "
+            "the points of the code as it is now"
+        )
 
 
 def _set_aside(folder: Path) -> None:

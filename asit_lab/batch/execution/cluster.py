@@ -1,4 +1,4 @@
-"""Workers by Dask: a LocalCluster in this process by default, or the workers of a scheduler on other machines.
+"""Hands points to Dask's workers: a LocalCluster in this process by default, or those of a scheduler elsewhere.
 
 One task is one point, supervised on the worker that takes it; the point itself runs in a process of its own, so local
 workers are threads. Where workers of a scheduler offer a resource named GPU
@@ -20,6 +20,7 @@ from ...errors import InputError
 from .supervise import Attempt, supervise
 
 _CONNECT_SECONDS = 10
+_LOOPBACK = "127.0.0.1:0"
 
 
 class Cluster:
@@ -57,10 +58,19 @@ class Cluster:
             ) from None
 
     def _start(self, workers: int) -> Any:
-        """Workers of one thread each, in this process: no ports, no dashboard, no processes of Dask."""
-        from distributed import Client, LocalCluster
+        """Workers of one thread each, in this process: no dashboard, no pages, no processes of Dask."""
+        import dask
+        from distributed import Client, LocalCluster, Worker
+
+        class LoopbackWorker(Worker):
+            """A worker whose HTTP server, which Dask always starts, is not reached from other machines."""
+
+            def __init__(self, *arguments: Any, **options: Any):
+                super().__init__(*arguments, **{**options, "dashboard_address": _LOOPBACK})
 
         self._gpus = visible_gpus()
+        no_pages: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+        self._open.enter_context(dask.config.set(no_pages))
         scratch = self._open.enter_context(tempfile.TemporaryDirectory(prefix="asit-dask-"))
         cluster = self._open.enter_context(
             LocalCluster(
@@ -68,6 +78,8 @@ class Cluster:
                 threads_per_worker=1,
                 processes=False,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": _LOOPBACK},
+                worker_class=LoopbackWorker,
                 memory_limit=0,
                 local_directory=scratch,
                 silence_logs=logging.CRITICAL,

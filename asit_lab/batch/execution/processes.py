@@ -1,4 +1,4 @@
-"""The processes of a point: how much memory they take, and how all of them are ended.
+"""Finds, measures and ends the processes of an attempt at a point.
 
 Every process of an attempt inherits a random token in its environment. So what belongs to an attempt is found even
 after the process that started it is gone, and nothing else is ever ended: numbers of processes and sessions are reused,

@@ -1,9 +1,11 @@
 """Runs a study: each point once, whatever happens, until none is left that can be done."""
 
+import json
 import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +22,11 @@ from ...training.interrupt import Signals
 from ..expansion import check_data, check_kernel, points
 from ..notebook import read_notebook
 from ..point import POINTS, Point
-from ..study import Study, read_study
-from ..study_status import status_table
+from ..study import Study, read_study, shipped
+from ..study_status import stale, status_table
 from .cluster import Cluster
 from .execute import check_without_notebook
-from .runners import Runner, at_work, remember
+from .runners import Runner, at_work, is_remembered, remember, remembered
 from .state import ERROR, STATES, state_of, write_state
 from .supervise import Attempt
 
@@ -70,7 +72,7 @@ def run(
     study = read_study(study)
     study_points = points(study, scale, data or None, seeds or None)
     if notebooks:
-        check_kernel(read_notebook(resolve(study.notebook)))
+        check_kernel(read_notebook(shipped(study.notebook)))
     else:
         for point in study_points:
             check_without_notebook(point)
@@ -80,6 +82,7 @@ def run(
     limits = study.scale(scale)
     options = Options(notebooks, again, hours or limits.hours, memory_gb or limits.memory_gb)
     with at_work(study, scale) as runner, Signals() as signals:
+        _print_stale(study, scale, study_points)
         remember(study, scale, study_points)
         _prepare(study_points)
         cluster = Cluster(scheduler, workers)
@@ -94,6 +97,26 @@ def run(
         done = status_table(study_points)
         done.attrs["stopped"] = signals.requested or ("stopped" if runner.stop.exists() else "")
     return done
+
+
+def _print_stale(study: Study, scale: str, study_points: list[Point]) -> None:
+    """Say which points of the last run are finished but stale, so that new ones are made in their place."""
+    if not is_remembered(study, scale):
+        return
+    names = {(point.setting, point.seed, json.dumps(point.parameters, sort_keys=True)) for point in study_points}
+    hashes = {point.hash for point in study_points}
+    stamps: dict[str, str] = {}
+    replaced = Counter(
+        stale(point, stamps)
+        for point in remembered(study, scale)
+        if point.hash not in hashes
+        and (point.setting, point.seed, json.dumps(point.parameters, sort_keys=True)) in names
+        and state_of(point.folder).state == "finished"
+    )
+    for changes, count in replaced.items():
+        if changes:
+            text = f"{count} finished {'point is' if count == 1 else 'points are'} stale ({changes})"
+            print(f"{study.name}: {text}; done anew in new folders, the old ones stay", file=sys.stderr, flush=True)
 
 
 def _prepare(study_points: list[Point]) -> None:
@@ -118,7 +141,8 @@ def _work(
     progress: "StudyProgress",
 ) -> None:
     """Submit points until each is done, tried or given up, or the runner is told to stop."""
-    todo, under_way = list(study_points), {}
+    todo: list[Point] = list(study_points)
+    under_way: dict[Any, Point] = {}  # future -> point
     while todo or under_way:
         if signals.requested and not runner.stop.exists():
             runner.tell_to_stop()

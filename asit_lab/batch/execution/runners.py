@@ -1,4 +1,4 @@
-"""A study's own files, beside its points: the points of its last run, and the runners that work on it.
+"""Keeps a study's own files: the points of its last run, and the runners that work on it.
 
 runs/points/.studies/STUDY/SCALE/: points.json, and for each runner NAME.lock (held while it lives) and NAME.stop (there
 once it was told to stop).
@@ -54,6 +54,11 @@ def remember(study: Study, scale: str, points: list[Point]) -> None:
     """Write down the points of this run of the study."""
     content = {"asked": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "points": [point.to_dict() for point in points]}
     write_json(folder_of(study, scale) / "points.json", content)
+
+
+def is_remembered(study: Study, scale: str) -> bool:
+    """Whether the study ever ran at this scale here."""
+    return (folder_of(study, scale) / "points.json").is_file()
 
 
 def remembered(study: Study, scale: str) -> list[Point]:

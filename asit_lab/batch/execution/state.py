@@ -1,4 +1,4 @@
-"""The state of a point, from its files alone; and the claim of the one process that may work on it.
+"""Reads the state of a point from its files, and gives one process alone the claim to work on it.
 
 status.json says what was reached. That a process works on the point now is not a line in a file but a lock, which the
 system takes back when the process ends. Other machines may not see that lock: for them there is the claim, a file that
@@ -228,7 +228,8 @@ def renewing(folder: Path) -> Iterator[None]:
 
 @functools.cache
 def machine() -> str:
-    """Something that differs from one machine to another, where hosts in containers may share a name."""
+    """What tells machines apart, and containers too: they may share the host's name and its process numbers."""
     with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{kernel} {os.readlink('/proc/self/ns/pid')}"
     return f"{socket.gethostname()}-{uuid.getnode()}"

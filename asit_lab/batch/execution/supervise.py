@@ -63,25 +63,26 @@ def _watch(attempt: Attempt, runtime: str) -> tuple[int, str | None, bool]:
     """(exit status, limit it exceeded, whether it was told to stop) of a point's process, once all of it is gone."""
     token = uuid.uuid4().hex
     child, stop = _start(attempt, runtime, token), Path(attempt.stop)
-    began, told, reason = time.monotonic(), None, None
+    began, told_at, reason = time.monotonic(), None, None
     while child.poll() is None:
         time.sleep(POLL_SECONDS)
         now = time.monotonic()
         taken = memory(family(child.pid)) if attempt.memory_gb else 0
         if attempt.memory_gb and taken > attempt.memory_gb * 1e9:
             reason = f"took {taken / 1e9:.3g} GB of memory, more than its limit of {attempt.memory_gb:g} GB"
-        elif told is None and now - began > attempt.hours * 3600:
+        elif told_at is None and now - began > attempt.hours * 3600:
             reason = f"took longer than its limit of {attempt.hours:g} h"
-        elif told is None and stop.exists():
-            told = now
+        elif told_at is None and stop.exists():
+            told_at = now
             child.terminate()
-        if reason or told and (_at_once(stop) or now - told > GRACE_SECONDS + _MORE_GRACE_SECONDS):
+        if reason or told_at and (_at_once(stop) or now - told_at > GRACE_SECONDS + _MORE_GRACE_SECONDS):
             break
     end_attempt(token)
     child.kill()
     child.wait()
-    child.stdin.close()
-    return child.returncode, reason, told is not None
+    if child.stdin:
+        child.stdin.close()
+    return child.returncode, reason, told_at is not None
 
 
 def _at_once(stop: Path) -> bool:
