@@ -251,7 +251,7 @@ def test_an_installed_wheel_brings_notebooks_and_studies(tmp_path):
     build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
     wheels.mkdir()
     command = [sys.executable, "-c", build, str(wheels)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=5 * PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     (wheel,) = wheels.glob("*.whl")
     shutil.unpack_archive(wheel, site, "zip")
@@ -262,7 +262,9 @@ def test_an_installed_wheel_brings_notebooks_and_studies(tmp_path):
 
     def shell(*arguments: str) -> str:
         command = [sys.executable, "-c", "from asit_lab.cli import main; main()", *arguments]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=5 * PATIENCE
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
