@@ -1,21 +1,34 @@
 """Where relative paths count from."""
 
 import os
+import sys
 from pathlib import Path
 
 from .errors import InputError
 
 
 def home() -> Path:
-    """The folder relative paths count from: $ASIT_LAB_HOME, else the project's checkout, else the working directory."""
+    """The folder that relative paths count from: $ASIT_LAB_HOME; else the working directory, or in a notebook, whose
+    kernel starts in the notebook's folder, the project's."""
     if os.environ.get("ASIT_LAB_HOME"):
         return Path(os.environ["ASIT_LAB_HOME"]).expanduser().resolve()
+    return project() if in_notebook() else Path.cwd()
+
+
+def project() -> Path:
+    """The checkout that the package is imported from; the working directory where it was installed from a wheel."""
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
+def in_notebook() -> bool:
+    """Whether this is a notebook's process. IPython may be missing; in a notebook it is imported already."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return "IPKernelApp" in getattr(shell, "config", {})
+
+
 def resolve(path: str | os.PathLike | int | float) -> Path:
-    """An absolute path; relative ones count from `home()`, in the shell, in Lab and under papermill alike.
+    """An absolute path; relative ones count from `home()`.
 
     A number is taken for a name: papermill turns `-p out 2026` into one. Raises InputError for what is no path.
     """
@@ -25,3 +38,9 @@ def resolve(path: str | os.PathLike | int | float) -> Path:
         raise InputError(f"expected a path, got {path!r} (a {type(path).__name__})")
     path = Path(path).expanduser()
     return path if path.is_absolute() else (home() / path).resolve()
+
+
+def find(path: str | Path) -> Path:
+    """As `resolve`; a relative path with nothing there counts from the project's folder, which has notebooks/."""
+    own = resolve(path)
+    return own if own.exists() or Path(path).is_absolute() else project() / path

@@ -1,12 +1,15 @@
 """Configurations: presets, overrides, what is rejected and in which words, and the difference of two."""
 
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from asit_lab.config import PRESETS, diff, keys, load_config, parameter, preset_names, resolve, validate
 from asit_lab.errors import InputError
+from asit_lab.paths import find, project
 from asit_lab.settings import steps_of
 
 
@@ -67,6 +70,20 @@ def test_relative_files_count_from_home(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     assert resolve("mine") == tmp_path / "mine"
     assert load_config("mine").train.seed == 5
+
+
+def test_relative_files_count_from_the_working_directory_but_in_notebooks(tmp_path, monkeypatch):
+    monkeypatch.delenv("ASIT_LAB_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("runs/a") == tmp_path / "runs/a"
+    assert find("notebooks/ablations") == project() / "notebooks/ablations"  # none here
+    (tmp_path / "notebooks/ablations").mkdir(parents=True)
+    assert find("notebooks/ablations") == tmp_path / "notebooks/ablations"
+    shell = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert resolve("runs/a") == project() / "runs/a"
+    shell.config.clear()  # a terminal's IPython
+    assert resolve("runs/a") == tmp_path / "runs/a"
 
 
 def test_unknown_preset_lists_them_and_the_nearest():

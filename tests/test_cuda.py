@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 import whole_batch_case as case
@@ -9,10 +10,16 @@ from cuda_case import fake_cuda, to_cuda
 
 from asit_lab import Encoder, load_config
 from asit_lab.config import RunConfig
+from asit_lab.data import load_manifest
+from asit_lab.evaluation.splits import Split
+from asit_lab.finetuning import load_recipe
+from asit_lab.finetuning.batches import TrainingClips, targets_of
+from asit_lab.finetuning.loop import Job, _Trainer
 from asit_lab.objectives import Objective, build_objective
 from asit_lab.training.nonfinite import _at_fault
 from asit_lab.training.step import Stepper
 
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")  # so autocast to bf16 is off
 CONFIGURATIONS = case.configurations()
 
 
@@ -25,6 +32,11 @@ class OneDevice:
         self.device = torch.device(device)
 
     def setup(self, module, optimizer):
+        if self.device.type == "cuda":
+            before = list(module.parameters())
+            moved = dict(zip(map(id, before), to_cuda(module).parameters(), strict=True))
+            for group in optimizer.param_groups:
+                group["params"] = [moved[id(parameter)] for parameter in group["params"]]
         return module, optimizer
 
     def no_backward_sync(self, module, enabled):
@@ -58,7 +70,7 @@ def test_two_steps_of_every_objective(name, parts):
     here = steps(cfg, build_objective(cfg, case.CLIPS), "cpu")
     objective = build_objective(cfg, case.CLIPS)
     with fake_cuda():
-        there = steps(cfg, to_cuda(objective), "cuda")
+        there = steps(cfg, objective, "cuda")
     assert {parameter.device.type for parameter in objective.parameters()} == {"cuda"}
     for ours, theirs in zip(there["losses"], here["losses"], strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3)
@@ -70,7 +82,7 @@ def test_finding_what_is_not_finite(name):
     cfg = CONFIGURATIONS[name]
     objective = build_objective(cfg, case.CLIPS)
     with fake_cuda():
-        stepper = Stepper(OneDevice("cuda"), cfg, to_cuda(objective), case.CLIPS)
+        stepper = Stepper(OneDevice("cuda"), cfg, objective, case.CLIPS)
         batch = case.batch_of(0, objective.views, 0, 1)
         assert _at_fault(batch.to("cuda"), stepper)[0] == "nothing"
         batch.waves[3] = torch.nan
@@ -102,6 +114,35 @@ def test_an_encoder(preset):
             result = call(enc)
             assert result.device.type == "cuda", name
             torch.testing.assert_close(result.shadow.detach(), here[name].detach(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes", [[], ["head=layers"], ["frozen=true"], ["noise=true", "shift_frames=3", "mixup=1.0"]]
+)
+def test_fine_tuning(changes, tmp_path):
+    """Two steps and the answers to two windows of a clip."""
+    recipe = load_recipe("smoke", [*changes, "mixup_of=log-mel"])
+    manifest = load_manifest("synth:20")
+    split = Split("half", np.arange(0, 20, 2), np.arange(1, 20, 2))
+    windows = 0.1 * np.random.default_rng(0).standard_normal((2, 16000)).astype(np.float32)
+
+    def trainer(device: str) -> _Trainer:
+        encoder = Encoder.random(load_config("smoke"), seed=0)
+        job = Job(encoder, recipe, manifest, targets_of(manifest), split, 0, tmp_path)
+        trainer = _Trainer(OneDevice(device), job)
+        trainer.front_end.mean, trainer.front_end.std = -7.0, 4.5
+        return trainer
+
+    here = trainer("cpu")
+    clips = TrainingClips(here.reader, split.train, here.job.targets, recipe, here.samples, 0)
+    batches = [clips.batch(step) for step in range(2)]
+    losses, logits = [here.step(batch) for batch in batches], here._logits(windows, 12000)
+    with fake_cuda():
+        there = trainer("cuda")
+        assert [there.step(batch) for batch in batches] == pytest.approx(losses, rel=2e-3)
+        answers = there._logits(windows, 12000)
+        assert answers.device.type == "cuda"
+        torch.testing.assert_close(answers.shadow.detach(), logits.detach(), rtol=1e-2, atol=1e-3)
 
 
 def test_the_check_itself():

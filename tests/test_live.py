@@ -169,7 +169,7 @@ def test_references_are_the_losses_of_heads_that_know_nothing():
 
 
 def test_a_notebook_keeps_nothing_of_a_bar_that_passes(shown, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_in_kernel", lambda: True)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     for _ in tqdm(range(3), desc="quick", **passing_bar_style()):
         pass
     assert shown == []

@@ -1,6 +1,8 @@
 """The run directory: what is written, read back, refused; files that are whole or not there."""
 
 import json
+import subprocess
+import sys
 from contextlib import ExitStack
 
 import numpy as np
@@ -135,6 +137,18 @@ def test_record_adds_to_the_result(cfg, tmp_path):
     result = run.record(probe=[{"mean": 0.5}], errors=None)
     assert result == {"seed": 0, "probe": [{"mean": 0.5}], "errors": None}
     assert json.loads((run.dir / "result.json").read_text()) == result
+
+
+def test_processes_that_record_at_once_lose_nothing(cfg, tmp_path):
+    """Each adds its own entries, twenty times over."""
+    run = open_run(tmp_path / "r", cfg)
+    code = (
+        "import sys; from asit_lab import load_run; run, name = load_run(sys.argv[1]), sys.argv[2]\n"
+        "for i in range(20): run.record(**{f'{name}{i}': i})"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, str(run.dir), name]) for name in "abc"]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    assert set(run.result) == {f"{name}{i}" for name in "abc" for i in range(20)}
 
 
 def test_results_keep_what_arrays_and_tables_hold(cfg, tmp_path):

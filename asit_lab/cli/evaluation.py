@@ -138,7 +138,7 @@ def embed(
     """Write one vector for each file: columns path, seconds, d0, d1, ..."""
     import asit_lab
 
-    # What a shell has made of a pattern is relative to where it stands, not to the project's root.
+    # A shell expands patterns from its working directory, also where $ASIT_LAB_HOME is set.
     here = [os.path.abspath(name) if os.path.exists(name) else name for name in files]
     with redirect_stdout(sys.stderr):
         found = asit_lab.evaluation.embed_files(asit_lab.zoo.open_source(encoder), here, out, pool, layer)

@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import InputError
 
 PREFETCH = 2  # batches a loader process makes ahead
+GRACE_SECONDS = 60  # between a SIGTERM of unknown sender and the end of a loader process
 
 
 def load(batches: Dataset, start: int, stop: int, workers: int) -> DataLoader:
@@ -81,6 +83,10 @@ def _leave_signals(trainer: int, _worker: int) -> None:
 
 
 def _obey(trainer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
+    if hasattr(signal, "sigwaitinfo"):
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+            pass
+    else:  # macOS does not say who sent it, so the trainer gets the time to finish its step
+        signal.sigwait({signal.SIGTERM})
+        time.sleep(GRACE_SECONDS)
     os._exit(0)

@@ -136,7 +136,7 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     spec: synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH],
     audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
     NAME[:PATH] or path/to/file.py:FUNCTION[:PATH].
-    Relative paths count from the project's root. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
+    Relative paths count as `paths.home` says. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
     is not there is downloaded to it where that is openly possible.
     segment_seconds: longer files become several rows of equal length, none longer than this.
     Raises InputError for an unknown source, a path that does not exist or holds no audio, a wrong list, or when no

@@ -214,7 +214,7 @@ def _number(value: float) -> str:
 def save(fig: Figure, path: str | Path) -> Path:
     """Write `fig` to `path` and return the path: .png (120 dots an inch), .pdf or .svg by its suffix.
 
-    A relative path counts from the project's root. The folder is made if needed. The file appears whole or not at all.
+    A relative path counts as `config.home` says. The folder is made if needed. The file appears whole or not at all.
     Raises InputError for another suffix.
     """
     path = resolve(path)

@@ -34,6 +34,7 @@ from ..storage.atomic import clear_leftovers, whole, write_json
 from ..storage.progress import passing_bar_style
 from ..training.interrupt import Signals
 from ..training.optimizer import clip_gradients
+from ..training.step import accelerator
 from .augment import augmented
 from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips
 from .classifier import build_classifier
@@ -86,7 +87,7 @@ def fit(job: Job, signals: Signals) -> str | None:
     recipe, rows = job.recipe, job.split.train
     job.folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(job.folder)
-    fabric = Fabric(accelerator="auto", devices=1, precision="32-true")
+    fabric = Fabric(accelerator=accelerator(), devices=1, precision="32-true")
     write_json(job.folder / "environment.json", environment(fabric.device, world=1))
     trainer = _Trainer(fabric, job)
     progress, sums = trainer.restore()

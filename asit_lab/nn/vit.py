@@ -239,7 +239,7 @@ class ViT(nn.Module):
             return fit_positions(self.pos_embed, self.grid, grid)
         if tuple(grid) == self.grid:
             return self.pos_embed
-        return fixed_positions(grid, self.width).to(self.pos_embed)
+        return fixed_positions(grid, self.width).to(self.pos_embed.device, self.pos_embed.dtype)
 
 
 def _attended(audio: Tensor, visible: Tensor | None, clones: int) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from ..config import RunConfig, diff, load_config, resolve
 from ..errors import InputError
@@ -58,9 +59,13 @@ class Run:
         return read_json(self.dir / "result.json")
 
     def record(self, **results) -> dict:
-        """Add entries to result.json, such as the scores of a probe; returns all of it."""
-        write_json(self.dir / "result.json", {**self.result, **results})
-        return self.result
+        """Add entries to result.json, such as the scores of a probe; returns all of it.
+
+        Several processes may record at the same time: none loses another's entries.
+        """
+        with FileLock(self.dir / ".result.lock"):
+            write_json(self.dir / "result.json", {**self.result, **results})
+            return self.result
 
     @property
     def bad_files(self) -> pd.DataFrame:

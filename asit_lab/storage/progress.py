@@ -2,6 +2,8 @@
 
 import sys
 
+from ..paths import in_notebook
+
 
 def bar_style() -> dict:
     """Settings of the progress bar: quick in a terminal, an occasional line where output is kept (logs, notebooks)."""
@@ -11,7 +13,7 @@ def bar_style() -> dict:
 
 def passing_bar_style() -> dict:
     """The same for what is over soon, or done many times. Nothing for the first second; no notebook keeps it."""
-    if not _in_kernel():
+    if not in_notebook():
         return {**bar_style(), "delay": 1.0}
     return {"file": _Place(), "leave": False, "delay": 1.0, "mininterval": 0.5}
 
@@ -32,9 +34,3 @@ class _Place:
             from IPython.display import display
 
             self.shown = display(content, raw=True, display_id=True)
-
-
-def _in_kernel() -> bool:
-    """Whether this is a notebook's process. IPython may be missing, and is there already where it is one."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return "IPKernelApp" in getattr(shell, "config", {})

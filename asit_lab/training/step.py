@@ -15,13 +15,19 @@ from .interrupt import STOPS
 from .optimizer import build_optimizer, clip_gradients, set_schedule
 
 
+def accelerator() -> str:
+    """CUDA where there is one, else the CPU. Not Apple's MPS, which lacks operations that training needs (SVD, float64)
+    and for which nothing here was measured."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def launch() -> Fabric:
     """One device, or under torchrun all processes that it started."""
     distributed = {}
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         distributed = {"devices": local, "num_nodes": int(os.environ["WORLD_SIZE"]) // local, "strategy": "ddp"}
-    fabric = Fabric(accelerator="auto", precision="32-true", **({"devices": 1} | distributed))
+    fabric = Fabric(accelerator=accelerator(), precision="32-true", **({"devices": 1} | distributed))
     fabric.launch()
     return fabric
 
