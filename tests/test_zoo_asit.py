@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from asit_lab import zoo
 from asit_lab.config import load_config
 from asit_lab.errors import InputError
-from asit_lab.objectives.asit import Network
+from asit_lab.objectives.asit_network import Network
 
 GRID = (6, 4)  # 96 frames x 64 mel bands
 

@@ -58,6 +58,7 @@ def configurations() -> dict[str, RunConfig]:
         found[f"{name}, one loss off"] = load_config(name, [*small, *ONE_LOSS_OFF])
     small = [*SMALL, "features.mel_bins=32"]
     found["only local"] = load_config("asit-vit-s", [*small, *ONLY_LOCAL])
+    found["told the mask"] = load_config("asit-vit-s", [*small, "model.mask_input=true", *UNCERTAIN[1:]])
     found["uncertainty"] = load_config("asit-vit-s", [*small, *UNCERTAIN])
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import registry
 from ..config import RunConfig
-from . import asda, asit
+from . import asda, asit_network
 from .asda import ASDA
 from .asit import ASiT
 from .base import Losses, Objective, seeded
@@ -25,7 +25,7 @@ __all__ = [
     "criteria",
 ]
 
-_NETWORKS = {"asit": asit.build_network, "asda": asda.build_network}
+_NETWORKS = {"asit": asit_network.build_network, "asda": asda.build_network}
 _PROTOCOL = ("views", "reset_teacher", "forward", "param_groups", "after_step", "health", "criteria", "samples")
 
 
@@ -43,7 +43,7 @@ def build_objective(cfg: RunConfig, clips: int) -> Objective:
 
 def build_network(
     cfg: RunConfig, seed: int | None = None, decoder: Collection[str] = ()
-) -> asda.Network | asit.Network | BackboneOnly:
+) -> asda.Network | asit_network.Network | BackboneOnly:
     """The student that a configuration names, with its start weights: a function of the configuration and the seed
     (default: train.seed) alone.
 

@@ -23,20 +23,12 @@ from ..config import RunConfig
 from ..data import Batch
 from ..errors import InputError
 from ..masking import Masks, corrupt, donor_group, draw_donors, gmml
-from ..nn import DistillationHeads, ReconstructionHead, ViT
 from ..random import key
 from ..schedules import linear
 from ..settings import steps_of
 from . import processes
-from .base import (
-    Losses,
-    StudentTeacher,
-    clip_embeddings,
-    embedding_health,
-    mean_token,
-    parameter_groups,
-    seeded,
-)
+from .asit_network import build_network
+from .base import Losses, StudentTeacher, clip_embeddings, embedding_health, mean_token, parameter_groups
 from .collapse import Criterion, contrast_criterion, head_criterion, information
 from .full_batch import FullBatch, Views, rows_of_all, standardised
 from .losses import (
@@ -54,31 +46,6 @@ from .teacher import update_teacher
 _HEALTH_ROWS = 256  # teacher's answers that entropy and information are measured on
 _HEALTH_VIEWS = 32  # views that spread and effective rank are measured on
 _JUDGED_FROM = 8  # fewest clips a step whose answers are compared: the views of fewer are alike in a healthy run too
-
-
-class Network(nn.Module):
-    """Backbone with the heads that the losses need; student and teacher are one each."""
-
-    def __init__(self, cfg: RunConfig):
-        super().__init__()
-        active = cfg.objective.active
-        self.backbone = ViT(cfg.model, cfg.grid)
-        prototypes = cfg.objective.global_kind == "distillation"
-        self.heads = DistillationHeads(cfg.model.width, cfg.heads, "local" in active, "global" in active, prototypes)
-        self.decoder = None
-        if "reconstruction" in active:
-            self.decoder = ReconstructionHead(
-                cfg.model.width,
-                cfg.heads.decoder_hidden,
-                cfg.heads.decoder_bottleneck,
-                cfg.model.patch,
-                cfg.heads.decoder_last_gelu,
-            )
-
-
-def build_network(cfg: RunConfig, seed: int | None = None) -> Network:
-    """A network with its start weights: a function of the configuration and the seed (default: train.seed) alone."""
-    return seeded(lambda: Network(cfg), cfg.train.seed if seed is None else seed)
 
 
 class ASiT(StudentTeacher):
@@ -167,7 +134,8 @@ class ASiT(StudentTeacher):
         for part in (views.part(start, size) for start in range(0, clean.shape[1], size)):
             position = batch.position[part.full_batch.start : part.full_batch.start + size]
             audio = self.audio_tokens(part.full_batch.audio)
-            student = self.student.backbone(part.corrupted.flatten(0, 1), self._drop_keys(position, step), audio)
+            drop_keys, mask = self._drop_keys(position, step), part.masks.pixels
+            student = self.student.backbone(part.corrupted.flatten(0, 1), drop_keys, audio, mask)
             teacher = self.teacher.backbone(part.clean.flatten(0, 1), audio=audio)
             tokens = (self._clip_token(of, audio).unflatten(0, (self.views, -1)) for of in (student, teacher))
             rows.append(tuple(tokens))  # each [V, clips of the part, D]

@@ -60,7 +60,7 @@ def load_asit(
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the released code -> names of objectives.asit.Network."""
+    """Names of the released code -> names of objectives.asit_network.Network."""
     renamed = {}
     for key, value in state.items():
         while key.startswith(_PREFIXES):
