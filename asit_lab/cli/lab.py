@@ -22,13 +22,14 @@ def lab(
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments for JupyterLab, after --.")] = None,
 ) -> None:
     """Open JupyterLab with start.ipynb in my_notebooks/, where copies of notebooks/ are yours to change."""
-    from ..config import home
+    from ..paths import home, project
 
-    if not (home() / "notebooks").is_dir():
-        raise InputError(f"{home()}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
-    for name in copy_notebooks(home() / "notebooks", home() / COPIES):
+    folder = home() if "ASIT_LAB_HOME" in os.environ or (home() / "notebooks").is_dir() else project()
+    if not (folder / "notebooks").is_dir():
+        raise InputError(f"{folder}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
+    for name in copy_notebooks(folder / "notebooks", folder / COPIES):
         print(f"{COPIES}/{name} is kept as you changed it; notebooks/{name} is newer", file=sys.stderr)
-    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={home()}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={folder}"]
     command += [f"--LabApp.default_url=/lab/tree/{COPIES}/start.ipynb", *(arguments or [])]
     os.execv(sys.executable, command)  # in our place: Ctrl-C is JupyterLab's own matter
 
