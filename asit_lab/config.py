@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from .errors import InputError
 from .overrides import parse_overrides
-from .paths import find, home, resolve  # noqa: F401  (asit_lab.config.home is used by notebooks)
+from .paths import home, resolve  # noqa: F401  (asit_lab.config.home is used by notebooks)
 from .settings import Asda, Data, Features, Heads, Mask, Model, Objective, Optim, Section, Train, visible_of
 
 PRESETS = Path(__file__).parent / "presets"

@@ -38,9 +38,3 @@ def resolve(path: str | os.PathLike | int | float) -> Path:
         raise InputError(f"expected a path, got {path!r} (a {type(path).__name__})")
     path = Path(path).expanduser()
     return path if path.is_absolute() else (home() / path).resolve()
-
-
-def find(path: str | Path) -> Path:
-    """As `resolve`; a relative path with nothing there counts from the project's folder, which has notebooks/."""
-    own = resolve(path)
-    return own if own.exists() or Path(path).is_absolute() else project() / path

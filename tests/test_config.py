@@ -9,7 +9,7 @@ import yaml
 
 from asit_lab.config import PRESETS, diff, keys, load_config, parameter, preset_names, resolve, validate
 from asit_lab.errors import InputError
-from asit_lab.paths import find, project
+from asit_lab.paths import project
 from asit_lab.settings import steps_of
 
 
@@ -76,9 +76,6 @@ def test_relative_files_count_from_the_working_directory_but_in_notebooks(tmp_pa
     monkeypatch.delenv("ASIT_LAB_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     assert resolve("runs/a") == tmp_path / "runs/a"
-    assert find("notebooks/ablations") == project() / "notebooks/ablations"  # none here
-    (tmp_path / "notebooks/ablations").mkdir(parents=True)
-    assert find("notebooks/ablations") == tmp_path / "notebooks/ablations"
     shell = SimpleNamespace(config={"IPKernelApp": {}})
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     assert resolve("runs/a") == project() / "runs/a"
