@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from asit_lab import cli
-from asit_lab.cli import lab as lab_module
-from asit_lab.cli.lab import COPIES, copy_notebooks
+from asit_lab.cli.notebooks import COPIES, copy_notebooks
 
 
 def write(path: Path, *sources: str, outputs: tuple = ()) -> None:
@@ -58,4 +57,4 @@ def test_lab_opens_the_copies(tmp_path, monkeypatch):
     assert not ended.value.code and "--port=9000" in started[0]
     assert f"--LabApp.default_url=/lab/tree/{COPIES}/start.ipynb" in started[0]
     assert sources(tmp_path / COPIES / "start.ipynb") == ["a = 1"]
-    assert lab_module.copy_notebooks(tmp_path / "notebooks", tmp_path / COPIES) == []
+    assert copy_notebooks(tmp_path / "notebooks", tmp_path / COPIES) == []

@@ -19,7 +19,7 @@ from .config import config_app
 from .data import data_app
 from .evaluation import embed, evaluate, finetune, probe, starts
 from .export import export
-from .lab import lab
+from .notebooks import lab
 from .options import FAILED, INTERRUPTED
 from .report import report
 from .training import pretrain, runs_app
