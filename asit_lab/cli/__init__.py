@@ -13,7 +13,7 @@ import typer
 
 from .._version import __version__
 from ..errors import InputError
-from ..storage.atomic import FULL
+from ..storage.atomic import FULL, UNPRINTABLE
 from .batch import batch_app
 from .config import config_app
 from .data import data_app
@@ -55,6 +55,8 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Entry point: bad input is one message and exit status 2, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=UNPRINTABLE)
     try:
         app(prog_name="asit-lab")
     except InputError as error:

@@ -56,7 +56,7 @@ def fingerprints(manifest, rows) -> list[Fingerprint | str]:
 
     What was read before and has not changed since comes from data/hashes; when that cannot be written, the log says so.
     """
-    cache = resolve(FOLDER) / f"{hashlib.blake2b(manifest.source.encode(), digest_size=8).hexdigest()}.json"
+    cache = resolve(FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
     known = _load(cache)
     columns = manifest.table[["path", "start", "seconds", "sample_rate"]].iloc[rows]
     clips = list(columns.itertuples(index=False, name=None))

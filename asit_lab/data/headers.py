@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..audio import AudioInfo, info
 from ..config import resolve
 from ..errors import InputError
+from ..storage.atomic import whole
 from .sources import synth
 
 FEWEST = 5000  # files from which on headers are remembered; below, reading them takes seconds
@@ -29,20 +31,32 @@ def read_headers(paths: list[str]) -> dict[str, AudioInfo | str]:
     """
     if len(paths) < FEWEST:
         return dict(zip(paths, _in_threads(_header, paths), strict=True))
-    file = resolve("data/headers") / f"{blake2b(os.path.commonpath(paths).encode(), digest_size=8).hexdigest()}.npz"
+    place = blake2b(os.fsencode(os.path.commonpath(paths)), digest_size=8).hexdigest()
+    file = resolve("data/headers") / f"{place}.npz"
     known = _load(file)
     keys = dict(zip(paths, _in_threads(_key, paths), strict=True))
     new = [path for path in paths if keys[path] not in known]
     read = dict(zip(new, _in_threads(_header, new), strict=True))
     good = {keys[path]: header for path, header in read.items() if keys[path] and isinstance(header, AudioInfo)}
     if good:
-        numbers = {key: (header.sample_rate, header.channels, header.frames) for key, header in good.items()}
-        _save(file, known | numbers)
-    return {path: read[path] if path in read else _restored(path, *known[keys[path]]) for path in paths}
+        _save(file, known | {key: _Kept.of(header) for key, header in good.items()})
+    return {path: read[path] if path in read else known[keys[path]].restored(path) for path in paths}
 
 
-def _restored(path: str, rate: int, channels: int, frames: int) -> AudioInfo:
-    return AudioInfo(path, frames / rate, rate, channels, frames)
+class _Kept(NamedTuple):
+    """What is kept of a header."""
+
+    rate: int
+    channels: int
+    frames: int
+    note: str
+
+    @classmethod
+    def of(cls, header: AudioInfo) -> "_Kept":
+        return cls(header.sample_rate, header.channels, header.frames, header.note)
+
+    def restored(self, path: str) -> AudioInfo:
+        return AudioInfo(path, self.frames / self.rate, self.rate, self.channels, self.frames, self.note)
 
 
 def _in_threads(function, paths: list[str]) -> Iterator:
@@ -67,26 +81,25 @@ def _key(path: str) -> bytes:
         found = os.stat(path)
     except OSError:
         return b""
-    return blake2b(f"{path}\0{found.st_size}\0{found.st_mtime_ns}".encode(), digest_size=_KEY).digest()
+    return blake2b(os.fsencode(f"{path}\0{found.st_size}\0{found.st_mtime_ns}"), digest_size=_KEY).digest()
 
 
-def _load(file: Path) -> dict[bytes, tuple[int, int, int]]:
+def _load(file: Path) -> dict[bytes, _Kept]:
     try:
         with np.load(file) as kept:
-            keys, numbers = kept["keys"].tobytes(), kept["numbers"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            keys, numbers, notes = kept["keys"].tobytes(), kept["numbers"].tolist(), kept["notes"].tolist()
+        return {
+            keys[_KEY * row : _KEY * (row + 1)]: _Kept(rate, channels, frames, notes[note])
+            for row, (rate, channels, frames, note) in enumerate(numbers)
+        }
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
         return {}
-    return {keys[_KEY * row : _KEY * (row + 1)]: tuple(three) for row, three in enumerate(numbers)}
 
 
-def _save(file: Path, known: dict[bytes, tuple[int, int, int]]) -> None:
-    """Write it whole or not at all; several processes may."""
-    fresh = file.with_name(f"{file.stem}-{os.getpid()}.npz")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        keys = np.frombuffer(b"".join(known), np.uint8)
-        np.savez(fresh, keys=keys, numbers=np.array(list(known.values()), np.int64))
-        os.replace(fresh, file)
-    except OSError:  # a full or read-only disk: they are read again next time
-        with contextlib.suppress(OSError):
-            fresh.unlink()
+def _save(file: Path, known: dict[bytes, _Kept]) -> None:
+    """A disk that is full or cannot be written is no obstacle: the headers are read again next time."""
+    keys = np.frombuffer(b"".join(known), np.uint8)
+    notes = sorted({header.note for header in known.values()})
+    numbers = [(header.rate, header.channels, header.frames, notes.index(header.note)) for header in known.values()]
+    with contextlib.suppress(OSError), whole(file) as temporary, temporary.open("wb") as opened:
+        np.savez(opened, keys=keys, numbers=np.array(numbers, np.int64), notes=np.array(notes))

@@ -6,6 +6,7 @@
 import difflib
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .. import audio, registry
-from ..config import resolve
+from ..config import home, resolve
 from ..errors import InputError
 from . import labels
 from .sources import audioset, esc50, speech_commands, synth, voxceleb1
@@ -21,10 +22,13 @@ from .sources.clips import Clip, Listing
 from .sources.download import Remote, download
 from .sources.folder import list_folder
 from .sources.scan import scan
+from .sources.shards import list_shards
+from .sources.tables import list_table
 
 SOURCES = {
     "synth": "synth[:CLIPS]",
     "folder": "folder:PATH",
+    "shards": "shards:PATH",
     "esc50": "esc50[:PATH]",
     "esc10": "esc10[:PATH]",
     "speech_commands": "speech_commands[:PATH]",
@@ -130,11 +134,15 @@ def read_row(
     return synth.render(*synth.parse(path), sample_rate)[first : first + round(seconds * sample_rate)]
 
 
-def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
+def load_manifest(
+    spec: "str | Manifest | pd.DataFrame | Sequence[str | os.PathLike]", segment_seconds: float = 60.0
+) -> Manifest:
     """List a data source and read its headers.
 
-    spec: synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH],
-    audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
+    spec: a Manifest (as it is), a table with a column path and perhaps label (or labels), fold, split, group, start and
+    seconds, a list of audio files, or a text: synth[:CLIPS], folder:PATH (or a list such as folder:PATH/X.csv),
+    shards:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], audioset_20k[:PATH] (or
+    audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
     NAME[:PATH] or path/to/file.py:FUNCTION[:PATH].
     Relative paths count as `paths.home` says. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
     is not there is downloaded to it where that is openly possible.
@@ -142,23 +150,47 @@ def load_manifest(spec: str, segment_seconds: float = 60.0) -> Manifest:
     Raises InputError for an unknown source, a path that does not exist or holds no audio, a wrong list, or when no
     file at all, or none of a fold or split, can be used.
     """
-    if not isinstance(spec, str):
-        raise InputError(f'data source: expected a text such as "folder:PATH" or "synth", got a {type(spec).__name__}')
-    kind, argument = _parse(spec)
+    if isinstance(spec, Manifest):
+        return spec
     if segment_seconds < audio.SHORTEST:
         raise InputError(f"segment_seconds: {segment_seconds} is shorter than {audio.SHORTEST} s")
-    if kind == "folder" and not argument:
-        raise InputError(f"data source {spec!r}: give the folder: folder:PATH")
-    listing = _list(kind, argument, spec)
-    table, bad = scan(listing.clips, segment_seconds)
+    if isinstance(spec, pd.DataFrame | list | tuple):
+        return _from_listing(*_list_objects(spec), segment_seconds)
+    if not isinstance(spec, str):
+        raise InputError(
+            f'data source: expected a text such as "folder:PATH" or "synth", got a {type(spec).__name__}; a Manifest, '
+            "a table with a column path and a list of files are taken, too"
+        )
+    kind, argument = _parse(spec)
+    if kind in ("folder", "shards") and not argument:
+        raise InputError(f"data source {spec!r}: give the folder: {kind}:PATH")
+    name = Path(argument.rstrip("/")).name if kind in ("folder", "shards") else kind.rpartition(":")[2]
+    return _from_listing(name, spec, _list(kind, argument, spec), segment_seconds)
+
+
+def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:
+    """(name, source, listing) of a table or a list of files; relative paths count as in the shell."""
+    if not isinstance(spec, pd.DataFrame):
+        wrong = [file for file in spec if not isinstance(file, str | bytes | os.PathLike)]
+        if wrong or not spec:
+            raise InputError(
+                f"data source: a list of files is expected, found {wrong[0] if wrong else 'an empty list'!r}"
+            )
+        spec = pd.DataFrame({"path": [os.fsdecode(file) for file in spec]}, dtype=object)
+    listing = list_table(spec, home(), "table", line="row")
+    digest = _hash("\n".join(map(repr, listing.clips))).hex()
+    return "table", f"table:{digest}", listing
+
+
+def _from_listing(name: str, spec: str, listing: Listing, segment_seconds: float) -> Manifest:
+    table, bad, unusual = scan(listing.clips, segment_seconds)
     if table.empty:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in bad.head(3).itertuples(index=False))
         raise InputError(f"data source {spec!r}: none of its {len(bad)} files can be used: {reasons}")
     _check_parts(spec, listing.clips, table, bad)
-    notes = list(listing.notes)
+    notes = [*listing.notes, *unusual]
     if len(bad):
         notes.append(f"{len(bad)} of {len(bad) + table['path'].nunique()} files cannot be used and are left out")
-    name = Path(argument.rstrip("/")).name if kind == "folder" else kind.rpartition(":")[2]
     return Manifest(name, spec, table, bad, notes, listing.multi, listing.labels)
 
 
@@ -204,6 +236,8 @@ def _list(kind: str, argument: str, spec: str) -> Listing:
         return synth.list_synth(_clips(spec, argument))
     if kind == "folder":
         return list_folder(resolve(argument), spec)
+    if kind == "shards":
+        return list_shards(resolve(argument), spec)
     if kind in ("esc50", "esc10"):
         path = resolve(argument) if argument else _found(kind, "esc50", remote=esc50.REMOTE)
         return esc50.list_esc50(path, spec, only_esc10=kind == "esc10")
@@ -244,4 +278,4 @@ def _found(*names: str, remote: Remote | None = None, how_to_get: str = "") -> P
 
 
 def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return hashlib.blake2b(os.fsencode(text), digest_size=8).digest()

@@ -47,7 +47,7 @@ def file_of(identity: str, sample_rate: int, manifest) -> Path:
     found.update(json.dumps([__version__, _code(), identity, sample_rate]).encode())
     table = manifest.table
     for path, start, seconds in zip(table["path"], table["start"], table["seconds"], strict=True):
-        found.update(f"\n{path}\t{start!r}\t{seconds!r}\t{_state(path)}".encode())
+        found.update(f"\n{path}\t{start!r}\t{seconds!r}\t{_state(path)}".encode("utf-8", "surrogateescape"))
     return resolve(FOLDER) / f"{found.hexdigest()}.safetensors"
 
 

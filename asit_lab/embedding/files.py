@@ -15,7 +15,7 @@ from ..config import resolve
 from ..data.sources.clips import audio_files
 from ..encoder import Encoder
 from ..errors import InputError
-from ..storage.atomic import whole
+from ..storage.atomic import UNPRINTABLE, whole
 from ..storage.progress import passing_bar_style
 
 FORMATS = (".parquet", ".csv")
@@ -62,15 +62,17 @@ def embed_files(
         raise InputError("no files given; name files, folders or patterns")
     if not rows:
         raise InputError(f"nothing to embed: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
-    table = pd.DataFrame(rows, columns=["path", "seconds"])
+    paths, seconds = zip(*rows, strict=True)
+    table = pd.DataFrame({"path": pd.Series(paths, dtype=object), "seconds": seconds})
     found = np.concatenate(vectors)  # [files, dim]
     table = pd.concat([table, pd.DataFrame(found, columns=[f"d{i}" for i in range(found.shape[1])])], axis=1)
     table.attrs = {"encoder": enc.name, "pool": pool, "layer": layer}
     with whole(out) as temporary:
         if out.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, errors=UNPRINTABLE)
         else:
-            table.to_parquet(temporary, engine="pyarrow", index=False)
+            paths = table["path"].map(lambda path: os.fsencode(path).decode("utf-8", UNPRINTABLE))
+            table.assign(path=paths).to_parquet(temporary, engine="pyarrow", index=False)
     return Vectors(out, table, skipped)
 
 

@@ -1,9 +1,12 @@
 """Waveforms as a user has them (tensors, arrays, lists) -> tensors, or one error that says what is wrong."""
 
+import numbers
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..audio import LOUDEST
 from ..errors import InputError
 
 _CHANNELS = 32  # the most a recording has; no clip is that short
@@ -22,6 +25,7 @@ def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
         ) from None
     if not wave.is_floating_point():
         raise InputError(f"{name}: expected floating-point samples in [-1, 1], got {wave.dtype}; scale them first")
+    wave = wave.detach()  # nothing an encoder gives carries a gradient
     wave = wave.float().reshape(1, -1) if wave.ndim == 1 else wave.float()
     if wave.ndim != 2 or 0 in wave.shape:
         raise InputError(f"{name}: expected [batch, samples] or [samples] with audio in it, got {tuple(wave.shape)}")
@@ -30,11 +34,18 @@ def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
             f"{name}: {tuple(wave.shape)} looks like [samples, channels]; expected [samples] or [batch, samples]: "
             "average the channels first, as in wave.mean(1)"
         )
-    if not sample_rate > 0:
-        raise InputError(f"sample_rate: {sample_rate} is not a number of Hz above 0")
+    _check_rate(sample_rate)
     if not torch.isfinite(wave).all():
         raise InputError(f"{name}: has samples that are NaN or infinite")
+    if wave.abs().max() > LOUDEST:
+        raise InputError(f"{name}: has samples beyond ±{LOUDEST:.2g}, which is no level of sound")
     return wave
+
+
+def _check_rate(sample_rate: object) -> None:
+    is_number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
+    if not is_number or not 0 < sample_rate < float("inf"):
+        raise InputError(f"sample_rate: {sample_rate!r} is not a number of Hz above 0")
 
 
 def _tensor(wave: np.ndarray) -> Tensor:

@@ -95,7 +95,7 @@ def evaluate(
         raise InputError("encoders: there are none")
     if FINETUNE in protocols:
         load_recipe(recipe, overrides)  # a mistake in it shows before the probes
-    manifest = data if isinstance(data, Manifest) else load_manifest(str(data))
+    manifest = load_manifest(str(data) if isinstance(data, Path) else data)
     named = {name: one if isinstance(one, Encoder) else open_source(one) for name, one in encoders.items()}
     if untrained:
         named |= _untrained(named, seeds[0])

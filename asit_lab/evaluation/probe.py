@@ -220,11 +220,9 @@ def _findings(manifest, found: Sequence[Split], encoders: Sequence) -> list[list
 
 
 def _manifest(data):
-    if isinstance(data, (str, Path)):
-        from ..data.manifest import load_manifest
+    from ..data.manifest import load_manifest
 
-        return load_manifest(str(data))
-    return data
+    return load_manifest(str(data) if isinstance(data, Path) else data)
 
 
 def _encoder(enc):

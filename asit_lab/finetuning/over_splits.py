@@ -70,7 +70,7 @@ def finetune(
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")
     recipe = load_recipe(recipe, overrides)
     encoder = enc if isinstance(enc, Encoder) else open_source(enc)
-    manifest = data if isinstance(data, Manifest) else load_manifest(str(data))
+    manifest = load_manifest(str(data) if isinstance(data, Path) else data)
     check_task(manifest, recipe)
     points = _points(manifest, seeds, folds)
     folder = _open(resolve(out), _setup(encoder, recipe, manifest), resume)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
+UNPRINTABLE = "backslashreplace"  # bytes of file names that are no UTF-8 are written as \udce9, which JSON reads back
 # Names of files under way: ours, those of figures.save, and those that safetensors 0.8 writes first.
 LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
 
@@ -72,7 +73,7 @@ def clear_leftovers(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=UNPRINTABLE)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -94,7 +95,7 @@ def read_json(path: Path) -> dict:
 
 def write_table(path: Path, header: list[str], rows: list[tuple]) -> None:
     """A small CSV, written whole or not at all."""
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=UNPRINTABLE) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -50,6 +50,11 @@ def print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str 
             print("  ".join(aligned).rstrip())
 
 
+def nearest_of(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The valid name that was probably meant; None where none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(valid), 1, cutoff)), None)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint at what was meant, or all that is valid."""
     valid = list(valid)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...audio import FORMATS
 from ...errors import InputError
 
-# Suffixes of formats libsndfile reads. Headerless .raw is left out: its rate is not in the file.
-SUFFIXES = frozenset(
+# Suffixes of formats libsndfile reads, and of those that PyAV does, which may be missing: such files are listed all the
+# same, with what adds it. Headerless .raw is left out: its rate is not in the file.
+SUFFIXES = FORMATS | frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64")
     + (".voc", ".sph", ".nist", ".sf", ".ircam", ".avr", ".paf", ".svx", ".8svx", ".iff", ".wve")
 )

@@ -1,64 +1,95 @@
-"""A user's own recordings: class folders, or a CSV with the columns path,label[,split|fold|group].
+"""A user's own recordings: class folders, perhaps below splits or folds, a list of clips, Kaldi's or Hugging Face's.
 
 With a column `labels` in place of `label`, a clip may have several, joined by semicolons ("dog;rain"), or none.
 """
 
+import re
 from collections import Counter
 from pathlib import Path
 
-import pandas as pd
-
 from ...errors import InputError
-from .. import labels
 from .clips import Clip, Listing, audio_files, check_folder
+from .kaldi import SCP, list_kaldi, list_tsv_of_frames
+from .parquet import PARQUET, list_parquet
+from .tables import SPLITS, is_list, list_table, lists_files, read_table
 
-MULTI = "labels"  # the column of clips with several labels
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
-    **dict.fromkeys(("test", "testing", "eval"), "test"),
-}
+_FOLD = re.compile(r"(?:fold|cv|split)[ _-]?(\d+)$", re.IGNORECASE)
+_WRAPPERS = ("audio", "audios", "wav", "wavs", "clips", "data", "sounds", "recordings", "files")
+_METADATA = ("metadata.csv", "metadata.jsonl")  # Hugging Face's audiofolder, also inside the folder of a split
 
 
 def list_folder(path: Path, source: str) -> Listing:
-    """Clips of a folder (class = name of the sub-folder directly below it) or of the CSV it is or holds.
+    """Clips of a folder or of the list it is or holds; what was taken for what is among the notes.
 
-    Raises InputError for a missing path, an archive, a folder without audio, a CSV that lacks a column.
+    Raises InputError for a missing path, an archive, a folder without audio, a list that lacks a column.
     """
-    if path.is_file() and path.suffix.lower() == ".csv":
-        return _read_csv(path, read_table(path))
+    if path.is_file() and is_list(path):
+        return _list_file(path)
+    if path.is_file() and path.suffix.lower() in PARQUET:
+        return list_parquet([path], source)
     check_folder(path, source)
-    listing = _from_contained_csv(path, source)
+    if (path / SCP).is_file():
+        return list_kaldi(path)
+    listing = _from_metadata(path) or _from_lists(path, source) or _from_parquet(path, source)
     return listing or _from_class_folders(path, source)
 
 
-def _from_contained_csv(folder: Path, source: str) -> Listing | None:
-    """Clips of the one CSV in the folder that lists files; None where no CSV means to."""
-    tables = {csv: read_table(csv) for csv in sorted(folder.glob("*.csv")) if not csv.name.startswith(".")}
-    complete = [csv for csv, table in tables.items() if _missing_column(table) is None]
-    if len(complete) > 1:
-        names = ", ".join(csv.name for csv in complete)
-        raise InputError(f"data source {source!r}: {folder} holds several lists ({names}); give one: folder:PATH/X.csv")
-    if complete:
-        listing = _read_csv(complete[0], tables[complete[0]])
-        unlisted = len({str(file.resolve()) for file in audio_files(folder)} - {_real(clip) for clip in listing.clips})
-        if unlisted:
-            listing.notes.append(f"{unlisted} audio files in {folder} are not in {complete[0].name} and are left out")
-        return listing
-    for csv, table in tables.items():
-        # A CSV next to class folders may be anything; one with half of the columns, or with no class folders beside
-        # it, was meant as the list.
-        if {"path", "label", MULTI} & set(table.columns) or not _has_class_folders(folder):
-            _check_columns(csv, table)
+def _list_file(path: Path) -> Listing:
+    fairseq = list_tsv_of_frames(path)
+    if fairseq:
+        return fairseq
+    table = read_table(path)
+    listing = list_table(table, path.parent, str(path))
+    listing.notes[:0] = table.attrs["notes"]
+    return listing
+
+
+def _from_metadata(folder: Path) -> Listing | None:
+    """Clips of metadata.csv or .jsonl in the folder or in those of its splits; None where there is none."""
+    places = [(folder, None)]
+    places += [(sub, SPLITS[sub.name.lower()]) for sub in sorted(folder.iterdir()) if sub.name.lower() in SPLITS]
+    files = [(sub / name, split) for sub, split in places for name in _METADATA if (sub / name).is_file()]
+    tables = [(file, split, read_table(file)) for file, split in files]
+    tables = [(file, split, table) for file, split, table in tables if "file_name" in table.columns]
+    if not tables:
+        return None
+    listings = [list_table(table, file.parent, str(file), split=split) for file, split, table in tables]
+    clips = [clip for listing in listings for clip in listing.clips]
+    notes = list(dict.fromkeys(note for listing in listings for note in listing.notes))
+    multi = any(listing.multi for listing in listings)
+    classes = sorted({name for listing in listings for name in listing.labels or []}) if multi else None
+    return Listing(clips, notes, multi, classes)
+
+
+def _from_lists(folder: Path, source: str) -> Listing | None:
+    """Clips of the one table in the folder (else in its meta/ or metadata/) that lists files; None for none."""
+    for place in (folder, folder / "metadata", folder / "meta"):
+        names = [file for file in sorted(place.glob("*.[ct]sv")) if not file.name.startswith(".")]
+        tables = {file: read_table(file) for file in names}
+        lists = [file for file, table in tables.items() if lists_files(table)]
+        if place == folder and len(lists) > 1:
+            words = ", ".join(file.name for file in lists)
+            raise InputError(
+                f"data source {source!r}: {folder} holds several lists ({words}); give one: folder:PATH/X.csv"
+            )
+        if len(lists) == 1:
+            (file,) = lists
+            listing = list_table(tables[file], place if place == folder else folder, str(file))
+            listing.notes[:0] = tables[file].attrs["notes"]
+            listed = {str(Path(clip.path).resolve()) for clip in listing.clips}
+            unlisted = sum(str(audio.resolve()) not in listed for audio in audio_files(folder))
+            if unlisted:
+                listing.notes.append(f"{unlisted} audio files in {folder} are not in {file.name} and are left out")
+            return listing
+        if names and place == folder:
+            break
     return None
 
 
-def _real(clip: Clip) -> str:
-    return str(Path(clip.path).resolve())
-
-
-def _has_class_folders(folder: Path) -> bool:
-    return any(file.parent != folder for file in audio_files(folder))
+def _from_parquet(folder: Path, source: str) -> Listing | None:
+    """Clips of a Hugging Face data set: Parquet files (or Arrow's) with a column of audio."""
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PARQUET and file.is_file()]
+    return list_parquet(files, source) if files and not audio_files(folder) else None
 
 
 def _from_class_folders(folder: Path, source: str) -> Listing:
@@ -69,81 +100,31 @@ def _from_class_folders(folder: Path, source: str) -> Listing:
         raise InputError(
             f"data source {source!r}: no audio files that can be read in {folder}; suffixes found: {found}"
         )
-    clips = []
-    for file in files:
-        inside = file.relative_to(folder).parts
-        clips.append(Clip(str(file), label=inside[0] if len(inside) > 1 else ""))
+    parts = {file: file.relative_to(folder).parts for file in files}
+    if all(len(inside) > 1 for inside in parts.values()):
+        tops = {inside[0] for inside in parts.values()}
+        if len(tops) == 1 and tops <= set(_WRAPPERS) and len({inside[1] for inside in parts.values()}) > 1:
+            return _from_class_folders(folder / tops.pop(), source)
+    tops = {inside[0] for inside in parts.values() if len(inside) > 1}
+    if tops and all(len(inside) > 1 for inside in parts.values()):
+        if all(top.lower() in SPLITS for top in tops) and (len(tops) > 1 or _has_classes(parts.values())):
+            return _divided(parts, {top: {"split": SPLITS[top.lower()]} for top in tops}, "splits")
+        if all(_FOLD.match(top) for top in tops) and (len(tops) > 1 or _has_classes(parts.values())):
+            return _divided(parts, {top: {"fold": int(_FOLD.match(top)[1])} for top in tops}, "folds")
+    clips = [Clip(str(file), label=inside[0] if len(inside) > 1 else "") for file, inside in parts.items()]
     return Listing(clips)
 
 
-def read_table(csv: Path) -> pd.DataFrame:
-    """A CSV as text, nothing interpreted: a class called "none" or "NA" stays one. Raises InputError."""
-    try:
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{csv}: not a CSV that can be read: {error}") from None
-    table.columns = [column.strip() for column in table.columns]
-    return table
+def _has_classes(parts) -> bool:
+    return all(len(inside) > 2 for inside in parts)
 
 
-def _missing_column(table: pd.DataFrame) -> str | None:
-    if "path" not in table.columns:
-        return "path"
-    return None if {"label", MULTI} & set(table.columns) else "label"
-
-
-def _check_columns(csv: Path, table: pd.DataFrame) -> None:
-    missing = _missing_column(table)
-    if missing:
-        present = ", ".join(map(repr, table.columns))
-        several = f"; several labels a clip go into a column {MULTI!r}" if missing == "label" else ""
-        raise InputError(f"{csv}: column {missing!r} is missing; columns present (comma-separated): {present}{several}")
-    if {"label", MULTI} <= set(table.columns):
-        raise InputError(f"{csv}: columns 'label' (one class a clip) and {MULTI!r} (several) are both there; give one")
-
-
-def _read_csv(csv: Path, table: pd.DataFrame) -> Listing:
-    """Clips of a CSV; relative paths count from the CSV's own folder."""
-    _check_columns(csv, table)
-    multi = MULTI in table.columns
-    if table.empty:
-        raise InputError(f"{csv}: has a header but no rows")
-    clips = []
-    for line, row in enumerate(table.to_dict("records"), start=2):  # line 1 is the header
-        if not row["path"].strip():
-            raise InputError(f"{csv}, line {line}: the path is empty")
-        file = Path(row["path"].strip()).expanduser()
-        clips.append(
-            Clip(
-                path=str(file if file.is_absolute() else (csv.parent / file).resolve()),
-                label=labels.join(labels.split(row[MULTI])) if multi else row["label"].strip(),
-                fold=_fold(row.get("fold", ""), csv, line),
-                split=_split(row.get("split", ""), csv, line),
-                group=row.get("group", "").strip() or None,
-            )
-        )
-    if not any(Path(clip.path).exists() for clip in clips):
-        raise InputError(
-            f"{csv}: none of the {len(clips)} files it lists exists; the first would be {clips[0].path} "
-            "(relative paths count from the CSV's folder)"
-        )
-    # Named once for all, so that every part of the data set has the same classes.
-    classes = sorted({name for clip in clips for name in labels.split(clip.label)}) if multi else None
-    return Listing(clips, multi=multi, labels=classes)
-
-
-def _fold(text: str, csv: Path, line: int) -> int | None:
-    try:
-        number = float(text) if text.strip() else None  # pandas writes 1.0 where another row has no fold
-        if number is None or number.is_integer():
-            return None if number is None else int(number)
-        raise ValueError
-    except ValueError:
-        raise InputError(f"{csv}, line {line}: fold {text!r} is not a whole number") from None
-
-
-def _split(text: str, csv: Path, line: int) -> str | None:
-    name = text.strip().lower()
-    if name and name not in SPLITS:
-        raise InputError(f"{csv}, line {line}: split {text!r} is not one of train, valid, test")
-    return SPLITS.get(name)
+def _divided(parts: dict[Path, tuple[str, ...]], meanings: dict[str, dict], words: str) -> Listing:
+    """Clips of folders that are splits or folds, with classes below them or none."""
+    clips = [
+        Clip(str(file), label=inside[1] if len(inside) > 2 else "", **meanings[inside[0]])
+        for file, inside in parts.items()
+    ]
+    classes = sorted({clip.label for clip in clips} - {""})
+    below = f"{len(classes)} class folders below them" if classes else "no classes below them"
+    return Listing(clips, [f"the folders {', '.join(sorted(meanings))} are taken for {words}, with {below}"])

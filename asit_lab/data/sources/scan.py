@@ -1,6 +1,7 @@
 """From listed clips to the table of a manifest: headers are read, long files become several rows."""
 
 import math
+from collections import Counter
 
 import pandas as pd
 
@@ -9,7 +10,7 @@ from ..headers import read_headers
 from .clips import Clip
 
 COLUMNS = ("path", "label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels")
-_TYPES = {
+_TYPES = {  # names and labels stay objects: pandas' own texts take no file names that are not UTF-8
     "fold": "Int64",
     "split": "string",
     "start": "float64",
@@ -20,8 +21,9 @@ _TYPES = {
 _CUT_SLACK = 1.0  # s a file may be longer than its stretch and still hold nothing but that: cutting rounds up
 
 
-def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(table, bad): rows of the readable clips in the order listed, and (path, reason) of the files that are not.
+def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """(table, bad, notes): rows of the readable clips in the order listed, (path, reason) of the files that are not,
+    and what was unusual in headers, once a kind with the number of files.
 
     Reads every header once, in threads.
     """
@@ -39,12 +41,20 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
             )
             continue
         rows += _rows(clip, header, first, total, segment_seconds)
-    return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"])
+    unusual = Counter(header.note for header in headers.values() if isinstance(header, AudioInfo) and header.note)
+    notes = [f"{count:,} {note}" for note, count in unusual.most_common()]
+    return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"], dtype=object), notes
 
 
 def to_table(rows: list[tuple]) -> pd.DataFrame:
     """A table with the manifest's columns and types."""
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
+    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+    return pd.DataFrame(
+        {
+            name: pd.Series(list(column), dtype=_TYPES.get(name, object))
+            for name, column in zip(COLUMNS, columns, strict=True)
+        }
+    )
 
 
 def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:

@@ -12,6 +12,7 @@ words, version 0.02 has 35. Two tasks:
 
 import hashlib
 import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def _official_splits(root: Path, source: str) -> dict[str, str]:
 def _unknown(others: list[Clip], split: str, count: int) -> list[Clip]:
     """`count` recordings of other words of a split, the first by a hash of word and file name."""
     candidates = [clip for clip in others if clip.split == split]
-    candidates.sort(key=lambda clip: hashlib.sha1("/".join(Path(clip.path).parts[-2:]).encode()).digest())
+    candidates.sort(key=lambda clip: hashlib.sha1(os.fsencode("/".join(Path(clip.path).parts[-2:]))).digest())
     return [Clip(clip.path, "unknown", split=split, group=clip.group) for clip in candidates[:count]]
 
 

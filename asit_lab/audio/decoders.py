@@ -1,0 +1,197 @@
+"""An audio file as blocks of mono samples, whatever decodes it."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import soundfile
+
+from ..errors import InputError
+from .containers import FORMATS, ContainerDecoder
+from .lengths import MEMBER, Stored, View, doubt
+from .sndfile_log import missing_at_end
+
+_BLOCK = 1 << 20  # frames and channels decoded at a time
+_SMALL = 1024  # frames decoded at a time where the file turns out to be damaged
+
+
+class Decoder(Protocol):
+    """An open audio file."""
+
+    sample_rate: int
+    """Hz"""
+    channels: int
+    frames: int | None
+    """samples a channel; None: only decoding tells"""
+    exact: bool
+    """whether `frames` samples must come out, else the file is cut"""
+    note: str
+    """what the user should know, as words after a number of files ("MP3s without ..."); empty: nothing"""
+
+    def blocks(self, begin: int, size: float = math.inf) -> Iterator[np.ndarray]:
+        """Mono float32 [samples], one after the other, from sample `begin` to the end; `size`: the most of a block."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_decoder(path: str | Path) -> Decoder:
+    """Raises InputError naming file and reason: missing, a folder, empty, not audio, cut."""
+    path = Path(path)
+    try:
+        if MEMBER in str(path):
+            return _open_member(path)
+        if path.is_dir():
+            raise InputError(f"{path}: a folder, not an audio file")
+        if not path.is_file():
+            missing = "no such file" if not path.exists() else "not a file (a device, pipe or socket)"
+            raise InputError(f"{path}: {missing}")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: zero length (the file has 0 bytes)")
+        if path.suffix.lower() in FORMATS:
+            return ContainerDecoder(path)
+        return SndfileDecoder(path, Stored.at(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from None
+
+
+def _open_member(path: Path) -> Decoder:
+    """A file inside a shard."""
+    try:
+        stored = Stored.at(path)
+    except ValueError as error:
+        raise InputError(f"{path}: no such member of a shard ({error})") from None
+    if path.suffix.lower() in FORMATS:
+        return ContainerDecoder(path, View(stored))
+    return SndfileDecoder(path, stored)
+
+
+class _Forward(soundfile.SoundFile):
+    """A SoundFile that never seeks by itself: after each block soundfile would seek to where it is, which fails at the
+    end of a file that is shorter than its header says."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SndfileDecoder:
+    """A file that libsndfile reads."""
+
+    def __init__(self, path: Path, stored: Stored):
+        self.path, self.note, self.exact = path, "", True
+        self._stored, self._doubt = stored, doubt(stored)
+        self._file = self._open(0)
+        self.sample_rate, self.channels = self._file.samplerate, self._file.channels
+        self.frames: int | None = self._file.frames
+        if self._doubt:
+            self.note, self.frames, self.exact = self._doubt.note, None, False
+        else:
+            self._check_end()
+
+    def _open(self, part: int) -> _Forward:
+        """The whole file, or one of the parts it is read in. Raises InputError."""
+        self._view = None
+        if self._doubt:
+            self._view = View(self._stored, self._doubt.parts[part])
+        elif self._stored.file != self.path:
+            self._view = View(self._stored)
+        try:
+            return _Forward(self._view or os.fsencode(self.path))
+        except (soundfile.SoundFileError, TypeError, ValueError) as error:
+            self._close_view()
+            words = _reason(error)
+            raise InputError(f"{self.path}: not audio that libsndfile reads, or corrupt ({words})") from None
+
+    def _check_end(self) -> None:
+        try:
+            self.note = missing_at_end(self._file.extra_info, self.path, self._stored)
+        except InputError:
+            self.close()
+            raise
+
+    def blocks(self, begin: int, size: float = math.inf) -> Iterator[np.ndarray]:
+        parts = len(self._doubt.parts) if self._doubt else 1
+        for part in range(parts):
+            if part:
+                self.close()
+                try:
+                    self._file = self._open(part)
+                except InputError:  # what follows the first stream need not be one
+                    return
+                if self._file.samplerate != self.sample_rate:
+                    return
+            yield from self._part_blocks(begin, size)
+            begin = max(0, begin - self._skipped)
+
+    def _part_blocks(self, begin: int, size: float) -> Iterator[np.ndarray]:
+        """Of the open file. `_skipped`: how many samples before `begin` it had."""
+        self._skipped, at = begin, begin
+        if begin and not self._seek(begin):
+            self._skipped = at = self._read_over(begin)
+            if at < begin:
+                return
+        size = int(max(1, min(size, _BLOCK // self._file.channels)))
+        while True:
+            try:
+                block = self._file.read(size, dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, RuntimeError) as error:
+                if size <= _SMALL:
+                    if at == begin:
+                        words = _reason(error)
+                        raise InputError(f"{self.path}: corrupt or truncated: {words}") from None
+                    return
+                size = _SMALL  # what libsndfile decoded before the damage is lost with the block: again in small ones
+                self._reopen(at)
+                continue
+            if not len(block):
+                return
+            at += len(block)
+            yield block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
+
+    def _seek(self, frame: int) -> bool:
+        """Whether the file could be moved to a frame; where its length is in doubt, so are places in it."""
+        if self._doubt:
+            return False
+        try:
+            return self._file.seek(frame) == frame
+        except (soundfile.SoundFileError, RuntimeError):  # GSM, G.72x, damaged files
+            self._reopen(0)
+            return False
+
+    def _reopen(self, frame: int) -> None:
+        self.close()
+        self._file = self._open(0)
+        if frame:
+            self._read_over(frame)
+
+    def _read_over(self, frames: int) -> int:
+        """Decode and drop samples; how many there were."""
+        at = 0
+        while at < frames:
+            try:
+                block = self._file.read(
+                    min(frames - at, _BLOCK // self._file.channels), dtype="float32", always_2d=True
+                )
+            except (soundfile.SoundFileError, RuntimeError):
+                return at
+            if not len(block):
+                return at
+            at += len(block)
+        return at
+
+    def close(self) -> None:
+        self._file.close()
+        self._close_view()
+
+    def _close_view(self) -> None:
+        if self._view:
+            self._view.close()
+
+
+def _reason(error: Exception) -> str:
+    """libsndfile's own words without the path, which the message has already."""
+    words = (getattr(error, "error_string", "") or str(error)).removeprefix("Error : ").strip().rstrip(".")
+    return words or "no reason given"

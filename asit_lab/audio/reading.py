@@ -1,0 +1,170 @@
+"""Reading audio: any file libsndfile or FFmpeg reads, any rate and channels; out comes mono float32 at one rate.
+
+Everything that can be wrong with a file ends in one InputError that names the file and the reason. A header's word on
+the length is not believed where it cannot be right (see lengths.py): what can be decoded is used.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from ..errors import InputError
+from .decoders import Decoder, open_decoder
+
+SHORTEST = 0.025  # s: one analysis frame; anything shorter gives no log-mel at all
+MARGIN = 0.1  # s read on either side of a stretch before resampling, so that the filter sees its surroundings
+SLACK = 0.05  # s a compressed file may fall short of its header: codecs pad and skip a frame or two
+LOUDEST = 2.0**32  # 32-bit integers as float stay below; beyond is bit rot or a bad cut, and log-mels overflow
+RATES = (100, 10_000_000)  # Hz that a header may say: below no sound, above nothing is recorded
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of an audio file says, or where that cannot be right, what decoding it said."""
+
+    path: str
+    seconds: float
+    sample_rate: int  # Hz
+    channels: int
+    frames: int  # samples a channel
+    note: str = ""  # what the user should know, after a number of files ("MP3s without ..."); empty: nothing
+
+
+def info(path: str | Path) -> AudioInfo:
+    """Length, rate and channels, from the header alone where its length can be believed.
+
+    Raises InputError naming file and reason: missing, not audio, truncated, zero length, shorter than 25 ms.
+    """
+    with _opened(path) as decoder:
+        frames, rate = decoder.frames, decoder.sample_rate
+        if frames is None:
+            frames = sum(len(block) for block in decoder.blocks(0))
+        if frames <= 0:
+            raise InputError(f"{path}: zero length (no samples in it)")
+        if frames < SHORTEST * rate:
+            raise InputError(f"{path}: {1000 * frames / rate:.3g} ms long, shorter than {1000 * SHORTEST:g} ms")
+        return AudioInfo(str(path), frames / rate, rate, decoder.channels, frames, decoder.note)
+
+
+def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+    """Mono float32 [samples] at `sample_rate` Hz: channels averaged, resampled with soxr's HQ filter.
+
+    start, seconds: the stretch wanted; only that part of the file is decoded. At most round(seconds * sample_rate)
+    samples come back, fewer where the file ends. `seconds=None` reads to the end.
+    Raises InputError naming file and reason: missing, not audio, corrupt, truncated, zero length, shorter than 25 ms,
+    a stretch that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
+    """
+    for name, value in (("sample_rate", sample_rate), ("seconds", 1.0 if seconds is None else seconds)):
+        if not value > 0:
+            raise InputError(f"{name}: {value:g}; expected more than 0")
+    with _opened(path) as decoder:
+        rate, frames = decoder.sample_rate, decoder.frames
+        if frames is not None:
+            if frames <= 0:
+                raise InputError(f"{path}: zero length (no samples in it)")
+            if frames < SHORTEST * rate:
+                raise InputError(f"{path}: {1000 * frames / rate:.3g} ms long, shorter than {1000 * SHORTEST:g} ms")
+            if not 0 <= start < frames / rate:
+                raise InputError(f"{path}: no audio at {start:g} s, the file is {frames / rate:.3f} s long")
+        length = math.inf if seconds is None else round(seconds * sample_rate)
+        begin, end, skip = _source_stretch(rate, frames, sample_rate, round(start * sample_rate), length)
+        wave = _decode(path, decoder, begin, end)
+    if len(wave) == 0:
+        raise InputError(f"{path}: no audio at {start:g} s, the file ends before")
+    if rate != sample_rate:
+        wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
+    return wave[skip : skip + length] if length != math.inf else wave[skip:]
+
+
+def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0) -> Iterator[np.ndarray]:
+    """A file from its beginning to its end in blocks of `seconds`, the last one shorter: mono float32 [samples].
+
+    The same samples as `read` gives in one piece, in memory that does not grow with the length. Raises InputError as
+    `read` does.
+    """
+    size = round(seconds * sample_rate)
+    with _opened(path) as decoder:
+        resampler = soxr.ResampleStream(decoder.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
+        waiting = np.zeros(0, np.float32)
+        for block in decoder.blocks(0):
+            _check_samples(path, block)
+            fresh = resampler.resample_chunk(block) if decoder.sample_rate != sample_rate else block
+            waiting = np.concatenate([waiting, fresh])
+            while len(waiting) >= size:
+                yield waiting[:size]
+                waiting = waiting[size:]
+        if decoder.sample_rate != sample_rate:
+            waiting = np.concatenate([waiting, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
+        for start in range(0, len(waiting), size):
+            yield waiting[start : start + size]
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Decoder]:
+    decoder = open_decoder(path)
+    try:
+        if decoder.channels < 1:
+            raise InputError(f"{path}: the header says {decoder.channels} channels")
+        if not RATES[0] <= decoder.sample_rate <= RATES[1]:
+            raise InputError(f"{path}: the header says {decoder.sample_rate} Hz, which is no sample rate of sound")
+        yield decoder
+    finally:
+        decoder.close()
+
+
+def _source_stretch(
+    source_rate: int, frames: int | None, rate: int, first: int, length: float
+) -> tuple[int, float, int]:
+    """Frames (begin, end) of the file that give target samples first..first+length, and how many to skip of them.
+
+    `begin` falls on an instant that is a whole sample at both rates, so a stretch has the phase of the whole file.
+    frames: of the file; None: not known before it is decoded.
+    """
+    held = math.inf if frames is None else frames
+    if source_rate == rate:
+        return first, min(held, first + length), 0
+    common = math.gcd(source_rate, rate)
+    source_unit, target_unit = source_rate // common, rate // common
+    margin = max(MARGIN, 64 / source_rate)
+    units = max(0, first - math.ceil(margin * rate)) // target_unit
+    last = (first + length) * source_rate / rate + margin * source_rate
+    end = held if last >= held else math.ceil(last)
+    return units * source_unit, end, first - units * target_unit
+
+
+def _decode(path: str | Path, decoder: Decoder, begin: int, end: float) -> np.ndarray:
+    """Frames begin..end of an open file, averaged over channels, float32; fewer where the file's length is in doubt."""
+    pieces, left = [], end - begin
+    for block in decoder.blocks(begin, end - begin):
+        pieces.append(block if len(block) <= left else block[: int(left)])
+        left -= len(pieces[-1])
+        if left <= 0:
+            break
+    wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    frames = decoder.frames
+    if decoder.exact and frames is not None and left > _few(frames, decoder.sample_rate):
+        raise InputError(
+            f"{path}: truncated: the header promises {frames} samples, only {begin + len(wave)} can be read"
+        )
+    _check_samples(path, wave)
+    return wave
+
+
+def _few(frames: int, rate: int) -> float:
+    """Samples that a file may lack at its end: a frame of a codec (4,608 samples at most) where that is not more than
+    a twentieth of it, or a hundredth of it up to a second."""
+    return max(SLACK * rate, min(0.05 * frames, 4608), min(0.01 * frames, rate))
+
+
+def _check_samples(path: str | Path, wave: np.ndarray) -> None:
+    """Raises InputError for samples that are no sound."""
+    if len(wave) and not np.abs(wave).max() <= LOUDEST:  # also where it is NaN
+        infinite, huge = np.count_nonzero(~np.isfinite(wave)), np.count_nonzero(np.abs(wave) > LOUDEST)
+        if infinite:
+            raise InputError(f"{path}: {infinite} samples are NaN or infinite")
+        raise InputError(f"{path}: {huge} samples are beyond ±{LOUDEST:.2g}, which is no level of sound")

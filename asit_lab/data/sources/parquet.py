@@ -1,0 +1,109 @@
+"""Hugging Face data sets on disk: Parquet or Arrow files with a column of audio (bytes and path) and one of labels."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...config import resolve
+from ...errors import InputError
+from ...storage.atomic import whole
+from .clips import Listing
+from .tables import SPLITS, list_table
+
+PARQUET = (".parquet", ".arrow")
+_KEPT = "data/huggingface"  # sounds are copied out of the tables to here, once
+_SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
+
+
+def list_parquet(files: list[Path], source: str) -> Listing:
+    """Clips of all rows. A split is taken from a file's name ("train-00000-of-00002") or folder.
+
+    Raises InputError where pyarrow is missing or no column holds audio.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise InputError(f"data source {source!r}: Parquet needs pyarrow: pip install pyarrow") from None
+    tables = [_table(file, source) for file in files]
+    table = pd.concat([one.assign(split=split) if split else one for one, split in tables], ignore_index=True)
+    if "split" in table.columns:
+        table["split"] = table["split"].fillna("")
+    listing = list_table(table, files[0].parent, source, line="row")
+    listing.notes.insert(0, f"{len(files)} {files[0].suffix} files are taken for a Hugging Face data set")
+    return listing
+
+
+def _table(file: Path, source: str) -> tuple[pd.DataFrame, str | None]:
+    schema, rows = _open(file)
+    names = schema.names
+    column = next((name for name in names if _is_audio(schema.field(name).type)), None)
+    if column is None:
+        raise InputError(
+            f"data source {source!r}: no column with audio (bytes, path) in {file}; columns: {', '.join(names)}"
+        )
+    classes = _class_names(schema)
+    state = file.stat()
+    key = hashlib.blake2b(os.fsencode(file) + f"{state.st_size}{state.st_mtime_ns}".encode(), digest_size=8).hexdigest()
+    folder = resolve(_KEPT) / key
+    clips = []
+    for number, row in enumerate(rows):
+        sound = row.pop(column)
+        row = {name: value for name, value in row.items() if not isinstance(value, dict | bytes)}
+        for name, named in classes.items():
+            if isinstance(row.get(name), int) and 0 <= row[name] < len(named):
+                row[name] = named[row[name]]
+        clips.append({"path": _file_of(sound, folder, number, file), **row})
+    words = file.stem.lower().replace(".", "-").replace("_", "-").split("-")
+    split = next((SPLITS[word] for word in (words[0], file.parent.name.lower()) if word in SPLITS), None)
+    return pd.DataFrame(clips), split
+
+
+def _open(file: Path) -> tuple[Any, Iterator[dict]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if file.suffix.lower() == ".parquet":
+            opened = pq.ParquetFile(file)
+            return opened.schema_arrow, (row for batch in opened.iter_batches(64) for row in batch.to_pylist())
+        with pa.memory_map(str(file)) as memory:
+            try:
+                table = pa.ipc.open_stream(memory).read_all()
+            except pa.ArrowInvalid:
+                table = pa.ipc.open_file(memory).read_all()
+            return table.schema, (row for batch in table.to_batches(64) for row in batch.to_pylist())
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: not a table that can be read: {error}") from None
+
+
+def _is_audio(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Column -> names of its numbered classes, as `datasets` keeps them in the schema."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return {name: about["names"] for name, about in features.items() if isinstance(about, dict) and "names" in about}
+
+
+def _file_of(sound: dict | None, folder: Path, number: int, table: Path) -> str:
+    """Where a row's sound lies: copied out of the table, or where its path points."""
+    content, name = (sound or {}).get("bytes"), (sound or {}).get("path") or ""
+    if content is None:
+        return str(table.parent / name) if name else str(folder / f"{number}.missing")
+    suffix = Path(name).suffix or _SUFFIXES.get(content[:4], ".mp3")
+    file = folder / f"{number:06d}{suffix}"
+    if not file.exists():
+        with whole(file) as temporary:
+            temporary.write_bytes(content)
+    return str(file)

@@ -1,0 +1,173 @@
+"""Data sets as shards: tar files in WebDataset's layout, each sound beside a JSON of the same name.
+
+A shard is read in place: a clip's path is "x.tar::START+SIZE/name.flac", so order, resume and the division over
+processes are those of any other data set.
+"""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...audio.lengths import MEMBER
+from ...errors import InputError
+from ...storage.atomic import whole
+from .. import labels
+from .clips import SUFFIXES, Clip, Listing
+from .tables import SPLITS
+
+ABOUT = "about.json"  # of the whole data set, beside the shards
+_LABELS = (".cls", ".txt")  # what others write in place of a JSON
+
+
+def list_shards(path: Path, source: str) -> Listing:
+    """Clips of the shards in a folder, or of one. Raises InputError for none, or one that is damaged."""
+    shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path]
+    if not path.exists() or not shards:
+        raise InputError(f"data source {source!r}: no shards (.tar) in {path}")
+    about = _about(path if path.is_dir() else path.parent)
+    clips, unpaired = [], 0
+    for shard in shards:
+        split = next((SPLITS[word] for word in _words(shard) if word in SPLITS), None)
+        for place, facts in _samples(shard):
+            unpaired += not facts
+            clips.append(_clip(place, facts, split))
+    if not clips:
+        raise InputError(f"data source {source!r}: no audio in the {len(shards)} shards of {path}")
+    notes = list(about.get("notes", []))
+    if unpaired:
+        notes.append(f"{unpaired:,} of {len(clips):,} clips in the shards have no label beside them")
+    return Listing(clips, notes, bool(about.get("multi")), about.get("classes"))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # shards that others wrote have none
+        return {}
+
+
+def _words(shard: Path) -> list[str]:
+    return [*shard.stem.lower().replace("_", "-").split("-"), shard.parent.name.lower()]
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, facts) of every sound in a shard; members of one sample share the name before the first dot."""
+    sounds: dict[str, list[str]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(shard, "r:", errors="surrogateescape") as members:
+            for member in members:
+                if not member.isfile():
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                stem, _, rest = name.partition(".")
+                key, suffix = f"{folder}/{stem}", os.path.splitext(name)[1].lower()
+                if suffix in SUFFIXES:
+                    place = f"{shard}{MEMBER}{member.offset_data}+{member.size}/{name}"
+                    sounds.setdefault(key, []).append(place)
+                elif rest == "json":
+                    facts[key] = json.loads(members.extractfile(member).read())
+                elif f".{rest}" in _LABELS:
+                    text = members.extractfile(member).read().decode("utf-8", "replace").strip()
+                    facts.setdefault(key, {"label": text})
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise InputError(f"{shard}: not a shard that can be read, or cut: {error}") from None
+    for key, places in sounds.items():
+        for place in places:
+            yield place, facts.get(key, {})
+
+
+def _clip(place: str, facts: dict[str, Any], split: str | None) -> Clip:
+    label = facts.get("label", facts.get("labels", ""))
+    fold, start, seconds = facts.get("fold"), facts.get("start"), facts.get("seconds")
+    group = facts.get("group")
+    return Clip(
+        path=place,
+        label=labels.join(map(str, label)) if isinstance(label, list) else str(label),
+        fold=None if fold is None else int(fold),
+        split=facts.get("split") or split,
+        group=None if group is None else str(group),
+        start=None if start is None else float(start),
+        seconds=None if start is None else float(seconds),
+    )
+
+
+def write_shards(manifest, out: Path, megabytes: float = 500.0) -> list[Path]:
+    """Pack the files of a manifest into shards of about `megabytes`; files are copied as they are.
+
+    One sample a file: its rows are found again by `load_manifest("shards:PATH")`, with the same labels, folds, splits
+    and groups. Raises InputError for a folder that has shards already, and for sounds that are made on the spot.
+    """
+    if list(out.glob("*.tar")):
+        raise InputError(f"{out}: has shards already; give an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    files = manifest.table.groupby("path", sort=False)
+    batch, size = [], 0
+    for path, rows in files:
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: is no file of its own, so it cannot be packed")
+        batch.append((path, rows))
+        size += os.path.getsize(path)
+        if size >= megabytes * 1e6:
+            written.append(_write(out / f"shard-{len(written):06d}.tar", batch, len(written)))
+            batch, size = [], 0
+    if batch:
+        written.append(_write(out / f"shard-{len(written):06d}.tar", batch, len(written)))
+    about = {"source": manifest.source, "multi": manifest.multi, "classes": manifest.labels, "files": len(files)}
+    with whole(out / ABOUT) as temporary:
+        temporary.write_text(json.dumps(about, indent=2), encoding="utf-8")
+    return written
+
+
+def _write(shard: Path, batch: list[tuple[str, Any]], number: int) -> Path:
+    with whole(shard) as temporary, tarfile.open(temporary, "w", errors="surrogateescape") as members:
+        for place, (path, rows) in enumerate(batch):
+            stretches = _stretches(rows)
+            for part, facts in enumerate(stretches):
+                key = f"{number:06d}-{place:08d}" + (f"-{part}" if len(stretches) > 1 else "")
+                members.add(path, f"{key}{Path(path).suffix.lower()}", filter=_plain_member)
+                content = json.dumps(facts).encode()
+                member = tarfile.TarInfo(f"{key}.json")
+                member.size = len(content)
+                members.addfile(member, io.BytesIO(content))
+    return shard
+
+
+def _plain_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the owner's name and times: the same data set gives the same shard."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def _stretches(rows) -> list[dict[str, Any]]:
+    """What a file's rows say: one entry for the whole file, or one a stretch where a list names stretches."""
+    first = rows.iloc[0]
+    facts = {
+        "label": first["label"],
+        "fold": None if first["fold"] is None or first["fold"] != first["fold"] else first["fold"],
+        "split": first["split"],
+        "group": None if first["group"] == first["path"] else first["group"],
+        "name": os.fsencode(os.path.basename(first["path"])).decode("utf-8", "backslashreplace"),
+    }
+    facts = {name: None if value is None or _is_na(value) else value for name, value in facts.items()}
+    facts["fold"] = None if facts["fold"] is None else int(facts["fold"])
+    covered = abs(rows["start"].min()) < 1e-9 and rows[["label", "fold", "split"]].drop_duplicates().shape[0] == 1
+    ends = (rows["start"] + rows["seconds"]).to_numpy()
+    if covered and all(abs(ends[:-1] - rows["start"].to_numpy()[1:]) < 1e-6):  # segments of one recording
+        return [facts]
+    return [
+        facts | {"label": row["label"], "split": None if _is_na(row["split"]) else row["split"],
+                 "fold": None if _is_na(row["fold"]) else int(row["fold"]),
+                 "start": row["start"], "seconds": row["seconds"]}
+        for row in rows.to_dict("records")
+    ]  # fmt: skip
+
+
+def _is_na(value: Any) -> bool:
+    return value is None or value != value or str(value) == "<NA>"

@@ -1,0 +1,182 @@
+"""Files as people have them, made on the spot: lying headers, cut containers, odd rates, channels and samples."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+SECONDS = 5.0
+
+
+def tone(seconds: float = SECONDS, rate: int = 16000, hertz: float = 440.0, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * rate))
+    wave = 0.3 * np.sin(2 * np.pi * hertz * np.arange(len(noise)) / rate) + 0.01 * noise
+    return wave.astype(np.float32)
+
+
+def encoded(format: str, wave: np.ndarray | None = None, rate: int = 16000, **how) -> bytes:
+    """A sound as the bytes of a file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(rate=rate) if wave is None else wave, rate, format=format, **how)
+    return buffer.getvalue()
+
+
+def patched(content: bytes, changes: dict[int, bytes]) -> bytes:
+    changed = bytearray(content)
+    for place, new in changes.items():
+        changed[place : place + len(new)] = new
+    return bytes(changed)
+
+
+def wav_with(data: int, riff: int | None = None, wave: np.ndarray | None = None) -> bytes:
+    """A WAV whose header states other lengths (bytes) of data and, where given, of the whole."""
+    changes = {40: struct.pack("<I", data)} | ({} if riff is None else {4: struct.pack("<I", riff)})
+    return patched(encoded("WAV", wave), changes)
+
+
+def flac_with(total: int) -> bytes:
+    """A FLAC whose STREAMINFO states another number of samples."""
+    content = encoded("FLAC")
+    return patched(content, {21: bytes([content[21] & 0xF0 | total >> 32]), 22: struct.pack(">I", total & 0xFFFFFFFF)})
+
+
+def mp3_without_xing(quiet_start: bool = False) -> bytes:
+    """A VBR MP3, half of it silent, without the frame that states its length."""
+    sound, silence = tone(SECONDS, 44100), np.zeros(round(SECONDS * 44100), np.float32)
+    wave = np.concatenate([silence, sound] if quiet_start else [sound, silence])
+    content = encoded("MP3", wave, 44100, subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.3)
+    kbit = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)[content[2] >> 4]
+    return content[144 * kbit * 1000 // 44100 + (content[2] >> 1 & 1) :]
+
+
+def readable() -> dict[str, tuple[bytes, float]]:
+    """{name: (content, seconds of sound)} of files that are odd and good."""
+    wav, other = encoded("WAV"), encoded("OGG", tone(3.0, seed=1))
+    files = {
+        "data_size_0.wav": (wav_with(0), SECONDS),
+        "both_sizes_0.wav": (wav_with(0, 0), SECONDS),
+        "streamed.wav": (wav_with(0xFFFFFFFF, 0xFFFFFFFF), SECONDS),
+        "sox_pipe.wav": (wav_with(0x7FFFF000, 0x7FFFF024), SECONDS),
+        "data_size_too_small.wav": (wav_with(32000), SECONDS),
+        "data_size_too_large.wav": (wav_with(480000), SECONDS),
+        "data_size_a_little_too_large.wav": (wav_with(160036), SECONDS),
+        "sizes_absurd.wav": (wav_with(160_000_000, 160_000_036), SECONDS),
+        "last_bytes_missing.wav": (wav[:-7], SECONDS),
+        "zeros_behind.wav": (wav + bytes(100_000), SECONDS),
+        "id3_behind.wav": (wav + b"ID3\x04" + bytes(6000), SECONDS),
+        "total_0.flac": (flac_with(0), SECONDS),
+        "total_absurd.flac": (flac_with((1 << 36) - 1), SECONDS),
+        "total_too_small.flac": (flac_with(1000), SECONDS),
+        "two_in.ogg": (encoded("OGG") + other, SECONDS + 3.0),
+        "the_same_twice.ogg": (other + other, 6.0),
+        "three_in.opus": (3 * encoded("OGG", tone(2.0), subtype="OPUS"), 6.0),
+        "loud_first.mp3": (mp3_without_xing(), 2 * SECONDS),
+        "quiet_first.mp3": (mp3_without_xing(quiet_start=True), 2 * SECONDS),
+        "two_in.mp3": (encoded("MP3") + encoded("MP3", tone(3.0)), SECONDS + 3.0),
+        "with_picture.mp3": (b"ID3\x03\0\0" + bytes((0, 6, 0, 0)) + bytes(6 << 14) + encoded("MP3"), SECONDS),
+        "id3v1_behind.mp3": (encoded("MP3") + b"TAG" + bytes(125), SECONDS),
+        "cbr.mp3": (encoded("MP3", bitrate_mode="CONSTANT"), SECONDS),
+        "flac_in_a.wav": (encoded("FLAC"), SECONDS),
+        "wav_in_a.mp3": (wav, SECONDS),
+        "integers_as_float.wav": (encoded("WAV", tone() * 32768, subtype="FLOAT"), SECONDS),
+        "double.wav": (encoded("WAV", subtype="DOUBLE"), SECONDS),
+        "24_bit.flac": (encoded("FLAC", subtype="PCM_24"), SECONDS),
+        "8_bit.wav": (encoded("WAV", subtype="PCM_U8"), SECONDS),
+        "alac.caf": (encoded("CAF", subtype="ALAC_16"), SECONDS),
+        "silence.wav": (encoded("WAV", np.zeros(80000, np.float32)), SECONDS),
+        "silence.flac": (encoded("FLAC", np.zeros(1_600_000, np.float32)), 100.0),
+    }
+    for subtype in (
+        "GSM610",
+        "G721_32",
+        "NMS_ADPCM_16",
+        "NMS_ADPCM_24",
+        "NMS_ADPCM_32",
+        "MS_ADPCM",
+        "IMA_ADPCM",
+        "ULAW",
+    ):
+        files[f"{subtype.lower()}.wav"] = (encoded("WAV", tone(rate=8000), 8000, subtype=subtype), SECONDS)
+    for subtype in ("G721_32", "G723_24", "G723_40", "ALAW"):
+        files[f"{subtype.lower()}.au"] = (encoded("AU", tone(rate=8000), 8000, subtype=subtype), SECONDS)
+    for subtype in ("DWVW_16", "DWVW_24"):
+        files[f"{subtype.lower()}.aiff"] = (encoded("AIFF", subtype=subtype), SECONDS)
+    for rate in (100, 4000, 11025, 44101, 384000):
+        files[f"{rate}_hz.wav"] = (encoded("WAV", tone(rate=rate), rate), SECONDS)
+    for channels in (2, 6, 32):
+        wave = np.stack([tone()] * channels, axis=1)
+        files[f"{channels}_channels.wav"] = (encoded("WAV", wave), SECONDS)
+    for format, suffix in (
+        ("AIFF", "aiff"),
+        ("W64", "w64"),
+        ("RF64", "rf64"),
+        ("AVR", "avr"),
+        ("NIST", "sph"),
+        ("IRCAM", "sf"),
+        ("VOC", "voc"),
+        ("PAF", "paf"),
+        ("SVX", "svx"),
+        ("CAF", "caf"),
+    ):
+        files[f"plain.{suffix}"] = (encoded(format), SECONDS)
+    return files
+
+
+def unreadable() -> dict[str, bytes]:
+    """{name: content} of files that hold no usable sound."""
+    wav = encoded("WAV")
+    short = {f"of_10_ms.{suffix}": encoded(format, tone(0.01)) for format, suffix in (("WAV", "wav"), ("FLAC", "flac"))}
+    spoilt = {"nan": np.nan, "infinite": np.inf, "huge": 1e25, "beyond_32_bits": -1e10}
+    files = {"empty.wav": b"", "text.wav": b"this is no audio at all\n" * 50, "text.mp3": b"hello " * 900, **short}
+    for name, value in spoilt.items():
+        wave = tone()
+        wave[1000:1010] = value
+        files[f"{name}.wav"] = encoded("WAV", wave, subtype="FLOAT")
+    return files | {
+        "zeros.mp3": bytes(5000),
+        "header_only.wav": wav[:44],
+        "half_a_header.wav": wav[:30],
+        "no_samples.flac": encoded("FLAC", np.zeros(0, np.float32)),
+        "1_hz.wav": patched(wav, {24: struct.pack("<I", 1)}),
+        "0_hz.wav": patched(wav, {24: struct.pack("<I", 0)}),
+        "4_ghz.wav": patched(wav, {24: struct.pack("<I", 0xFFFFFFFF)}),
+        "0_channels.wav": patched(wav, {22: struct.pack("<H", 0)}),
+        "65535_channels.wav": patched(wav, {22: struct.pack("<H", 65535)}),
+        "unknown_codec.wav": patched(wav, {20: struct.pack("<H", 0x1234)}),
+        "page.wav": b"<!DOCTYPE html><html><body>404 Not Found</body></html>" * 20,
+        "pointer.flac": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
+        "archive.ogg": b"PK\x03\x04" + bytes(2000),
+    }
+
+
+def cut() -> dict[str, bytes]:
+    """{name: content} of files that end too early, at several places each: read, or refused with a reason."""
+    kinds = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aiff": "AIFF", "au": "AU", "caf": "CAF",
+             "w64": "W64", "rf64": "RF64", "voc": "VOC", "sph": "NIST"}  # fmt: skip
+    files = {}
+    for suffix, format in kinds.items():
+        content = encoded(format)
+        for share in (0.001, 0.02, 0.3, 0.7, 0.95, 0.999):
+            files[f"cut_{share:g}.{suffix}"] = content[: max(1, int(len(content) * share))]
+    return files
+
+
+def write_all(folder: Path) -> dict[str, float | None]:
+    """Put everything into a folder: {name: seconds of sound, None where nothing can or need be read}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float | None] = {}
+    for name, (content, length) in readable().items():
+        (folder / name).write_bytes(content)
+        seconds[name] = length
+    for name, content in {**unreadable(), **cut()}.items():
+        (folder / name).write_bytes(content)
+        seconds[name] = None
+    (folder / "circle").symlink_to(folder)
+    (folder / "itself.wav").symlink_to(folder / "itself.wav")
+    (folder / "gone.wav").symlink_to(folder / "nowhere.wav")
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "folder.wav").mkdir()
+    return seconds | {"itself.wav": None, "gone.wav": None, "pipe.wav": None}
