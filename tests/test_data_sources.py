@@ -96,8 +96,8 @@ def test_empty_folder(tmp_path):
 
 
 def test_folder_without_audio(tmp_path):
-    (tmp_path / "a.m4a").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"no audio files.*\.m4a \(1\)"):
+    (tmp_path / "a.pdf").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"no audio files.*\.pdf \(1\)"):
         load_manifest(f"folder:{tmp_path}")
 
 
@@ -168,9 +168,7 @@ def test_csv_lists_a_missing_file_as_bad(classes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,class\ncat/a.wav,cat\n", r"list\.csv: column 'label' is missing; columns present.*'path', 'class'"),
-        ("file,label\ncat/a.wav,cat\n", r"list\.csv: column 'path' is missing; columns present.*'file', 'label'"),
-        ("path;label\ncat/a.wav;cat\n", r"column 'path' is missing; .*'path;label'"),
+        ("sound,label\ncat/a.wav,cat\n", r"list\.csv: column 'path' is missing; columns present.*'sound', 'label'"),
         ("path,label\n", "has a header but no rows"),
         ("", "not a CSV that can be read"),
         ("path,label\nx/y.wav,cat\n", r"none of the 1 files it lists exists; the first would be .*x/y\.wav"),
@@ -183,12 +181,6 @@ def test_wrong_csv(classes, text, message):
     path = write_csv(classes, text)
     with pytest.raises(InputError, match=message):
         load_manifest(f"folder:{path}")
-
-
-def test_a_folder_with_half_a_list_is_not_taken_for_class_folders(classes):
-    write_csv(classes, "path,category\ncat/a.wav,cat\n")
-    with pytest.raises(InputError, match="column 'label' is missing"):
-        load_manifest(f"folder:{classes}")
 
 
 def test_an_unrelated_csv_beside_class_folders_is_left_alone(classes):

@@ -18,18 +18,20 @@ def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], 
     Clips, hours, sample rates, classes, folds, and files that cannot be used.
     """
     from ..data import load_manifest
+    from ..data.check import group_notes
 
     manifest = load_manifest(spec)
     facts = _facts(manifest)
+    notes = [*manifest.notes, *group_notes(manifest)]
     classes = [{"class": label, **of_class} for label, of_class in facts.pop("classes").items()]
     bad = manifest.bad.to_dict("records")
     if as_json:
-        print(as_json_text({**facts, "classes": classes, "bad": bad, "notes": manifest.notes}))
+        print(as_json_text({**facts, "classes": classes, "bad": bad, "notes": notes}))
         return
     print_facts(facts | {"classes": len(classes), "bad files": len(bad)})
     print_rows(classes, before="\n")
     print_rows(bad, before="\n")
-    for note in manifest.notes:
+    for note in notes:
         print(f"\nnote: {note}")
 
 
@@ -85,3 +87,54 @@ def data_stats(
     print_facts({"source": manifest.source, "clips": min(clips or len(manifest), len(manifest)), **measured})
     print("\nTo use them:")
     print("\n".join(f"  -s {flag}" for flag in flags))
+
+
+@data_app.command("check")
+def data_check(
+    spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
+    crop: Annotated[float | None, typer.Option(min=0.01, help="Length of the crops that are planned, s.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads (default: one for each core).")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Page to write, .html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decode every clip once and say what is unusual: damage, silence, clipping, duplicates; resumes."""
+    from ..config import resolve
+    from ..data import load_manifest
+    from ..data.check import check, group_notes, write_page
+
+    manifest = load_manifest(spec)
+    result = check(manifest, crop, workers)
+    notes = [*manifest.notes, *group_notes(manifest)]
+    if out:
+        write_page(result, manifest, resolve(out))
+    if as_json:
+        facts = {"source": manifest.source, "clips": len(result.table), "notes": notes}
+        print(as_json_text({**facts, "findings": result.findings.to_dict("records")}))
+        return
+    print_facts({"source": manifest.source, "clips": len(result.table)})
+    print_rows(result.findings.to_dict("records"), before="\n")
+    if result.findings.empty:
+        print("\nnothing unusual")
+    for note in notes:
+        print(f"\nnote: {note}")
+    if out:
+        print(f"\n{resolve(out)}")
+
+
+@data_app.command("shard")
+def data_shard(
+    spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FOLDER", help="Empty folder for the shards.")],
+    megabytes: Annotated[float, typer.Option(min=1, help="Size of a shard, MB.")] = 500.0,
+    as_json: Json = False,
+) -> None:
+    """Pack a data set into tar files in WebDataset's layout, to be used as shards:FOLDER."""
+    from ..config import resolve
+    from ..data import load_manifest
+    from ..data.sources.shards import write_shards
+
+    shards = write_shards(load_manifest(spec), resolve(out), megabytes)
+    if as_json:
+        print(as_json_text({"shards": shards}))
+    else:
+        print(f"{len(shards)} shards: use them as shards:{resolve(out)}")

@@ -7,8 +7,8 @@ import typer
 from ..errors import InputError
 
 SPECS = (
-    "synth[:CLIPS], folder:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], "
-    "audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH], FILE.py:FUNCTION[:TEXT]"
+    "synth[:CLIPS], folder:PATH, shards:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], "
+    "speech_commands_v1[:PATH], audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH], FILE.py:FUNCTION[:TEXT]"
 )
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # exit status; as a shell reports a command that a signal ended
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

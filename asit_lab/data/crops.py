@@ -19,7 +19,8 @@ from ..config import RunConfig
 from ..errors import InputError
 from .loader import load
 from .manifest import Manifest, read_row
-from .silence import sounding
+from .silence import sounding, sounding_stretch
+from .sources.synth import PREFIX
 
 WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
 PADDING_NOTED = 1 / 3  # share of padding in the crops of a data set above which the user is told
@@ -137,6 +138,7 @@ class ViewDataset(Dataset):
         self.recordings = torch.from_numpy(pd.factorize(table["group"])[0])
         self.cache = AudioCache(cfg.data.cache_mb * 1e6)
         self.unreadable: dict[int, str] = {}
+        self.stretches: dict[int, tuple[float, float]] = {}  # of long rows, without the silence at their ends
 
     def __getitem__(self, step: int) -> Batch | InputError:
         """The batch of a step, or the error: raised in a loader process it would come out wrapped in a traceback."""
@@ -190,8 +192,10 @@ class ViewDataset(Dataset):
         """Crops of one row, each at most `samples` long."""
         path, start, seconds = self.rows[row]
         if seconds > max(WHOLE_SECONDS, 2 * self.samples / self.rate):
-            room = int(seconds * self.rate) - self.samples
             crop = self.samples / self.rate
+            if self.trim:
+                start, seconds = self._sounding_stretch(row, crop)
+            room = int(seconds * self.rate) - self.samples
             return [
                 read_row(path, start, seconds, self.rate, first / self.rate, crop)
                 for first in crop_starts(draws, room, self.gap)
@@ -199,6 +203,18 @@ class ViewDataset(Dataset):
         wave = self._whole(row)
         room = max(0, len(wave) - self.samples)
         return [wave[first : first + self.samples] for first in crop_starts(draws, room, self.gap)]
+
+    def _sounding_stretch(self, row: int, crop: float) -> tuple[float, float]:
+        """(start, length) in s of what lies between a long row's first and last sound."""
+        if row not in self.stretches:
+            path, start, seconds = self.rows[row]
+
+            def read(at: float, length: float) -> np.ndarray:
+                return read_row(path, start, seconds, self.rate, at, length)
+
+            at, length = sounding_stretch(read, seconds, self.rate, crop)
+            self.stretches[row] = (start + at, length)
+        return self.stretches[row]
 
     def _whole(self, row: int) -> np.ndarray:
         """A whole row, from the cache if it is there. A row that failed once is not tried again."""
@@ -231,7 +247,20 @@ def make_loader(
 
 def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:
     """Sentences for the user on crops that hold little to learn from."""
-    return [note for note in (overlap_note(cfg, manifest, views), padding_note(cfg, manifest)) if note]
+    notes = (overlap_note(cfg, manifest, views), padding_note(cfg, manifest), rate_note(cfg, manifest))
+    return [note for note in notes if note]
+
+
+def rate_note(cfg: RunConfig, manifest: Manifest) -> str | None:
+    """A sentence for the user when files have a lower sample rate than the features; None otherwise."""
+    rates = manifest.table["sample_rate"][~manifest.table["path"].str.startswith(PREFIX)]  # synth has any rate
+    lower = rates[rates < cfg.features.sample_rate]
+    if lower.empty:
+        return None
+    return (
+        f"{len(lower):,} of {len(manifest):,} clips have a sample rate below features.sample_rate "
+        f"{cfg.features.sample_rate} Hz (down to {lower.min()} Hz): their mel bands above half of it are empty"
+    )
 
 
 def padding_note(cfg: RunConfig, manifest: Manifest) -> str | None:

@@ -25,6 +25,9 @@ from .sources.scan import scan
 from .sources.shards import list_shards
 from .sources.tables import list_table
 
+# Texts in Python's own form: Arrow's refuse file names that are not UTF-8, as old archives leave them.
+pd.set_option("mode.string_storage", "python")
+
 SOURCES = {
     "synth": "synth[:CLIPS]",
     "folder": "folder:PATH",

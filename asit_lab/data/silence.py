@@ -1,10 +1,13 @@
 """Silence, padding as a rule: how much of a data set it is, and a clip without what of it stands at both ends."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..errors import InputError
 from .manifest import Manifest
 
+_PIECE = 10.0  # s of a long clip read at a time
 SOUND = 1e-4  # -80 dB of full scale: lossy codecs leave a little where there was nothing
 
 
@@ -17,6 +20,33 @@ def sounding(wave: np.ndarray, least: int) -> np.ndarray:
     start, stop = int(loud[0]), int(loud[-1]) + 1
     stop = min(len(wave), max(stop, start + least))
     return wave[min(start, max(0, stop - least)) : stop]
+
+
+def sounding_stretch(
+    read: Callable[[float, float], np.ndarray], seconds: float, rate: int, least: float
+) -> tuple[float, float]:
+    """(start, length) in s of what lies between a long clip's first and last sound, at least `least` s of it.
+
+    read(start, seconds) gives a stretch of the clip at `rate` Hz; it is read in pieces from both ends, as far as the
+    silence reaches. The whole clip where there is no sound.
+    """
+    pieces = [(at, min(_PIECE, seconds - at)) for at in np.arange(0.0, seconds, _PIECE)]
+    first = last = None
+    for at, length in pieces:
+        loud = np.flatnonzero(np.abs(read(at, length)) > SOUND)
+        if len(loud):
+            first = at + loud[0] / rate
+            break
+    for at, length in reversed(pieces):
+        if first is None:
+            return 0.0, seconds
+        loud = np.flatnonzero(np.abs(read(at, length)) > SOUND)
+        if len(loud):
+            last = at + (loud[-1] + 1) / rate
+            break
+    stop = min(seconds, max(last, first + least))
+    start = max(0.0, min(first, stop - least))
+    return start, stop - start
 
 
 def measure_silence(manifest: Manifest, most: int = 400) -> tuple[np.ndarray, list[tuple[int, str]]]:

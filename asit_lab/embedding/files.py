@@ -62,8 +62,7 @@ def embed_files(
         raise InputError("no files given; name files, folders or patterns")
     if not rows:
         raise InputError(f"nothing to embed: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
-    paths, seconds = zip(*rows, strict=True)
-    table = pd.DataFrame({"path": pd.Series(paths, dtype=object), "seconds": seconds})
+    table = pd.DataFrame(rows, columns=["path", "seconds"])
     found = np.concatenate(vectors)  # [files, dim]
     table = pd.concat([table, pd.DataFrame(found, columns=[f"d{i}" for i in range(found.shape[1])])], axis=1)
     table.attrs = {"encoder": enc.name, "pool": pool, "layer": layer}

@@ -95,7 +95,8 @@ class Encoder(Shareable):
         """
         wave = as_waveforms(wave, sample_rate)
         if sample_rate != self.front_end.sample_rate:
-            clips = [soxr.resample(clip, sample_rate, self.front_end.sample_rate) for clip in wave.cpu().numpy()]
+            samples = wave.detach().cpu().numpy()
+            clips = [soxr.resample(clip, sample_rate, self.front_end.sample_rate) for clip in samples]
             wave = torch.from_numpy(np.stack(clips))
         raw = self.front_end(wave.to(self.device))
         patch = self.config.model.patch[0]

@@ -25,7 +25,6 @@ def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
         ) from None
     if not wave.is_floating_point():
         raise InputError(f"{name}: expected floating-point samples in [-1, 1], got {wave.dtype}; scale them first")
-    wave = wave.detach()  # nothing an encoder gives carries a gradient
     wave = wave.float().reshape(1, -1) if wave.ndim == 1 else wave.float()
     if wave.ndim != 2 or 0 in wave.shape:
         raise InputError(f"{name}: expected [batch, samples] or [samples] with audio in it, got {tuple(wave.shape)}")

@@ -64,13 +64,13 @@ def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS,
 def check_labels(table: pd.DataFrame, multi: bool = False) -> np.ndarray:
     """The class of every row, or its several joined; InputError when one is missing (several may be none at all) or
     there are fewer than two classes."""
-    missing = table["label"].isna() | np.array([not str(label).strip() for label in table["label"]], dtype=bool)
+    missing = table["label"].isna() | (table["label"].astype(str).str.strip() == "")
     if missing.any() and not multi:
         raise InputError(
             f"{int(missing.sum())} of {len(table)} clips have no label (first: {table['path'][missing].iloc[0]}); "
             "a probe needs a class for every clip"
         )
-    labels = np.array([str(label) for label in table["label"].where(~missing, "")], dtype=object)
+    labels = table["label"].where(~missing, "").astype(str).to_numpy(dtype=object)
     if len(found := classes_of(labels, multi)) < 2:
         raise InputError(f"classes found: {', '.join(found) or 'none'}; a probe needs at least two")
     return labels
@@ -103,9 +103,7 @@ def gaps(table: pd.DataFrame, found: Sequence[Split], multi: bool = False) -> li
 def groups_of(table: pd.DataFrame) -> np.ndarray:
     """Source recording of every row; the path where the data set names none."""
     group = table["group"] if "group" in table else pd.Series(None, index=table.index, dtype=object)
-    named = group.notna() & (group != "")  # as objects: pandas' texts take no file names that are not UTF-8
-    names = [str(name if has else path) for name, has, path in zip(group, named, table["path"], strict=True)]
-    return np.array(names, dtype=object)
+    return group.where(group.notna() & (group.astype(str) != ""), table["path"]).astype(str).to_numpy(dtype=object)
 
 
 def inner_splits(labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -10,7 +10,7 @@ from ..headers import read_headers
 from .clips import Clip
 
 COLUMNS = ("path", "label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels")
-_TYPES = {  # names and labels stay objects: pandas' own texts take no file names that are not UTF-8
+_TYPES = {
     "fold": "Int64",
     "split": "string",
     "start": "float64",
@@ -43,18 +43,12 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
         rows += _rows(clip, header, first, total, segment_seconds)
     unusual = Counter(header.note for header in headers.values() if isinstance(header, AudioInfo) and header.note)
     notes = [f"{count:,} {note}" for note, count in unusual.most_common()]
-    return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"], dtype=object), notes
+    return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"]), notes
 
 
 def to_table(rows: list[tuple]) -> pd.DataFrame:
     """A table with the manifest's columns and types."""
-    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-    return pd.DataFrame(
-        {
-            name: pd.Series(list(column), dtype=_TYPES.get(name, object))
-            for name, column in zip(COLUMNS, columns, strict=True)
-        }
-    )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
 
 
 def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ...audio.lengths import MEMBER
 from ...errors import InputError
 from ...storage.atomic import whole
@@ -145,29 +147,23 @@ def _plain_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _stretches(rows) -> list[dict[str, Any]]:
+def _stretches(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """What a file's rows say: one entry for the whole file, or one a stretch where a list names stretches."""
-    first = rows.iloc[0]
-    facts = {
-        "label": first["label"],
-        "fold": None if first["fold"] is None or first["fold"] != first["fold"] else first["fold"],
-        "split": first["split"],
-        "group": None if first["group"] == first["path"] else first["group"],
-        "name": os.fsencode(os.path.basename(first["path"])).decode("utf-8", "backslashreplace"),
-    }
-    facts = {name: None if value is None or _is_na(value) else value for name, value in facts.items()}
-    facts["fold"] = None if facts["fold"] is None else int(facts["fold"])
-    covered = abs(rows["start"].min()) < 1e-9 and rows[["label", "fold", "split"]].drop_duplicates().shape[0] == 1
-    ends = (rows["start"] + rows["seconds"]).to_numpy()
-    if covered and all(abs(ends[:-1] - rows["start"].to_numpy()[1:]) < 1e-6):  # segments of one recording
-        return [facts]
-    return [
-        facts | {"label": row["label"], "split": None if _is_na(row["split"]) else row["split"],
-                 "fold": None if _is_na(row["fold"]) else int(row["fold"]),
-                 "start": row["start"], "seconds": row["seconds"]}
+    rows = rows.astype(object).where(rows.notna(), None)
+    facts = [
+        {
+            "label": row["label"],
+            "fold": None if row["fold"] is None else int(row["fold"]),
+            "split": row["split"],
+            "group": None if row["group"] == row["path"] else row["group"],
+            "name": os.fsencode(os.path.basename(row["path"])).decode("utf-8", "backslashreplace"),
+            "start": row["start"],
+            "seconds": row["seconds"],
+        }
         for row in rows.to_dict("records")
-    ]  # fmt: skip
-
-
-def _is_na(value: Any) -> bool:
-    return value is None or value != value or str(value) == "<NA>"
+    ]
+    meanings = {(fact["label"], fact["fold"], fact["split"]) for fact in facts}
+    ends = [0.0, *(fact["start"] + fact["seconds"] for fact in facts)]
+    if len(meanings) == 1 and all(abs(fact["start"] - end) < 1e-6 for fact, end in zip(facts, ends, strict=False)):
+        return [facts[0] | {"start": None, "seconds": None}]  # the segments of one recording, made again when listed
+    return facts

@@ -67,7 +67,7 @@ def read_table(path: Path) -> pd.DataFrame:
 def _decoded(path: Path) -> tuple[str, list[str]]:
     content = path.read_bytes()
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16"), []
+        return content.decode("utf-16").removeprefix("\ufeff"), []
     if 0 in content:
         line = content[: content.index(0)].count(b"\n") + 1
         raise InputError(f"{path}, line {line}: has a NUL byte; save the list as UTF-8 text")

@@ -1,0 +1,214 @@
+"""One reading of a whole data set before anything starts: every clip decoded once, and what is unusual about it.
+
+What was measured is kept in data/checks and goes by path, stretch, size and time of change, so an interrupted check
+resumes and a second one reads only what is new.
+"""
+
+import contextlib
+import hashlib
+import html
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soundfile
+from tqdm import tqdm
+
+from ..audio.lengths import MEMBER
+from ..config import resolve
+from ..errors import InputError
+from ..storage.atomic import write_text
+from ..storage.progress import bar_style
+from .fingerprints import fingerprint
+from .manifest import Manifest, read_row
+from .silence import SOUND
+
+_FOLDER = "data/checks"
+_KEEP_EVERY = 500  # clips after which what was measured is written down
+_CLIPPED = 0.001  # share of samples at full scale
+_INTEGERS = 8.0  # a peak beyond this is not a level of -1 to 1
+_CANCEL = 0.1  # the average of the channels has less than this of their level
+_NARROW = -60.0  # dB below its strongest band that a clip's spectrum ends at
+_NARROW_HZ = 4000.0
+_LONGEST = 60.0  # s of a clip that are looked at
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found in a data set."""
+
+    table: pd.DataFrame
+    """a row a clip: path, peak, silent and clipped (shares of samples), bandwidth (Hz), cancels, digest, reason"""
+    findings: pd.DataFrame
+    """a row a kind: finding, clips, share (of the clips), example"""
+
+
+def check(manifest: Manifest, crop_seconds: float | None = None, workers: int | None = None) -> Check:
+    """Decode every clip on all cores and look at it.
+
+    crop_seconds: crops that are planned, to say how much of them would be padding. workers: threads (None: the cores).
+    """
+    cache = resolve(_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
+    known = _load(cache)
+    columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
+    clips = list(columns.itertuples(index=False, name=None))
+    names = [f"{path}@{start:.6f}+{seconds:.6f} {_state(path)}" for path, start, seconds, _, _ in clips]
+    new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in known]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+        measured = threads.map(lambda item: (item[0], _measure(*item[1])), new)
+        words = {"desc": "checking", "unit": "clip", "total": len(clips), "initial": len(clips) - len(new)}
+        for count, (name, facts) in enumerate(tqdm(measured, **words, **bar_style()), start=1):
+            known[name] = facts
+            if count % _KEEP_EVERY == 0:
+                _keep(cache, known)
+    if new:
+        _keep(cache, known)
+    table = pd.DataFrame([{"path": clip[0], **known[name]} for name, clip in zip(names, clips, strict=True)])
+    return Check(table, _findings(manifest, table, crop_seconds))
+
+
+def _measure(path: str, start: float, seconds: float, rate: int, channels: int) -> dict[str, Any]:
+    """Facts on one clip; `reason` where it cannot be used."""
+    try:
+        wave = read_row(path, start, min(seconds, _LONGEST), rate)
+    except InputError as error:
+        return {"reason": str(error).removeprefix(f"{path}: ")}
+    peak = float(np.abs(wave).max())
+    return {
+        "peak": peak,
+        "silent": float(np.mean(np.abs(wave) <= SOUND)),
+        "clipped": float(np.mean(np.abs(wave) >= 0.999 * peak)) if 0.99 <= peak <= _INTEGERS else 0.0,
+        "bandwidth": _bandwidth(wave, rate),
+        "cancels": channels > 1 and _cancels(path, start, min(seconds, _LONGEST), wave),
+        "digest": fingerprint(wave, rate).digest if peak <= _INTEGERS else "",
+        "reason": "",
+    }
+
+
+def _bandwidth(wave: np.ndarray, rate: int) -> float:
+    """Hz below which all of a clip's spectrum lies, down to 60 dB below its strongest band."""
+    size = min(1024, len(wave))
+    frames = wave[: len(wave) // size * size].reshape(-1, size) * np.hanning(size)
+    power = np.square(np.abs(np.fft.rfft(frames))).mean(0)
+    loud = np.flatnonzero(power > power.max() * 10 ** (_NARROW / 10))
+    return float((loud[-1] + 1) * rate / size) if len(loud) and power.max() > 0 else 0.0
+
+
+def _cancels(path: str, start: float, seconds: float, mono: np.ndarray) -> bool:
+    """Whether the channels' average is far below their level, as of a phase-inverted pair."""
+    if MEMBER in path:
+        return False
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            file.seek(round(start * file.samplerate))
+            each = file.read(round(seconds * file.samplerate), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, OSError):
+        return False
+    level = float(np.sqrt(np.mean(np.square(each)))) if len(each) else 0.0
+    return level > SOUND and float(np.sqrt(np.mean(np.square(mono)))) < _CANCEL * level
+
+
+def _findings(manifest: Manifest, table: pd.DataFrame, crop_seconds: float | None) -> pd.DataFrame:
+    for name in ("peak", "silent", "clipped", "bandwidth", "cancels", "digest", "reason"):
+        if name not in table:
+            table[name] = np.nan if name not in ("cancels", "digest", "reason") else ""
+    rate = manifest.table["sample_rate"]
+    doubled = table["digest"].fillna("").astype(bool) & table["digest"].duplicated(keep=False)
+    narrow = (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (rate > 2 * _NARROW_HZ)
+    kinds = {
+        "cannot be decoded": table["reason"].fillna("") != "",
+        "silent throughout (below -80 dB)": table["silent"] == 1,
+        "more than half silent": (table["silent"] > 0.5) & (table["silent"] < 1),
+        "clipped (over 0.1 % of samples at full scale)": table["clipped"] > _CLIPPED,
+        "level of integers (±32768 as float?)": table["peak"] > _INTEGERS,
+        "channels cancel each other": table["cancels"].fillna(False).astype(bool),
+        "nothing above 4 kHz": narrow,
+        "sample rate below 16 kHz": rate < 16000,
+        "same samples as another clip": doubled,
+    }
+    rows = [_row(finding, mask, table["path"], len(table)) for finding, mask in kinds.items() if mask.any()]
+    bad = manifest.bad
+    if len(bad):
+        example = f"{bad['path'].iloc[0]}: {bad['reason'].iloc[0]}"
+        share = round(len(bad) / (len(table) + len(bad)), 4)
+        rows.insert(0, {"finding": "cannot be used", "clips": len(bad), "share": share, "example": example})
+    for column in ("split", "fold"):
+        shared = shared_groups(manifest, column)
+        if len(shared):
+            mask = manifest.table["group"].isin(shared)
+            rows.append(_row(f"group in more than one {column}", mask, manifest.table["group"], len(table)))
+    if crop_seconds:
+        padding = 1 - float((manifest.table["seconds"].clip(upper=crop_seconds) / crop_seconds).mean())
+        short = manifest.table["seconds"] < crop_seconds
+        if short.any():
+            words = f"shorter than a crop of {crop_seconds:g} s: {padding:.0%} of all crops is padding"
+            rows.append(_row(words, short, table["path"], len(table)))
+    return pd.DataFrame(rows, columns=["finding", "clips", "share", "example"])
+
+
+def _row(finding: str, mask: pd.Series, names: pd.Series, clips: int) -> dict[str, Any]:
+    count = int(mask.sum())
+    return {"finding": finding, "clips": count, "share": round(count / clips, 4), "example": names[mask].iloc[0]}
+
+
+def shared_groups(manifest: Manifest, column: str) -> list[str]:
+    """Groups (recordings, speakers) with clips in more than one split or fold."""
+    table = manifest.table[manifest.table[column].notna()]
+    parts = table.groupby("group")[column].nunique()
+    return sorted(parts.index[parts > 1])
+
+
+def group_notes(manifest: Manifest) -> list[str]:
+    """A sentence for each of split and fold that a group is on both sides of."""
+    notes = []
+    for column in ("split", "fold"):
+        shared = shared_groups(manifest, column)
+        if shared:
+            few = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
+            notes.append(
+                f"{len(shared)} of {manifest.table['group'].nunique()} groups are in more than one {column}: {few}"
+            )
+    return notes
+
+
+def write_page(found: Check, manifest: Manifest, out: Path) -> None:
+    """The findings and the clips they are about, as one HTML file."""
+    table = found.table
+    silent, loud = table["silent"] > 0.5, (table["clipped"] > _CLIPPED) | (table["peak"] > _INTEGERS)
+    unusual = table[(table["reason"].fillna("") != "") | silent | loud].head(1000)
+    style = (
+        "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left}"
+    )
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in [*manifest.notes, *group_notes(manifest)])
+    tables = [rows.to_html(index=False, border=0, float_format="%.4g") for rows in (found.findings, unusual)]
+    write_text(
+        out,
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(manifest.name)}</title><style>{style}</style>"
+        f"<h1>{html.escape(manifest.source)}</h1><p>{len(found.table):,} clips</p><ul>{notes}</ul>"
+        f"<h2>Findings</h2>{tables[0]}<h2>Clips</h2>{tables[1]}",
+    )
+
+
+def _state(path: str) -> str:
+    try:
+        state = os.stat(path.partition(MEMBER)[0])
+    except OSError:
+        return ""
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def _load(cache: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there yet, or not what we wrote: it is made anew
+        return {}
+
+
+def _keep(cache: Path, known: dict[str, dict[str, Any]]) -> None:
+    with contextlib.suppress(OSError):  # a full or read-only disk: measured again next time
+        write_text(cache, json.dumps(known))

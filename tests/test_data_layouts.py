@@ -1,0 +1,272 @@
+"""Folders, tables and shards as people have them: what is taken for what, and that it is said."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from asit_lab.data import load_manifest
+from asit_lab.data.sources.shards import write_shards
+from asit_lab.errors import InputError
+
+
+def write(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 4000), 8000)
+    return path
+
+
+def listed(manifest):
+    """Sorted (name, label, fold, split, group) of a manifest's rows."""
+    columns = manifest.table[["path", "label", "fold", "split", "group"]]
+    return sorted(
+        (os.path.basename(path), label, None if fold is pd.NA else fold, None if split is pd.NA else split, group)
+        for path, label, fold, split, group in columns.itertuples(index=False)
+    )
+
+
+# --- Folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_splits_above_class_folders(tmp_path):
+    for part, name in (("Train", "dog"), ("Train", "cat"), ("val", "dog"), ("test", "cat")):
+        write(tmp_path / part / name / "a.wav")
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert manifest.classes == ["cat", "dog"]
+    assert manifest.table["split"].tolist() == ["train", "train", "test", "valid"]
+    assert manifest.notes == ["the folders Train, test, val are taken for splits, with 2 class folders below them"]
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2"), ("fold_1", "fold_2"), ("Fold-1", "Fold-2")])
+def test_folds_above_class_folders_and_below_a_folder_of_audio(tmp_path, names):
+    for fold in names:
+        for name in ("dog", "cat"):
+            write(tmp_path / "audio" / fold / name / "a.wav")
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert manifest.classes == ["cat", "dog"] and manifest.table["fold"].tolist() == [1, 1, 2, 2]
+
+
+def test_splits_without_classes(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path / part / "a.wav")
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert manifest.classes == [] and set(manifest.table["split"]) == {"train", "test"}
+    assert "no classes below" in manifest.notes[0]
+
+
+def test_a_class_called_train_beside_others_is_a_class(tmp_path):
+    for name in ("train", "bus"):
+        write(tmp_path / name / "a.wav")
+    assert load_manifest(f"folder:{tmp_path}").classes == ["bus", "train"]
+
+
+def test_formats_that_nothing_reads_are_listed(tmp_path):
+    write(tmp_path / "dog" / "a.wav")
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "b.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(3000))
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert len(manifest.bad) == 1 and manifest.bad["path"][0].endswith("b.m4a")
+    assert manifest.notes == ["1 of 2 files cannot be used and are left out"]
+
+
+def test_hugging_face_audiofolder(tmp_path):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            write(tmp_path / part / f"{name}.wav")
+        (tmp_path / part / "metadata.csv").write_text("file_name,label\na.wav,dog\nb.wav,cat\n")
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert manifest.classes == ["cat", "dog"] and sorted(manifest.table["split"]) == ["test", "test", "train", "train"]
+    for part in ("train", "test"):
+        (tmp_path / part / "metadata.csv").unlink()
+    lines = [json.dumps({"file_name": f"train/{name}.wav", "label": name}) for name in "ab"]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert load_manifest(f"folder:{tmp_path}").classes == ["a", "b"]
+
+
+def test_kaldi(tmp_path):
+    write(tmp_path / "one.wav")
+    write(tmp_path / "two.wav")
+    (tmp_path / "wav.scp").write_text("r1 one.wav\nr2 two.wav\nr3 sox x.wav -t wav - |\n")
+    (tmp_path / "utt2spk").write_text("u1 anna\nu2 anna\nu3 ben\n")
+    (tmp_path / "utt2lang").write_text("u1 de\nu2 de\nu3 fr\n")
+    (tmp_path / "segments").write_text("u1 r1 0.0 0.2\nu2 r1 0.2 0.4\nu3 r2 0.1 0.5\n")
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert [row[:2] + row[4:] for row in listed(manifest)] == [
+        ("one.wav", "de", "anna"),
+        ("one.wav", "de", "anna"),
+        ("two.wav", "fr", "ben"),
+    ]
+    np.testing.assert_allclose(manifest.table["seconds"], [0.2, 0.2, 0.4])
+
+
+def test_fairseq_list(tmp_path):
+    write(tmp_path / "clips" / "a.wav")
+    (tmp_path / "train.tsv").write_text(f"{tmp_path / 'clips'}\na.wav\t4000\n")
+    assert len(load_manifest(f"folder:{tmp_path / 'train.tsv'}")) == 1
+
+
+def test_parquet_with_sounds_inside(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
+    sounds = [{"bytes": write(tmp_path / f"{n}.wav", n).read_bytes(), "path": f"{n}.wav"} for n in range(3)]
+    features = {"audio": {"_type": "Audio"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    table = pa.table({"audio": sounds, "label": [0, 1, 0]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    for part in ("train", "test"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "set" / f"{part}-00000-of-00001.parquet")
+    manifest = load_manifest(f"folder:{tmp_path / 'set'}")
+    assert manifest.table["label"].tolist() == 2 * ["cat", "dog", "cat"]
+    assert manifest.table["split"].tolist() == 3 * ["test"] + 3 * ["train"]
+    np.testing.assert_array_equal(manifest.read(1, 8000), soundfile.read(tmp_path / "1.wav", dtype="float32")[0])
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clips(tmp_path):
+    for seed, name in enumerate(("a.wav", "b.wav", "in/c.wav")):
+        write(tmp_path / name, seed)
+    return tmp_path
+
+
+def table(folder, text, encoding="utf-8", name="list.csv"):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return load_manifest(f"folder:{folder / name}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\na.wav,dog\nb.wav,cat\nin/c.wav,dog\n",
+        "\ufeffpath,label,\r\na.wav,dog,\r\nb.wav,cat,,\r\nin/c.wav,dog\r\n",
+        "path;label\na.wav;dog\nb.wav;cat\nin/c.wav;dog\n",
+        "Filename\tClass\na.wav\tdog\nb.wav\tcat\nc.wav\tdog\n",
+        "file,category\na,dog\nb,cat\nc,dog\n",
+        'filepath, species\n"a.wav", dog\nb.wav, cat\nin\\c.wav, dog\n',
+        "path,label\na.wav,dog\nb.wav,cat\n\nin/c.wav,dog\na.wav,dog\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_spellings_of_one_table(clips, text, encoding):
+    manifest = table(clips, text, encoding)
+    assert [row[:2] for row in listed(manifest)] == [("a.wav", "dog"), ("b.wav", "cat"), ("c.wav", "dog")]
+
+
+def test_other_names_of_columns_are_taken_and_said(clips):
+    manifest = table(clips, "path,label,speaker,subset,flod\na.wav,dog,anna,train,1\nb.wav,cat,ben,dev,2\n")
+    assert listed(manifest) == [("a.wav", "dog", None, "train", "anna"), ("b.wav", "cat", None, "valid", "ben")]
+    assert [note.split(": ", 1)[1] for note in manifest.notes] == [
+        "column 'subset' is taken as 'split'",
+        "column 'speaker' is taken as 'group'",
+        "column 'flod' is not used; did you mean 'fold'?",
+    ]
+
+
+def test_a_class_with_a_comma_and_several_labels(clips):
+    assert table(clips, 'path,label\na.wav,"Dog,Bark"\nb.wav,cat\n').classes == ["Dog,Bark", "cat"]
+    several = table(clips, 'path,labels\na.wav,"Dog,Bark"\nb.wav,Dog\n')
+    assert several.multi and several.classes == ["Bark", "Dog"]
+    assert "divided at ','" in several.notes[0]
+
+
+def test_stretches_of_a_file(clips):
+    manifest = table(clips, "path,label,start,end\na.wav,dog,0.1,0.3\na.wav,cat,0.3,0.5\n")
+    assert manifest.table["start"].tolist() == [0.1, 0.3] and len(manifest.classes) == 2
+
+
+def test_accents_in_two_forms(tmp_path):
+    write(tmp_path / "caf\u00e9.wav")
+    write(tmp_path / "b.wav")
+    manifest = table(tmp_path, "path,label\ncafe\u0301.wav,ge\u0301\nb.wav,g\u00e9\n")
+    assert len(manifest) == 2 and manifest.classes == ["g\u00e9"]
+
+
+def test_names_and_tables_that_are_not_utf8(tmp_path):
+    write(tmp_path / "b.wav").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    manifest = table(tmp_path, "path,label\ncaf\u00e9.wav,g\u00e9\n", "cp1252")
+    assert len(manifest) == 1 and manifest.classes == ["g\u00e9"] and "Windows-1252" in manifest.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\na.wav,Dog,Bark\n", r"line 2: 3 values for 2 columns; put a value"),
+        ("path,label\na.wav,dog\nb.wav,cat\na.wav,cat\n", r"line 4: a\.wav has the label 'cat', but 'dog' in line 2"),
+        (b"path,label\na.wav,do\0g\n", r"line 2: has a NUL byte"),
+        ("path,path,label\na.wav,a.wav,dog\n", "column 'path' is there more than once"),
+        ('path,label\na.wav,"dog\n', r"line 2: not a CSV that can be read"),
+        ("path,label,start,end\na.wav,dog,half,2\n", r"line 2: start 'half' is not a number of seconds"),
+        ("path,label,start,end\na.wav,dog,0.4,0.2\n", r"line 2: .* is no stretch of a file"),
+    ],
+)
+def test_one_sentence_with_the_row(clips, text, words):
+    with pytest.raises(InputError, match=words):
+        table(clips, text)
+
+
+def test_a_list_without_labels_is_for_pretraining(clips):
+    assert table(clips, "path\na.wav\nb.wav\n").classes == []
+
+
+def test_frames_lists_and_manifests_in_python(clips):
+    frame = pd.DataFrame({"file": [clips / "a.wav", str(clips / "b.wav")], "label": ["dog", None], "fold": [1, 2]})
+    manifest = load_manifest(frame)
+    assert listed(manifest)[0][:3] == ("a.wav", "dog", 1) and manifest.source.startswith("table:")
+    assert load_manifest(manifest) is manifest
+    assert len(load_manifest([clips / "a.wav", str(clips / "b.wav")])) == 2
+    for wrong, words in (([], "found an empty list"), ([3], "found 3")):
+        with pytest.raises(InputError, match=words):
+            load_manifest(wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.wav", "a#b[1].wav", "quo\"te's.wav", "\U0001f415.wav", "CON.wav", "x" * 246 + ".wav", "-n.wav"]
+)
+def test_names(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
+    write(tmp_path / "set" / "dog" / name)
+    manifest = load_manifest(f"folder:{tmp_path / 'set'}")
+    assert len(manifest) == 1 and not len(manifest.bad)
+    assert len(load_manifest([tmp_path / "set" / "dog" / name])) == 1
+
+
+# --- Shards -----------------------------------------------------------------------------------------------------------
+
+
+def test_shards_hold_the_same_data_set(clips, tmp_path):
+    text = "path,label,fold,split,group\na.wav,dog,1,train,r1\nb.wav,cat,2,test,r2\nin/c.wav,dog,1,train,r1\n"
+    before = table(clips, text)
+    shards = write_shards(before, tmp_path / "shards", megabytes=0.01)
+    assert len(shards) > 1
+    after = load_manifest(f"shards:{tmp_path / 'shards'}")
+    columns = ["label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels"]
+    pd.testing.assert_frame_equal(before.table[columns], after.table[columns])
+    for row in range(3):
+        np.testing.assert_array_equal(before.read(row, 16000), after.read(row, 16000))
+    with pytest.raises(InputError, match="has shards already"):
+        write_shards(before, tmp_path / "shards")
+
+
+def test_shards_of_others_and_cut_ones(clips, tmp_path):
+    import tarfile
+
+    (tmp_path / "x").mkdir()
+    (clips / "a.cls").write_text("dog")
+    with tarfile.open(tmp_path / "x" / "train-000.tar", "w") as members:
+        members.add(clips / "a.wav", "k1.wav")
+        members.add(clips / "a.cls", "k1.cls")
+        members.add(clips / "b.wav", "k2.wav")
+    manifest = load_manifest(f"shards:{tmp_path / 'x'}")
+    assert manifest.table["label"].tolist() == ["dog", ""] and set(manifest.table["split"]) == {"train"}
+    assert manifest.notes == ["1 of 2 clips in the shards have no label beside them"]
+    content = (tmp_path / "x" / "train-000.tar").read_bytes()
+    (tmp_path / "x" / "train-000.tar").write_bytes(content[: len(content) // 3])
+    with pytest.raises(InputError, match="not a shard that can be read, or cut"):
+        load_manifest(f"shards:{tmp_path / 'x'}")
