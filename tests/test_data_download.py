@@ -188,3 +188,28 @@ def test_nothing_is_unpacked_outside_its_folder(tmp_path, monkeypatch, old, name
     with tarfile.open(fileobj=io.BytesIO(tarred())) as packed:
         _extract(packed, folder)
     assert [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("exceptions.ProxyError", r"the proxy does not let 127\.0\.0\.1 through; check HTTPS_PROXY"),
+        ("exceptions.SSLError", "REQUESTS_CA_BUNDLE"),
+        ("ConnectTimeout", r"127\.0\.0\.1 does not answer in time"),
+        ("ConnectionError", r"127\.0\.0\.1 cannot be reached; check the network"),
+    ],
+)
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch, error, words):
+    import requests
+
+    kind = requests
+    for name in error.split("."):
+        kind = getattr(kind, name)
+
+    def fail(*args, **kwargs):
+        raise kind(OSError("HTTPSConnectionPool(host=...): Max retries exceeded"))
+
+    monkeypatch.setattr(requests, "get", fail)
+    with pytest.raises(InputError, match=words) as caught:
+        download(Remote("http://127.0.0.1:9/set.zip", "0", 1), tmp_path / "set")
+    assert "HTTPSConnectionPool" not in str(caught.value) and "give the folder: NAME:PATH" in str(caught.value)

@@ -214,8 +214,10 @@ def test_overlap_note(synth, crop, words):
     assert note is None if words is None else words in note and note.endswith("data.crop_seconds=2.5")
 
 
-def test_trimmed_crops_lie_between_the_first_and_the_last_sound(tmp_path):
-    padded = np.concatenate([np.zeros(2 * RATE), np.full(2 * RATE, 0.5), np.zeros(4 * RATE)])
+@pytest.mark.parametrize("scale", [1, 6])  # a long clip is never decoded as a whole
+def test_trimmed_crops_lie_between_the_first_and_the_last_sound(tmp_path, scale):
+    lengths = [scale * seconds * RATE for seconds in (2, 2, 4)]
+    padded = np.concatenate([np.zeros(lengths[0]), np.full(lengths[1], 0.5), np.zeros(lengths[2])])
     soundfile.write(tmp_path / "a.wav", padded, RATE, subtype="FLOAT")
     manifest = load_manifest(f"folder:{tmp_path}")
 
@@ -225,3 +227,14 @@ def test_trimmed_crops_lie_between_the_first_and_the_last_sound(tmp_path):
         return np.mean([float((batch.waves == 0).float().mean()) for batch in loader])
 
     assert silent("data.trim=true") == 0 < silent()
+
+
+def test_files_of_a_lower_rate_than_the_features_are_said(tmp_path, synth):
+    ramp_file(tmp_path / "a.wav", 3.0)
+    manifest = load_manifest(f"folder:{tmp_path}")
+    (note,) = [note for note in views.crop_notes(config("features.sample_rate=16000"), manifest, 1) if "rate" in note]
+    assert note.startswith("1 of 1 clips have a sample rate below features.sample_rate 16000 Hz (down to 8000 Hz)")
+    assert (
+        views.rate_note(config(), manifest) is None
+        and views.rate_note(config("features.sample_rate=44100"), synth) is None
+    )

@@ -55,8 +55,8 @@ class Resume:
             except requests.RequestException as error:
                 if attempt == self.attempts:
                     raise InputError(
-                        f"{url}: the download failed ({error}). What has arrived is kept in {self.part} and the next "
-                        "try goes on from there; or give a local copy: NAME:PATH"
+                        f"{url}: the download failed: {_in_words(error, url)}. What has arrived is kept in "
+                        f"{self.part}, where the next try resumes; or download it elsewhere, unpack it and give the folder: NAME:PATH"
                     ) from None
         os.replace(self.part, output_file)
 
@@ -86,6 +86,24 @@ class Resume:
                     progress.update(len(block))
         if total and self.part.stat().st_size != total:
             raise requests.ConnectionError(f"{self.part.stat().st_size} of {total} bytes arrived")
+
+
+def _in_words(error: Exception, url: str) -> str:
+    """What went wrong and what to do, in place of the network library's own words."""
+    import requests
+
+    host = urlsplit(url).hostname
+    if isinstance(error, requests.HTTPError):
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy does not let {host} through; check HTTPS_PROXY, or ask for {host} to be allowed"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"the certificate of {host} is not trusted; if a proxy changes it, set REQUESTS_CA_BUNDLE to its own"
+    if isinstance(error, requests.Timeout):
+        return f"{host} does not answer in time"
+    if isinstance(error, requests.ConnectionError) and error.args and isinstance(error.args[0], Exception):
+        return f"{host} cannot be reached; check the network, and where one is needed set HTTPS_PROXY to the proxy"
+    return str(error)
 
 
 def download(remote: Remote, target: Path) -> Path:
