@@ -212,4 +212,4 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch, error, words):
     monkeypatch.setattr(requests, "get", fail)
     with pytest.raises(InputError, match=words) as caught:
         download(Remote("http://127.0.0.1:9/set.zip", "0", 1), tmp_path / "set")
-    assert "HTTPSConnectionPool" not in str(caught.value) and "give the folder: NAME:PATH" in str(caught.value)
+    assert "HTTPSConnectionPool" not in str(caught.value) and "folder: NAME:PATH" in str(caught.value)

@@ -56,7 +56,8 @@ class Resume:
                 if attempt == self.attempts:
                     raise InputError(
                         f"{url}: the download failed: {_in_words(error, url)}. What has arrived is kept in "
-                        f"{self.part}, where the next try resumes; or download it elsewhere, unpack it and give the folder: NAME:PATH"
+                        f"{self.part}, where the next try resumes; or download it elsewhere, unpack it and give the "
+                        "folder: NAME:PATH"
                     ) from None
         os.replace(self.part, output_file)
 
