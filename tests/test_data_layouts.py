@@ -221,7 +221,7 @@ def test_frames_lists_and_manifests_in_python(clips):
     assert listed(manifest)[0][:3] == ("a.wav", "dog", 1) and manifest.source.startswith("table:")
     assert load_manifest(manifest) is manifest
     assert len(load_manifest([clips / "a.wav", str(clips / "b.wav")])) == 2
-    for wrong, words in (([], "found an empty list"), ([3], "found 3")):
+    for wrong, words in (([], "found 'an empty list'"), ([3], "found 3")):
         with pytest.raises(InputError, match=words):
             load_manifest(wrong)
 

@@ -37,14 +37,13 @@ class ContainerDecoder:
             raise InputError(f"{path}: no audio in it")
         self._stream = self._container.streams.audio[0]
         self.sample_rate, self.channels = self._stream.rate or 0, self._stream.channels or 0
-        self.note = ""
+        self.note, self._indexed = "", "mp4" in self._container.format.name
         self.frames = self._length()
         self.exact = False
 
     def _length(self) -> int | None:
         """Samples where the container has an index of them; None: only decoding tells."""
-        indexed = "mp4" in self._container.format.name
-        if not indexed or not self._stream.duration:
+        if not self._indexed or not self._stream.duration:
             self.note = f"{self._path.suffix.lower()} files without a length in their header: read to the end"
             return None
         return round(float(self._stream.duration * self._stream.time_base) * self.sample_rate)
@@ -53,7 +52,9 @@ class ContainerDecoder:
         """Mono float32 [samples] from sample `begin` to the end, a codec's frame each. Raises InputError where nothing
         can be decoded."""
         to_float = self._av.AudioResampler(format="fltp")
-        near = begin / self.sample_rate - _EARLIER
+        near = (
+            begin / self.sample_rate - _EARLIER if self._indexed else 0.0
+        )  # other containers' times are rounded to ms
         decoded = False
         try:
             if near > 0:

@@ -119,7 +119,9 @@ def _findings(manifest: Manifest, table: pd.DataFrame, crop_seconds: float | Non
             table[name] = np.nan if name not in ("cancels", "digest", "reason") else ""
     rate = manifest.table["sample_rate"]
     doubled = table["digest"].fillna("").astype(bool) & table["digest"].duplicated(keep=False)
-    narrow = (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (rate > 2 * _NARROW_HZ)
+    narrow = (
+        (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (table["silent"] < 1) & (rate > 2 * _NARROW_HZ)
+    )
     kinds = {
         "cannot be decoded": table["reason"].fillna("") != "",
         "silent throughout (below -80 dB)": table["silent"] == 1,
