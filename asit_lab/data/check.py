@@ -119,7 +119,8 @@ def _findings(manifest: Manifest, table: pd.DataFrame, crop_seconds: float | Non
             table[name] = np.nan if name not in ("cancels", "digest", "reason") else ""
     rate = manifest.table["sample_rate"]
     doubled = table["digest"].fillna("").astype(bool) & table["digest"].duplicated(keep=False)
-    narrow = (
+    low = (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (table["silent"] < 1)
+    narrow = low & (rate > 2 * _NARROW_HZ)
         (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (table["silent"] < 1) & (rate > 2 * _NARROW_HZ)
     )
     kinds = {

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .. import audio, registry
-from ..config import home, resolve
+from ..config import resolve
 from ..errors import InputError
 from . import labels
 from .sources import audioset, esc50, speech_commands, synth, voxceleb1
@@ -180,7 +180,7 @@ def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:
                 f"data source: a list of files is expected, found {wrong[0] if wrong else 'an empty list'!r}"
             )
         spec = pd.DataFrame({"path": [os.fsdecode(file) for file in spec]}, dtype=object)
-    listing = list_table(spec, home(), "table", line="row")
+    listing = list_table(spec, resolve("."), "table", line="row")
     digest = _hash("\n".join(map(repr, listing.clips))).hex()
     return "table", f"table:{digest}", listing
 
