@@ -52,9 +52,8 @@ class ContainerDecoder:
         """Mono float32 [samples] from sample `begin` to the end, a codec's frame each. Raises InputError where nothing
         can be decoded."""
         to_float = self._av.AudioResampler(format="fltp")
-        near = (
-            begin / self.sample_rate - _EARLIER if self._indexed else 0.0
-        )  # other containers' times are rounded to ms
+        # Times in other containers than MP4 are rounded to ms, so these are decoded from their beginning.
+        near = begin / self.sample_rate - _EARLIER if self._indexed else 0.0
         decoded = False
         try:
             if near > 0:

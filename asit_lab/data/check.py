@@ -121,8 +121,6 @@ def _findings(manifest: Manifest, table: pd.DataFrame, crop_seconds: float | Non
     doubled = table["digest"].fillna("").astype(bool) & table["digest"].duplicated(keep=False)
     low = (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (table["silent"] < 1)
     narrow = low & (rate > 2 * _NARROW_HZ)
-        (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (table["silent"] < 1) & (rate > 2 * _NARROW_HZ)
-    )
     kinds = {
         "cannot be decoded": table["reason"].fillna("") != "",
         "silent throughout (below -80 dB)": table["silent"] == 1,

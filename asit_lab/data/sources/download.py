@@ -55,7 +55,7 @@ class Resume:
             except requests.RequestException as error:
                 if attempt == self.attempts:
                     raise InputError(
-                        f"{url}: the download failed: {_in_words(error, url)}. What has arrived is kept in "
+                        f"{url}: the download failed ({_in_words(error, url)}). What has arrived is kept in "
                         f"{self.part}, where the next try resumes; or download it elsewhere, unpack it and give the "
                         "folder: NAME:PATH"
                     ) from None
@@ -104,6 +104,8 @@ def _in_words(error: Exception, url: str) -> str:
         return f"{host} does not answer in time"
     if isinstance(error, requests.ConnectionError) and error.args and isinstance(error.args[0], Exception):
         return f"{host} cannot be reached; check the network, and where one is needed set HTTPS_PROXY to the proxy"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
     return str(error)
 
 
