@@ -30,20 +30,13 @@ def sounding_stretch(
     read(start, seconds) gives a stretch of the clip at `rate` Hz; it is read in pieces from both ends, as far as the
     silence reaches. The whole clip where there is no sound.
     """
-    pieces = [(at, min(_PIECE, seconds - at)) for at in np.arange(0.0, seconds, _PIECE)]
-    first = last = None
-    for at, length in pieces:
-        loud = np.flatnonzero(np.abs(read(at, length)) > SOUND)
-        if len(loud):
-            first = at + loud[0] / rate
-            break
-    for at, length in reversed(pieces):
-        if first is None:
-            return 0.0, seconds
-        loud = np.flatnonzero(np.abs(read(at, length)) > SOUND)
-        if len(loud):
-            last = at + (loud[-1] + 1) / rate
-            break
+    pieces = [(at, min(_PIECE, seconds - at)) for at in np.arange(0.0, seconds, _PIECE).tolist()]
+    loud = ((at, np.flatnonzero(np.abs(read(at, length)) > SOUND)) for at, length in pieces)
+    first = next((at + float(places[0]) / rate for at, places in loud if len(places)), None)
+    if first is None:
+        return 0.0, seconds
+    loud = ((at, np.flatnonzero(np.abs(read(at, length)) > SOUND)) for at, length in reversed(pieces))
+    last = next(at + float(places[-1] + 1) / rate for at, places in loud if len(places))
     stop = min(seconds, max(last, first + least))
     start = max(0.0, min(first, stop - least))
     return start, stop - start
