@@ -190,7 +190,8 @@ def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
     run, micro = explorer._encoders()
     wanted = run.reconstruct(explorer.crop, rate, mask=torch.from_numpy(first.mask)).reconstructed[0]
     np.testing.assert_allclose(first.reconstructed, wanted.numpy(), atol=1e-5)
-    tokens = micro.student(torch.from_numpy(first.corrupted)[None])[:, 1:]  # one window, shorter than a crop of micro's
+    corrupted, mask = torch.from_numpy(first.corrupted)[None], torch.from_numpy(first.mask)[None]
+    tokens = micro.student(corrupted, mask=mask)[:, 1:]  # one window, shorter than a crop of micro's
     wanted = micro.decoder(tokens, (len(first.clean) // 4, 1))[0]
     np.testing.assert_allclose(second.reconstructed, wanted.numpy(), atol=1e-5)
     assert "run, step 6: L1 " in explorer.summary.value and "micro, untrained: L1 " in explorer.summary.value
