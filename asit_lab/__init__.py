@@ -46,8 +46,8 @@ __getattr__, _, _LAZY = lazy_loader.attach(
         "training.estimate": ["plan"],
         "runs.listing": ["list_runs", "compare_runs"],
         "encoder": ["Encoder", "load_encoder", "open_encoder"],
-        "finetuning": ["finetune"],
-        "evaluation.probe": ["probe"],
+        "finetuning": ["finetune", "load_classifier"],
+        "evaluation.probing": ["probe"],
     },
 )
 __all__ = ["InputError", "__version__", *_LAZY]

@@ -1,5 +1,6 @@
 """Several encoders in one table: rows, files, what goes on after a stop, and what start weights are worth."""
 
+import importlib
 import json
 from types import SimpleNamespace
 
@@ -9,12 +10,14 @@ import pytest
 from safetensors.torch import save_file
 
 from asit_lab import Encoder, load_config, pretrain, zoo
+from asit_lab.data import load_manifest
 from asit_lab.errors import InputError
 from asit_lab.evaluation import evaluate, initialisation_study
 from asit_lab.evaluation import start_weights_study as initialisation
 
 DATA = "synth:40"
 COLUMNS = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
+COLUMNS += ["unit", "note"]
 
 
 @pytest.fixture
@@ -124,6 +127,58 @@ def test_results_of_something_else_are_not_written_over(home):
         with pytest.raises(InputError, match="run: holds a pretraining run; choose another folder"):
             call()
     assert [path.name for path in (home / "run").iterdir()] == ["config.yaml"]
+
+
+# --- The files while they are written -------------------------------------------------------------------------------
+
+
+def test_rows_of_an_earlier_call_stay_until_they_are_computed_again(home, monkeypatch):
+    first = evaluate({"a": trained()}, DATA, ("linear", "knn"), "out", untrained=False)
+    before = {name: pd.read_csv(home / f"out/{name}.csv", dtype=str) for name in ("table", "per_class", "predictions")}
+    module = importlib.import_module("asit_lab.evaluation.comparison")
+    inner, written = module.compare_results, []
+
+    def stopping(encoders, manifest, protocol, **options):
+        if (home / "out/result.json").is_file():
+            written.append(json.loads((home / "out/result.json").read_text()))
+        if protocol == "knn":
+            raise KeyboardInterrupt
+        return inner(encoders, manifest, protocol, **options)
+
+    monkeypatch.setattr(module, "compare_results", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate({"a": trained()}, DATA, ("linear", "knn"), "out", untrained=False)
+    assert [content["status"] for content in written] == ["finished", "running"]  # before linear, and after it
+    rows = [(row["encoder"], row["protocol"]) for row in written[1]["results"]]
+    assert sorted(rows) == sorted(first.results)
+    for name, table in before.items():
+        now = pd.read_csv(home / f"out/{name}.csv", dtype=str)
+        pd.testing.assert_frame_equal(now, table)
+
+
+def test_a_first_call_that_is_stopped_is_not_finished(home, monkeypatch):
+    module = importlib.import_module("asit_lab.evaluation.comparison")
+    inner = module.compare_results
+    monkeypatch.setattr(
+        module,
+        "compare_results",
+        lambda e, m, protocol, **o: inner(e, m, protocol, **o) if protocol == "knn" else 1 / 0,
+    )
+    with pytest.raises(ZeroDivisionError):
+        evaluate({"a": trained()}, DATA, ("knn", "linear"), "out", untrained=False)
+    assert json.loads((home / "out/result.json").read_text())["status"] == "running"
+
+
+def test_rows_by_other_code_are_named_and_computed_again(home, monkeypatch, caplog):
+    evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
+    evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
+    assert not caplog.text
+    module = importlib.import_module("asit_lab.evaluation.comparison")
+    now = module.computed_with(module.PROBE, load_manifest(DATA)) | {"nn/vit.py": "other"}
+    monkeypatch.setattr(module, "computed_with", lambda *_: now)
+    evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
+    assert "earlier rows are by other code or of other files (nn/vit.py changed)" in caplog.text
+    assert json.loads((home / "out/result.json").read_text())["computed_with"] == now
 
 
 # --- Start weights --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from asit_lab import Encoder, InputError, load_config
 from asit_lab.data import load_manifest
 from asit_lab.data.sources.synth import render
 from asit_lab.evaluation import attention_statistics, clip_and_silence, compare_attention
-from asit_lab.inspection.attention_statistics import patch_at, silent_patches, spread
+from asit_lab.inspection.attention_statistics import patch_at, silent_patches, weight_statistics
 
 RATE = 16000
 
@@ -39,7 +39,7 @@ def test_spread_of_known_weights():
     weights = torch.tensor(
         [[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.5], [0.6, 0.2, -0.2, 0.0]]
     )
-    entropy, share, negative = spread(weights, silent)
+    entropy, share, negative = weight_statistics(weights, silent)
     by_hand = -(0.6 * math.log(0.6) + 2 * 0.2 * math.log(0.2))  # a negative weight counts by its magnitude
     torch.testing.assert_close(entropy, torch.tensor([math.log(4), 0.0, math.log(2), by_hand]))
     torch.testing.assert_close(share, torch.tensor([0.5, 0.0, 0.5, 0.2]))

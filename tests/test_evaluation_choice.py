@@ -37,7 +37,8 @@ def planted(layer: int, statistic: int, strength: float = 3.0) -> np.ndarray:
 
 def chosen(vectors, split, protocol="linear", pool="auto", layer="auto", multi=False, targets=TARGETS):
     among = candidates("x", vectors, protocol, pool, layer)
-    return fit(vectors, targets, STRATA, GROUPS, split, protocol, among, multi)
+    fitted = fit(vectors, targets, STRATA, GROUPS, split, protocol, among, multi)
+    return fitted.outputs, fitted.chosen
 
 
 @pytest.mark.parametrize("protocol", ["linear", "knn"])
@@ -114,7 +115,7 @@ def test_several_labels_are_chosen_by_average_precision(split, protocol):
 def test_clips_of_one_recording_leave_the_preferred(split):
     groups = np.full(COUNT, "one", dtype=object)
     among = candidates("x", noise(), "linear", "auto", "auto")
-    _, made = fit(noise(), TARGETS, STRATA, groups, split, "linear", among, False)
+    made = fit(noise(), TARGETS, STRATA, groups, split, "linear", among, False).chosen
     assert (made["layer"], made["pool"], made["C"]) == ("last", "mean+std", GRIDS["linear"][2])
     assert np.isnan(made["inner"])
 

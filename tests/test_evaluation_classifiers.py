@@ -53,7 +53,7 @@ def test_one_layer_is_the_plain_regression(multi):
     summed = answers("weighted", features[:, None], targets, features[:, None], (0.1, 1.0), multi)
     for one, other in zip(plain, summed, strict=True):
         np.testing.assert_allclose(other.outputs, one.outputs, atol=1e-3)
-        assert other.weights.tolist() == [1.0]
+        assert other.head.layer_weights.tolist() == [1.0]
 
 
 def test_the_layer_that_tells_gets_the_weight():
@@ -61,7 +61,8 @@ def test_the_layer_that_tells_gets_the_weight():
     noise = np.random.default_rng(1).standard_normal((120, 2, 6))
     layers = np.stack([noise[:, 0], features, noise[:, 1]], axis=1)
     (found,) = answers("weighted", layers[:80], targets[:80], layers[80:], (0.1,), False)
-    assert found.weights.sum() == pytest.approx(1) and found.weights[1] > 0.8
+    weights = found.head.layer_weights
+    assert weights.sum() == pytest.approx(1) and weights[1] > 0.8
     (alone,) = answers("linear", features[:80], targets[:80], features[80:], (0.1,), False)
     assert (found.outputs.argmax(1) == alone.outputs.argmax(1)).mean() > 0.9
 

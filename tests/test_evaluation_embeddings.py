@@ -123,7 +123,7 @@ def test_no_readable_clip_is_an_error(manifest):
 
 def test_equal_encoder_data_and_config_are_found_again(manifest, read, home):
     first = embed_clips(manifest, [encoder_embedder(smoke(), "a")])
-    assert len(read) == 6 and len(list((home / "data/embeddings").iterdir())) == 1
+    assert len(read) == 6 and len(list((home / "data/embeddings").rglob("*.safetensors"))) == 1
     manifest.table["label"] = "other"  # labels are not what vectors follow from
     again = embed_clips(manifest, [encoder_embedder(smoke(), "another name")])
     assert len(read) == 6
@@ -188,25 +188,25 @@ def test_only_configuration_that_shapes_the_vectors_counts(manifest, setting, fo
         assert enc.config.input_frames != other.config.input_frames
     else:
         assert all(torch.equal(a, b) for a, b in zip(enc.parameters(), other.parameters(), strict=True))
-    files = [cache.file_of(cache.fingerprint(one), RATE, manifest) for one in (enc, other)]
+    files = [cache.folder_of(cache.fingerprint(one), RATE, manifest) for one in (enc, other)]
     assert (files[0] == files[1]) is found
 
 
 def test_another_version_of_the_package_is_not_found(manifest, monkeypatch):
-    before = cache.file_of("x", RATE, manifest)
-    assert cache.file_of("x", RATE, manifest) == before
-    assert cache.file_of("x", 8000, manifest) != before and cache.file_of("y", RATE, manifest) != before
+    before = cache.folder_of("x", RATE, manifest)
+    assert cache.folder_of("x", RATE, manifest) == before
+    assert cache.folder_of("x", 8000, manifest) != before and cache.folder_of("y", RATE, manifest) != before
     monkeypatch.setattr(cache, "__version__", "0.0.0")
-    assert cache.file_of("x", RATE, manifest) != before
+    assert cache.folder_of("x", RATE, manifest) != before
     monkeypatch.undo()
     monkeypatch.setattr(cache, "_code", lambda: "changed in one's own copy")
-    assert cache.file_of("x", RATE, manifest) != before
+    assert cache.folder_of("x", RATE, manifest) != before
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "other"])
 def test_a_damaged_file_is_made_again(manifest, read, home, caplog, how):
     expected = embed_clips(manifest, [log_mel_embedder(20)]).features
-    (path,) = (home / "data/embeddings").iterdir()
+    (path,) = (home / "data/embeddings").rglob("*.safetensors")
     whole = path.read_bytes()
     flipped = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]
     path.write_bytes({"cut": whole[:-100], "flipped": flipped, "empty": b"", "other": b"no safetensors" * 9}[how])
@@ -241,3 +241,48 @@ def test_clips_that_could_not_be_read_are_tried_again(manifest, read, monkeypatc
     read.clear()
     embed_clips(manifest, [log_mel_embedder(20)])
     assert not read
+
+
+# --- In shards ------------------------------------------------------------------------------------------------------
+
+
+def test_an_embedding_that_is_stopped_resumes(manifest, read, home, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD_CLIPS", 2)
+    whole = embed_clips(manifest, [encoder_embedder(smoke(), "a")], batch_size=1, keep=False).features["a"][:]
+    read.clear()
+    calls = []
+    embedder = encoder_embedder(smoke(), "a")
+
+    def stopping(waves):
+        calls.append(len(waves))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return embedder.embed(waves)
+
+    stopped = Embedder("a", RATE, stopping, embedder.identity, embedder.layers, embedder.depth)
+    with pytest.raises(KeyboardInterrupt):
+        embed_clips(manifest, [stopped], batch_size=1)
+    assert len(list((home / "data/embeddings").rglob("*.safetensors"))) == 2  # one of two clips, one of what was left
+    read.clear()
+    found = embed_clips(manifest, [embedder], batch_size=1)
+    assert read == [(3, RATE), (4, RATE), (5, RATE)]
+    np.testing.assert_array_equal(found.features["a"], whole)
+
+
+def test_only_the_layers_requested_are_embedded_and_read(manifest, read, home):
+    enc = smoke()
+    depth, width = enc.config.model.depth, enc.config.model.width
+    last = embed_clips(manifest, [encoder_embedder(enc, "a", layers=(depth,))]).features["a"]
+    assert last.shape == (6, depth + 1, 3, width)
+    (path,) = (home / "data/embeddings").rglob("*.safetensors")
+    assert path.stat().st_size < 6 * 3 * width * 4 + 1000  # one layer of six clips
+    with pytest.raises(KeyError, match="layer 0 was not embedded; these were: 2"):
+        last[:, 0]
+    full = embed_clips(manifest, [encoder_embedder(enc, "a")]).features["a"]
+    np.testing.assert_allclose(full[:, -1], last[:, -1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(full), full[:, (0, 1, 2)])
+    np.testing.assert_array_equal(full[:, -1, 1:], np.asarray(full)[:, -1, 1:])
+    read.clear()
+    again = embed_clips(manifest, [encoder_embedder(enc, "a", layers=(0,))]).features["a"]
+    assert not read  # all layers are there already
+    np.testing.assert_array_equal(again[:, 0], full[:, 0])

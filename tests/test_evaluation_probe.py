@@ -17,8 +17,8 @@ from asit_lab.errors import InputError
 from asit_lab.evaluation import leakage as guard
 from asit_lab.evaluation import metrics
 from asit_lab.evaluation.classifiers import GRIDS
-from asit_lab.evaluation.probe import compare, compare_results, probe, probe_features
 from asit_lab.evaluation.probe_result import ProbeResult
+from asit_lab.evaluation.probing import compare, compare_results, probe, probe_features
 
 CLASSES = ("bark", "purr", "quack")
 
@@ -161,6 +161,8 @@ def test_result_by_hand():
             "folds": 2,
             "clips": 4,
             "chance": 0.5,
+            "unit": "clip",
+            "note": "",
         }
     ]
     by_class = result.per_class.set_index("label")
@@ -236,6 +238,7 @@ def test_compare_makes_the_table_of_the_notebook(tones):
     found = compare(enc, tones)
     assert found["encoder"].tolist() == ["teacher", "random init", "mean+std log-mel"]
     columns = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
+    columns += ["unit", "note"]
     assert found.columns.tolist() == columns and found["pool"].iloc[2] == found["layer"].iloc[2] == ""
     assert found["clips"].tolist() == [12, 12, 12] and found["folds"].tolist() == [3, 3, 3]
     assert found["mean"].iloc[2] == 1.0 and found["chance"].iloc[0] == 0.5

@@ -120,7 +120,7 @@ def test_several_labels_or_none_are_no_fault_where_clips_may_have_them():
     (found,) = splits(data, multi=True)
     assert found.train.tolist() == [0, 1, 2] and found.test.tolist() == [3, 4, 5]
     assert gaps(data, [found], multi=True) == [
-        "no test clip of class 'b': the score says nothing of it",
+        "no test clip of class 'b': the score says nothing about it",
         "test: training has no clip of class 'c', which is tested",
     ]
     with pytest.raises(InputError, match="classes found: a; a probe needs at least two"):
@@ -140,6 +140,6 @@ def test_folds_of_several_labels_are_balanced_by_the_rarest():
 
 def test_what_is_never_tested_is_told():
     data = table(list("ababc"), split=["train", "train", "test", "test", "train"])
-    assert gaps(data, splits(data)) == ["no test clip of class 'c': the score says nothing of it"]
+    assert gaps(data, splits(data)) == ["no test clip of class 'c': the score says nothing about it"]
     data = table(list("abab"), fold=[1, 1, 2, 2])
     assert gaps(data, splits(data)) == []

@@ -1,12 +1,15 @@
 """Fine-tuning from end to end on a few clips: what it leaves, what it goes on from, and what it refuses."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
+import yaml
 from children import assert_same
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -14,11 +17,11 @@ from torch.nn import functional as F
 from asit_lab import Encoder, InputError, load_config
 from asit_lab.data import load_manifest
 from asit_lab.data.statistics import measure
-from asit_lab.evaluation import metrics
+from asit_lab.evaluation import metrics, provenance
 from asit_lab.finetuning import finetune, load_recipe, load_result, loop
 from asit_lab.finetuning import over_splits as run
 from asit_lab.finetuning.batches import Reader
-from asit_lab.finetuning.classifier import build_classifier
+from asit_lab.finetuning.network import build_classifier
 
 SHORT = ["steps=2", "average_from=null"]  # of the recipe smoke, for what needs no training
 
@@ -52,7 +55,7 @@ def test_result(done):
     assert done.status == "finished" and list(done.scores) == ["fold 1", "fold 2"]
     folds = done.folds
     assert list(folds["headline"]) == ["averaged"] * 2 and list(folds["chosen_on"]) == ["test, optimistic"] * 2
-    for row, point in zip(folds.to_dict("records"), done.points, strict=True):
+    for row, point in zip(folds.to_dict("records"), done.split_results, strict=True):
         for which in ("best", "last", "averaged"):
             found = done.outputs(point, which)
             right = (found.outputs.argmax(1) == found.targets.argmax(1)).mean()
@@ -64,6 +67,7 @@ def test_result(done):
         assert row["best_accuracy"] == pytest.approx(rows["test_accuracy"].max())
     assert done.mean == pytest.approx(np.mean(list(done.scores.values())))
     columns = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
+    columns += ["unit", "note"]
     assert list(done.table.columns) == columns
     low, high = done.interval
     assert low <= done.mean <= high
@@ -221,7 +225,7 @@ def test_an_interrupt_changes_nothing(done, encoder, manifest, tmp_path, monkeyp
     monkeypatch.setattr(loop._Trainer, "step", interrupted)
     arguments = (encoder, manifest, "smoke", tmp_path / "ft", ["checkpoint_every=1"])
     first = finetune(*arguments)
-    assert first.status == "interrupted" and not first.points and np.isnan(first.mean)
+    assert first.status == "interrupted" and not first.split_results and np.isnan(first.mean)
     second = finetune(*arguments)
     assert second.status == "interrupted"
     result = finetune(*arguments)
@@ -296,3 +300,38 @@ def test_not_finite(encoder, manifest, tmp_path):
     flags = ["rate=1e30", "schedule=constant", "clip=0"]
     with pytest.raises(FloatingPointError, match=r"is not finite at step \d; try a lower rate"):
         finetune(encoder, manifest, "smoke", tmp_path / "ft", flags, folds=[1])
+
+
+# --- Code and files -------------------------------------------------------------------------------------------------
+
+
+def test_a_fine_tuning_by_other_code_or_of_other_files_is_not_continued(encoder, tmp_path, monkeypatch):
+    lines = ["path,label,fold"]
+    for i in range(8):
+        wave = 0.1 * np.random.default_rng(i).standard_normal(16000)
+        soundfile.write(tmp_path / f"{i}.wav", wave, 16000)
+        lines.append(f"{i}.wav,{'ab'[i % 2]},{1 + i // 4}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    manifest = load_manifest(f"folder:{tmp_path / 'list.csv'}")
+
+    def again():
+        return finetune(encoder, manifest, "smoke", tmp_path / "ft", SHORT, folds=[1])
+
+    first = again()
+    assert again().to_dict() == first.to_dict()
+    hashes = provenance.code_hashes
+    monkeypatch.setattr(provenance, "code_hashes", lambda parts: hashes(parts) | {"nn/vit.py": "other"})
+    with pytest.raises(InputError, match=r"other code or of other files \(nn/vit.py changed\); choose another folder"):
+        again()
+    monkeypatch.undo()
+    again()
+    stat = (tmp_path / "3.wav").stat()
+    os.utime(tmp_path / "3.wav", (stat.st_atime, stat.st_mtime + 10))
+    with pytest.raises(InputError, match=r"\(data files changed\)"):
+        again()
+    os.utime(tmp_path / "3.wav", (stat.st_atime, stat.st_mtime))
+    setup = yaml.safe_load((tmp_path / "ft" / "setup.yaml").read_text())
+    del setup["computed_with"]
+    (tmp_path / "ft" / "setup.yaml").write_text(yaml.safe_dump(setup))
+    with pytest.raises(InputError, match="it is not known what they were computed with"):
+        again()

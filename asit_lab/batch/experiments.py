@@ -15,8 +15,8 @@ from ..data import load_manifest
 from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..evaluation import reconstruction_errors
-from ..evaluation.probe import compare_results
-from ..evaluation.splits import splits
+from ..evaluation.probing import compare_results
+from ..evaluation.splits import manifest_splits
 from ..finetuning import check_task, finetune, load_recipe
 from ..runs.directory import Run
 from ..storage.atomic import whole
@@ -72,7 +72,7 @@ def _check_labels(data: str, required: bool, recipe: str) -> None:
     """Raises InputError for labels that could not be measured on, before the hours of training that come first."""
     manifest = load_manifest(data)
     if required or recipe or len(manifest.classes) > 1:
-        splits(manifest.table, multi=manifest.multi)
+        manifest_splits(manifest)
     if recipe:
         check_task(manifest, load_recipe(recipe))
 

@@ -17,7 +17,7 @@ from ..storage.atomic import FULL, UNPRINTABLE
 from .batch import batch_app
 from .config import config_app
 from .data import data_app
-from .evaluation import embed, evaluate, finetune, probe, starts
+from .evaluation import embed, evaluate, finetune, predict, probe, starts
 from .export import export
 from .notebooks import lab
 from .options import FAILED, INTERRUPTED
@@ -39,7 +39,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.command()(pretrain)
 app.add_typer(runs_app, name="runs")
-for command in (probe, finetune, evaluate, starts, embed):
+for command in (probe, finetune, evaluate, starts, predict, embed):
     app.command()(command)
 app.add_typer(batch_app, name="batch")
 for command in (report, export, lab):

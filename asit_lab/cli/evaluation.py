@@ -1,9 +1,9 @@
-"""`asit-lab probe`, `finetune`, `evaluate`, `starts` and `embed`: what an encoder is worth, and its vectors."""
+"""`asit-lab probe`, `finetune`, `evaluate`, `starts` and `embed`: scores of encoders on labelled data, and vectors."""
 
 import os
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from ..errors import InputError
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_rows
 from .options import INTERRUPTED, Json, Overrides, Preset, Seed, Spec, choice
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Source = Annotated[
     str,
@@ -27,6 +30,11 @@ Protocol = Annotated[
 Pool = Annotated[str, choice("mean", "class", "mean+std", help="What of a clip's tokens becomes its vector.")]
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="Recipe of fine-tuning, or a YAML file.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Seed; may be repeated (default 0).")]
+Device = Annotated[str | None, typer.Option(help="Where the encoder runs, such as cuda or cpu (default: cpu).")]
+AllowLeaks = Annotated[
+    bool,
+    typer.Option("--allow-leaks", help="Take your own splits even where they share recordings; the result says so."),
+]
 
 
 def probe(
@@ -37,17 +45,25 @@ def probe(
         str, typer.Option(help="class, mean or mean+std; auto: chosen inside the training clips.")
     ] = "auto",
     layer: Annotated[str, typer.Option(help="last, or a block's number; auto: chosen likewise.")] = "auto",
+    device: Device = None,
+    allow_leaks: AllowLeaks = False,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Folder to leave the classifier in, for predict.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Classify a labelled data set from a frozen model's embeddings."""
     import asit_lab
 
     with redirect_stdout(sys.stderr):
-        result = asit_lab.probe(asit_lab.zoo.open_source(encoder), data, protocol, pool, _layer(layer))
+        opened, options = asit_lab.zoo.open_source(encoder), {"device": device, "allow_leaks": allow_leaks, "out": out}
+        result = asit_lab.probe(opened, data, protocol, pool, _layer(layer), **options)
     if as_json:
         print(as_json_text(result.to_dict()))
     else:
-        print_rows(result.table.to_dict("records"))
+        _print_scores(result.table)
+        if out:
+            print(f"\nclassifier: {out}")
 
 
 def finetune(
@@ -58,19 +74,20 @@ def finetune(
     overrides: Overrides = None,
     seed: Seeds = None,
     fold: Annotated[list[str] | None, typer.Option(help="Only this fold or split; may be repeated.")] = None,
+    allow_leaks: AllowLeaks = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model with a classifier on every split of a labelled data set; goes on where it was stopped."""
+    """Train a model with a classifier on every split of a labelled data set; resumes where it was stopped."""
     import asit_lab
 
     with redirect_stdout(sys.stderr):
         opened = asit_lab.zoo.open_source(encoder)
-        result = asit_lab.finetune(opened, data, recipe, out, overrides, seed or (0,), fold)
+        result = asit_lab.finetune(opened, data, recipe, out, overrides, seed or (0,), fold, allow_leaks=allow_leaks)
     if as_json:
         print(as_json_text(result.to_dict()))
     else:
         print_rows(result.folds.to_dict("records"))
-        print_rows(result.table.to_dict("records"), before="\n")
+        _print_scores(result.table, before="\n")
         print(f"\n{result.status}: {result.dir}")
     _leave(result.status)
 
@@ -86,18 +103,23 @@ def evaluate(
     recipe: Recipe = "micro",
     overrides: Overrides = None,
     seed: Seeds = None,
+    device: Device = None,
+    allow_leaks: AllowLeaks = False,
     as_json: Json = False,
 ) -> None:
     """Compare models, each beside its architecture untrained, and log-mel statistics on a labelled data set."""
     import asit_lab
 
-    named = dict(_named(one) for one in encoders)
+    named = dict(_named(text) for text in encoders)
     if len(named) < len(encoders):
         raise InputError(f"encoders: two of {', '.join(encoders)} have one name; give them as NAME=ENCODER")
     with redirect_stdout(sys.stderr):
         protocols = tuple(protocol or ("linear", "knn"))
-        found = asit_lab.evaluation.evaluate(named, data, protocols, out, recipe, overrides, seed or (0,))
-    _print(found, as_json)
+        options = {"device": device, "allow_leaks": allow_leaks}
+        evaluation = asit_lab.evaluation.evaluate(
+            named, data, protocols, out, recipe, overrides, seed or (0,), **options
+        )
+    _print(evaluation, as_json)
 
 
 def starts(
@@ -121,8 +143,41 @@ def starts(
     cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
     with redirect_stdout(sys.stderr):
         study = asit_lab.evaluation.initialisation_study
-        found = study(cfg, data, out, published, imagenet, recipe, seed=seed)
-    _print(found, as_json)
+        evaluation = study(cfg, data, out, published, imagenet, recipe, seed=seed)
+    _print(evaluation, as_json)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of a fine-tuning or of probe --out, or hf://OWNER/NAME.")],
+    files: Annotated[list[str], typer.Argument(help="Audio files, folders or patterns such as 'clips/**/*.wav'.")],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Table to write: .parquet or .csv (default: print it).")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Classes of each file or window, the likeliest first.")] = 3,
+    windows: Annotated[float | None, typer.Option(help="Length of windows that are classified alone, s.")] = None,
+    hop: Annotated[float | None, typer.Option(help="From one window to the next, s (default: their length).")] = None,
+    split: Annotated[str | None, typer.Option(help="Of fine-tuning over several folds, the one to use.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Classes and probabilities of audio files, by a fine-tuned model or a probe."""
+    import asit_lab
+    from asit_lab.embedding.dataset import on_device
+    from asit_lab.finetuning import predict_files
+
+    with redirect_stdout(sys.stderr):
+        classifier = asit_lab.load_classifier(model, split)
+        predictions = predict_files(on_device(classifier, device), _as_typed(files), out, top, windows, hop)
+    rows = predictions.table.to_dict("records")
+    skipped = [{"skipped": path, "reason": reason} for path, reason in predictions.skipped]
+    if as_json:
+        print(as_json_text({"model": classifier.name, "predictions": rows, "skipped": skipped}))
+        return
+    print_rows(skipped)
+    if out:
+        print(f"{predictions.table['path'].nunique()} files: {out}")
+    else:
+        print_rows(rows)
 
 
 def embed(
@@ -133,21 +188,28 @@ def embed(
     layer: Annotated[
         int | None, typer.Option(help="Block to read, negative ones from the last (default: the final output).")
     ] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Write one vector for each file: columns path, seconds, d0, d1, ..."""
     import asit_lab
+    from asit_lab.embedding.dataset import on_device
 
-    # A shell expands patterns from its working directory, also where $ASIT_LAB_HOME is set.
-    here = [os.path.abspath(name) if os.path.exists(name) else name for name in files]
     with redirect_stdout(sys.stderr):
-        found = asit_lab.evaluation.embed_files(asit_lab.zoo.open_source(encoder), here, out, pool, layer)
-    skipped = [{"skipped": path, "reason": reason} for path, reason in found.skipped]
+        vectors = asit_lab.evaluation.embed_files(
+            on_device(asit_lab.zoo.open_source(encoder), device), _as_typed(files), out, pool, layer
+        )
+    skipped = [{"skipped": path, "reason": reason} for path, reason in vectors.skipped]
     if as_json:
-        print(as_json_text({"out": str(found.out), "files": len(found.table), "skipped": skipped}))
+        print(as_json_text({"out": str(vectors.out), "files": len(vectors.table), "skipped": skipped}))
         return
     print_rows(skipped)
-    print(f"{len(found.table)} files, {found.table.shape[1] - 2} numbers each: {found.out}")
+    print(f"{len(vectors.table)} files, {vectors.table.shape[1] - 2} numbers each: {vectors.out}")
+
+
+def _as_typed(files: list[str]) -> list[str]:
+    """A shell expands patterns from its working directory, also where $ASIT_LAB_HOME is set."""
+    return [os.path.abspath(name) if os.path.exists(name) else name for name in files]
 
 
 def _layer(text: str) -> str | int:
@@ -160,14 +222,21 @@ def _named(text: str) -> tuple[str, str]:
     return (name, source) if equals and name and os.sep not in name else (os.path.basename(text.rstrip("/")), text)
 
 
-def _print(found, as_json: bool) -> None:
-    rows = found.table.to_dict("records")
+def _print(evaluation, as_json: bool) -> None:
+    rows = evaluation.table.to_dict("records")
     if as_json:
-        print(as_json_text({"dir": str(found.dir), "status": found.status, "table": rows}))
+        print(as_json_text({"dir": str(evaluation.dir), "status": evaluation.status, "table": rows}))
     else:
-        print_rows(rows)
-        print(f"\n{found.status}: {found.dir}")
-    _leave(found.status)
+        _print_scores(evaluation.table)
+        print(f"\n{evaluation.status}: {evaluation.dir}")
+    _leave(evaluation.status)
+
+
+def _print_scores(table: "pd.DataFrame", before: str = "") -> None:
+    """The table, and below it the notes on its scores, each once with the encoders it is about."""
+    print_rows(table.drop(columns="note").to_dict("records"), before=before)
+    for note, rows in table[table["note"] != ""].groupby("note", sort=False):
+        print(f"note ({', '.join(dict.fromkeys(rows['encoder']))}): {note}")
 
 
 def _leave(status: str) -> None:

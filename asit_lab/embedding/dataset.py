@@ -1,4 +1,4 @@
-"""Embeddings of a whole data set: every clip goes through an encoder once, for all its layers and ways of pooling.
+"""Embeddings of a whole data set: every clip goes through an encoder once, for all the layers requested.
 
 `rows` are the manifest's row positions of the clips that have vectors, because unreadable ones are left out.
 """
@@ -6,17 +6,21 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data.manifest import Manifest
+from ..encoder import Encoder
 from ..errors import InputError
 from ..features import LogMel
 from ..settings import Features
 from ..storage.progress import passing_bar_style
 from . import cache
+from .vectors import LayerVectors
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +38,46 @@ class Embedder:
     """clips float32 [samples], of any lengths -> float32 [clips, dim] or [clips, layers, 3, D], see `Encoder.pooled`"""
     identity: str = ""
     """what its vectors follow from besides the audio, for keeping them; empty: they are not kept"""
+    layers: tuple[int, ...] | None = None
+    """numbers of the layers that `embed` gives; None: all there are"""
+    depth: int | None = None
+    """how many layers there are; None: as many as `embed` gives"""
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """Vectors of the clips that every embedder could take."""
 
-    features: dict[str, np.ndarray]
-    """name of the embedder -> float32 [clips, dim] or [clips, layers, 3, D]"""
+    features: dict[str, np.ndarray | LayerVectors]
+    """name of the embedder -> float32 [clips, dim], or [clips, layers, 3, D] that are read when indexed"""
     rows: np.ndarray
     """int64 [clips], row positions in the manifest"""
     skipped: list[tuple[str, str]]
     """(path, reason) of the clips left out"""
 
 
-def encoder_embedder(enc, name: str | None = None) -> Embedder:
-    """An asit_lab.Encoder (its teacher): class token, mean and deviation of the patches in every layer."""
-    rate = enc.config.features.sample_rate
-    return Embedder(name or enc.name, rate, lambda waves: enc.pooled(waves, rate), cache.fingerprint(enc))
+def on_device(model: Any, device: str | None) -> Any:
+    """An encoder or classifier, moved to a device such as "cuda", "cuda:1" or "cpu"; None: where it is.
+
+    Raises InputError for a device that this machine does not have.
+    """
+    if device is None:
+        return model
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise InputError(f"device: {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def encoder_embedder(enc: Encoder, name: str | None = None, layers: Sequence[int] | None = None) -> Embedder:
+    """An encoder's teacher: class token, mean and deviation of the patches in `layers` (None: in every layer)."""
+    rate, depth = enc.config.features.sample_rate, enc.config.model.depth + 1
+    chosen = None if layers is None or len(layers) == depth else tuple(sorted(layers))
+
+    def embed(waves: list[Tensor]) -> Tensor:
+        return enc.pooled(waves, rate, chosen)
+
+    return Embedder(name or enc.name, rate, embed, cache.fingerprint(enc), chosen, depth)
 
 
 def log_mel_embedder(mel_bins: int = 64, sample_rate: int = 16000) -> Embedder:
@@ -61,71 +87,91 @@ def log_mel_embedder(mel_bins: int = 64, sample_rate: int = 16000) -> Embedder:
 
     def embed(waves: list[Tensor]) -> Tensor:
         raw = [front_end(wave[None])[0] for wave in waves]  # each [T, M]
-        return torch.stack([torch.cat([one.mean(0), one.std(0, unbiased=False)]) for one in raw])  # [clips, 2M]
+        return torch.stack([torch.cat([x.mean(0), x.std(0, unbiased=False)]) for x in raw])  # [clips, 2M]
 
     return Embedder(LOG_MEL, sample_rate, embed, f"{LOG_MEL} {features.model_dump_json()}")
 
 
 def embed_clips(
-    manifest,
+    manifest: Manifest,
     embedders: Sequence[Embedder],
     batch_size: int = 32,
     keep: bool = True,
-    progress: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
     """Embed every clip of a manifest with each embedder; clips are read once for each sample rate they need.
 
     A clip that cannot be read or is too short for one of the embedders is left out for all of them, listed in `skipped`
-    and logged. keep: vectors are kept on disk (see `cache`) and only those that are not there yet are made, so that an
-    interrupted call is resumed by the next. on_batch: called with the clips done and all clips to do, after each batch.
+    and logged. keep: vectors are kept on disk in shards (see `cache`), and only those that are not there yet are
+    computed; an embedding that was stopped resumes. on_batch: called with the clips done and all clips to do, after
+    each batch.
     Raises InputError when no clip is left, with the first reason.
     """
-    files = {
-        one.name: cache.file_of(one.identity, one.sample_rate, manifest) for one in embedders if keep and one.identity
+    stores = {embedder.name: _store(embedder, manifest, keep) for embedder in embedders}
+    pending = {
+        row: [embedder for embedder in embedders if row not in stores[embedder.name].rows]
+        for row in range(len(manifest))
     }
-    found = {one.name: cache.load(files[one.name]) if one.name in files else {} for one in embedders}
-    kept = {name: len(vectors) for name, vectors in found.items()}
-    lacking = {row: [one for one in embedders if row not in found[one.name]] for row in range(len(manifest))}
-    todo = [row for row, those in lacking.items() if those]
+    rows = [row for row, lacking in pending.items() if lacking]
     skipped: dict[int, str] = {}
-    words = {"desc": "embedding", "unit": "batch", "disable": not progress}
     try:
-        for start in tqdm(range(0, len(todo), batch_size), **words, **passing_bar_style()):
-            window = todo[start : start + batch_size]
-            waves = _read(manifest, {row: {one.sample_rate for one in lacking[row]} for row in window}, skipped)
-            for one in embedders:
-                theirs = {row: waves[row][one.sample_rate] for row in window if row in waves and one in lacking[row]}
-                found[one.name].update(_embed(one, theirs, skipped))
-            if on_batch:
-                on_batch(min(start + batch_size, len(todo)), len(todo))
-    finally:
-        for name, path in files.items():
-            if len(found[name]) > kept[name]:
-                cache.save(path, found[name])
-    rows = [row for row in range(len(manifest)) if all(row in vectors for vectors in found.values())]
+        with tqdm(total=len(rows), desc="embedding", unit="clip", **passing_bar_style()) as bar:
+            for start in range(0, len(rows), batch_size):
+                batch = rows[start : start + batch_size]
+                rates = {row: {embedder.sample_rate for embedder in pending[row]} for row in batch}
+                waves = _read(manifest, rates, skipped)
+                for embedder in embedders:
+                    own = [row for row in batch if row in waves and embedder in pending[row]]
+                    inputs = {row: waves[row][embedder.sample_rate] for row in own}
+                    stores[embedder.name].add(_embed(embedder, inputs, skipped))
+                bar.update(len(batch))
+                if on_batch:
+                    on_batch(start + len(batch), len(rows))
+    finally:  # Ctrl-C: what was computed is kept
+        for store in stores.values():
+            store.flush()
+    embedded = [row for row in range(len(manifest)) if all(row in store.rows for store in stores.values())]
     reasons = [(str(manifest.table["path"].iloc[row]), reason) for row, reason in sorted(skipped.items())]
-    if not rows:
+    if not embedded:
         raise InputError(f"{manifest.source}: none of its {len(manifest)} clips can be embedded: {reasons[0][1]}")
     if reasons:
         log.warning("%d of %d clips left out, the first: %s", len(reasons), len(manifest), reasons[0][1])
-    features = {name: np.stack([vectors[row] for row in rows]) for name, vectors in found.items()}
-    return Embeddings(features, np.array(rows, dtype=np.int64), reasons)
+    features = {embedder.name: _features(stores[embedder.name], embedder, embedded) for embedder in embedders}
+    return Embeddings(features, np.array(embedded, dtype=np.int64), reasons)
 
 
-def _read(manifest, rates: dict[int, set[int]], skipped: dict[int, str]) -> dict[int, dict[int, Tensor]]:
+def _store(embedder: Embedder, manifest: Manifest, keep: bool) -> cache.VectorStore:
+    """Where the vectors of an embedder go. Of some layers, vectors of all layers that are kept already are used."""
+    if not keep or not embedder.identity:
+        return cache.VectorStore(None, embedder.layers)
+    full = cache.folder_of(embedder.identity, embedder.sample_rate, manifest)
+    if embedder.layers is None:
+        return cache.VectorStore(full)
+    identity = f"{embedder.identity} layers {embedder.layers}"
+    folder = cache.folder_of(identity, embedder.sample_rate, manifest)
+    return cache.VectorStore(folder, embedder.layers, cache.load_shards(full))
+
+
+def _features(store: cache.VectorStore, embedder: Embedder, rows: list[int]) -> np.ndarray | LayerVectors:
+    sample = store.shards[0].read()
+    if sample.ndim == 2:
+        return store.array(rows)
+    return LayerVectors(store.shards, rows, embedder.depth or sample.shape[1], sample.shape[-1])
+
+
+def _read(manifest: Manifest, rates: dict[int, set[int]], skipped: dict[int, str]) -> dict[int, dict[int, Tensor]]:
     """Row -> rate (Hz) -> waveform float32 [samples]; rows that cannot be read go to `skipped` instead."""
     waves = {}
-    for row, wanted in rates.items():
+    for row, of_row in rates.items():
         try:
-            waves[row] = {rate: torch.from_numpy(manifest.read(row, rate)) for rate in sorted(wanted)}
+            waves[row] = {rate: torch.from_numpy(manifest.read(row, rate)) for rate in sorted(of_row)}
         except InputError as error:
             skipped[row] = str(error)
     return waves
 
 
 def _embed(embedder: Embedder, waves: dict[int, Tensor], skipped: dict[int, str]) -> dict[int, np.ndarray]:
-    """Row -> vectors; a clip the embedder refuses goes to `skipped`, the others of its batch do not suffer for it."""
+    """Row -> vectors; a clip the embedder refuses goes to `skipped`, at no cost to the others of its batch."""
     if not waves:
         return {}
     try:
@@ -133,7 +179,7 @@ def _embed(embedder: Embedder, waves: dict[int, Tensor], skipped: dict[int, str]
             vectors = embedder.embed(list(waves.values())).float().cpu().numpy()
     except InputError as error:
         if len(waves) > 1:
-            return {row: v for one in waves for row, v in _embed(embedder, {one: waves[one]}, skipped).items()}
+            return {row: v for alone in waves for row, v in _embed(embedder, {alone: waves[alone]}, skipped).items()}
         skipped.update(dict.fromkeys(waves, str(error)))
         return {}
     return dict(zip(waves, vectors, strict=True))

@@ -52,7 +52,7 @@ def embed_files(
     What cannot be read is left out and listed in `skipped`. Raises InputError, before anything is read, for an `out`
     that cannot be written, and when nothing can be read, with the first reason.
     """
-    out = _checked(resolve(out))
+    out = check_table_path(resolve(out))
     paths, skipped = find_files(files)
     rate, rows, vectors = enc.config.features.sample_rate, [], []
     for batch in _batches(enc, paths, skipped):
@@ -66,19 +66,24 @@ def embed_files(
     found = np.concatenate(vectors)  # [files, dim]
     table = pd.concat([table, pd.DataFrame(found, columns=[f"d{i}" for i in range(found.shape[1])])], axis=1)
     table.attrs = {"encoder": enc.name, "pool": pool, "layer": layer}
+    write_table_file(table, out)
+    return Vectors(out, table, skipped)
+
+
+def write_table_file(table: pd.DataFrame, out: Path) -> None:
+    """Write a table as the name says, .csv or .parquet, whole or not at all."""
     with whole(out) as temporary:
         if out.suffix.lower() == ".csv":
             table.to_csv(temporary, index=False, errors=UNPRINTABLE)
         else:
             paths = table["path"].map(lambda path: os.fsencode(path).decode("utf-8", UNPRINTABLE))
             table.assign(path=paths).to_parquet(temporary, engine="pyarrow", index=False)
-    return Vectors(out, table, skipped)
 
 
 def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], list[tuple[str, str]]]:
     """Paths of files, of the audio in folders and of what patterns match, each once; and (name, reason) where nothing
     was found. files: one name or several."""
-    found: dict[str, None] = {}
+    paths_found: dict[str, None] = {}
     missing = []
     for name in map(str, [files] if isinstance(files, str | Path) else files):
         place = resolve(name)
@@ -90,18 +95,18 @@ def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], lis
         if not paths:
             reason = "no audio files in it" if matches else "no such file or folder, and no match"
             missing.append((name, f"{place}: {reason}"))
-        found.update(dict.fromkeys(paths))
-    return list(found), missing
+        paths_found.update(dict.fromkeys(paths))
+    return list(paths_found), missing
 
 
 def _matches(pattern: Path) -> list[str]:
-    """What matches; the part that is there already is no pattern, so that a folder may be called "g [1]"."""
-    there = next(folder for folder in pattern.parents if folder.exists())
-    return sorted(glob.glob(str(Path(glob.escape(str(there)), pattern.relative_to(there))), recursive=True))
+    """Paths that match; the part of the pattern that exists is none, so a folder may be called "g [1]"."""
+    existing = next(folder for folder in pattern.parents if folder.exists())
+    return sorted(glob.glob(str(Path(glob.escape(str(existing)), pattern.relative_to(existing))), recursive=True))
 
 
-def _checked(out: Path) -> Path:
-    """`out`, if it can be written. Raises InputError."""
+def check_table_path(out: Path) -> Path:
+    """`out`, if a table can be written there as .parquet or .csv. Raises InputError."""
     if out.suffix.lower() not in FORMATS:
         raise InputError(f"{out}: give a name that ends in {' or '.join(FORMATS)}")
     if out.is_dir():

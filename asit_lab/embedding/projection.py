@@ -1,4 +1,4 @@
-"""Embeddings on a plane, for looking at; distances between far points of it mean nothing."""
+"""Embeddings projected onto a plane for plotting; distances between points far apart in it mean nothing."""
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ _FEWEST = 10  # different clips; of fewer, neighbours say nothing
 def project(features, seed: int = 0) -> np.ndarray:
     """Points float32 [clips, 2] of embeddings [clips, dim]: standardised, PCA, then scikit-learn's t-SNE.
 
-    t-SNE starts from the first two principal components and a little noise that `seed` draws: what two seeds agree on
-    is in the embeddings. The same input and seed give the same points. Fewer than ten different embeddings (a collapsed
-    encoder's, say) stay where the principal components put them.
+    t-SNE starts from the first two principal components and a little noise that `seed` draws: structure that two
+    seeds agree on is in the embeddings. The same input and seed give the same points. Fewer than ten different
+    embeddings (a collapsed encoder's, say) stay where the principal components put them.
     A thousand clips take a few seconds, 20,000 some minutes.
     Raises InputError for another shape, fewer than two clips, or values that are not finite.
     """
@@ -54,7 +54,7 @@ def embedding_table(enc, manifest, seed: int = 0) -> pd.DataFrame:
     enc: an Encoder; mean and deviation of its last layer's patches are projected. Clips that cannot be read are left
     out. Raises InputError as `embed_clips` and `project` do.
     """
-    embedder = encoder_embedder(enc)
+    embedder = encoder_embedder(enc, layers=(enc.config.model.depth,))
     embedded = embed_clips(manifest, [embedder])
     vectors = embedded.features[embedder.name][:, -1, 1:]  # [clips, 2, D]
     points = project(vectors.reshape(len(vectors), -1), seed)

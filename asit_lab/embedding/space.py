@@ -1,4 +1,4 @@
-"""The clips of a data set among each other: embeddings by any layer and pooling, on a plane, and who is near whom."""
+"""Embeddings of a data set by any layer and pooling, with their projection and the nearest neighbours of a clip."""
 
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -12,9 +12,7 @@ from ..errors import InputError
 from ..random import key, permutation
 from .dataset import embed_clips, encoder_embedder
 from .projection import project
-
-POOLS = {"mean+std": slice(1, 3), "mean": slice(1, 2), "class": slice(0, 1)}
-"""ways of pooling, and which entries of `Encoder.pooled` they are"""
+from .vectors import POOLED
 
 
 class EmbeddingSpace:
@@ -56,21 +54,21 @@ class EmbeddingSpace:
 
     def _vectors(self, layer: int, pool: str) -> np.ndarray:
         """float64 [clips, dim]: mean 0 and deviation 1 in every feature, as for the projection and the kNN probe, as
-        embeddings of a transformer share a large part that tells nothing.
+        embeddings of a transformer share a large component that carries no information.
 
-        Raises InputError for a layer or pooling that is not there, as the class token's before it joins.
+        Raises InputError for a layer or pooling that does not exist, such as the class token before it joins.
         """
-        if pool not in POOLS or not 0 <= layer <= self.depth:
+        if pool not in POOLED or not 0 <= layer <= self.depth:
             raise InputError(
-                f"layer {layer!r}, pool {pool!r}: expected 0 to {self.depth} (the final output) and {', '.join(POOLS)}"
+                f"layer {layer!r}, pool {pool!r}: expected 0 to {self.depth} (the final output) and {', '.join(POOLED)}"
             )
         if pool == "class" and layer < self._joins:
             raise InputError(
                 f"layer {layer} has no class token, which joins at block {self._joins}; pool patches instead"
             )
-        found = self._pooled[:, layer, POOLS[pool]].reshape(len(self.rows), -1).astype(np.float64)  # [clips, dim]
-        mean, deviation = found.mean(0), found.std(0)
-        return (found - mean) / np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
+        pooled = self._pooled[:, layer, POOLED[pool]].reshape(len(self.rows), -1).astype(np.float64)  # [clips, dim]
+        mean, deviation = pooled.mean(0), pooled.std(0)
+        return (pooled - mean) / np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
 
     def _points(self, layer: int, pool: str) -> np.ndarray:
         """float32 [clips, 2], see `project`."""
@@ -83,7 +81,7 @@ class EmbeddingSpace:
 
 def nearest(vectors: np.ndarray, clip: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` rows of `vectors` [clips, dim] nearest to row `clip` by cosine, the nearest first, without itself:
-    their numbers and similarities (-1 to 1). Of equally near ones the first comes first."""
+    their numbers and similarities (-1 to 1). Ties keep their order."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
     similarity = vectors @ vectors[clip] / (lengths * lengths[clip])
     order = np.argsort(-similarity, kind="stable")

@@ -96,6 +96,15 @@ def fetch(repo_id: str, **options) -> SavedEncoder:
     return saved
 
 
+def fetch_file(repo_id: str, name: str, revision: str | None = None) -> Path:
+    """A file of a repository, downloaded. Raises InputError as `fetch`."""
+    _folder_class()  # says so where huggingface_hub is missing
+    from huggingface_hub import hf_hub_download
+
+    with _explained(repo_id):
+        return Path(hf_hub_download(repo_id, name, revision=revision))
+
+
 def _mark(text: str) -> str:
     """Last line of a card, not shown, which tells whether anybody edited the card."""
     return f"<!-- asit_lab wrote this: {hashlib.sha256(text.strip().encode()).hexdigest()[:16]} -->"

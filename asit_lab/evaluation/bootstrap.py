@@ -1,4 +1,4 @@
-"""Bootstrap over clips, or over recordings: how often each clip is drawn, and measures of clips that count that often.
+"""Bootstrap over clips or groups of them: how often each clip is drawn, and scores of clips weighted by that.
 
 A resample is not drawn clip by clip but as weights (how often each clip is in it), so that clips are sorted once for
 all resamples. Percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; its
@@ -17,7 +17,7 @@ import torch
 from ..random import integers, key
 
 LEVEL = 0.95
-_BLOCK = 200_000  # weights looked at together: what stays in a core's cache
+_BLOCK = 200_000  # weights processed together: they stay in a core's cache
 
 
 def weights(units: np.ndarray, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -38,8 +38,8 @@ def weights(units: np.ndarray, resamples: int, seed: int = 0) -> Iterator[np.nda
 def bounds(values: np.ndarray, estimate) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the middle 95 % of resampled `values` [R, ...], moved so that their median is the `estimate` [...].
 
-    The move is nothing for accuracy. A resample holds clips twice, though, and a positive that is there twice raises
-    its own average precision: on rare classes all resamples may lie above the estimate they are an interval of. NaN
+    For accuracy the shift is zero. But a resample holds clips twice, and a positive that appears twice raises its
+    own average precision: on rare classes all resamples may lie above the estimate they are an interval of. NaN
     are left out; between two resamples the outer one is taken, as nothing can be interpolated where a d' is infinite.
     """
     tail = (1 - LEVEL) / 2
@@ -52,16 +52,16 @@ def bounds(values: np.ndarray, estimate) -> tuple[np.ndarray, np.ndarray]:
     return low - bias, high - bias
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
     """part / whole, NaN where there is no whole."""
-    part, whole = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    part, total = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(total, dtype=np.float64))
+    return np.divide(part, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN where there is nothing else."""
-    there = ~np.isnan(values)
-    return share(np.where(there, values, 0.0).sum(-1), there.sum(-1))
+    """Mean over the last axis without NaN; NaN where all values are."""
+    defined = ~np.isnan(values)
+    return share(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
 
 
 def accuracy_and_recall(truth: np.ndarray, hits: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +100,9 @@ def rank(truth: np.ndarray, outputs: np.ndarray) -> Ranking:
     start, end = firsts[tied], np.r_[firsts, len(order)][tied + 1]
     edges = np.unique(np.r_[0, start, end])
     edges = edges[edges < len(order)]
-    return Ranking(order, edges, *(np.searchsorted(edges, each) for each in (start, end)), order[places], sets)
+    return Ranking(
+        order, edges, *(np.searchsorted(edges, places_of) for places_of in (start, end)), order[places], sets
+    )
 
 
 def precision_and_auc(ranking: Ranking, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,12 +114,12 @@ def precision_and_auc(ranking: Ranking, drawn: np.ndarray) -> tuple[np.ndarray, 
     sums = np.add.reduceat(np.take(drawn, ranking.order, axis=1), ranking.edges, axis=1).cumsum(axis=1)
     before = np.concatenate([np.zeros((len(drawn), 1), sums.dtype), sums], axis=1)
     up_to, through = before[:, ranking.starts], before[:, ranking.ends]  # [R, T]
-    found = np.add.reduceat(drawn[:, ranking.positives], ranking.sets, axis=1)  # positives in a tied set
-    recalled = found.cumsum(axis=1)
+    hits = np.add.reduceat(drawn[:, ranking.positives], ranking.sets, axis=1)  # positives in a tied set
+    recalled = hits.cumsum(axis=1)
     positives, total = recalled[:, -1], before[:, -1]
-    precision = share((found * (recalled / np.maximum(through, 1))).sum(1), positives)
+    precision = share((hits * (recalled / np.maximum(through, 1))).sum(1), positives)
     # Negatives above each positive, half of those that it ties with.
     negatives = total - positives
-    above = ((up_to - (recalled - found)) + (through - recalled)) / 2
-    auc = share((found * (negatives[:, None] - above)).sum(1), positives.astype(np.float64) * negatives)
+    above = ((up_to - (recalled - hits)) + (through - recalled)) / 2
+    auc = share((hits * (negatives[:, None] - above)).sum(1), positives.astype(np.float64) * negatives)
     return precision, auc

@@ -1,13 +1,13 @@
-"""Which layer, pooling and setting a probe reads: chosen inside the training clips of each split, never on test clips.
+"""Layer, pooling and setting of a probe, chosen inside the training clips of each split, never on test clips.
 
-For every candidate (layer, pooling) the setting (C or k) with the best inner score is taken, then one of the
-candidates: the highest inner score wins, but of those that are behind it by less than one standard error of the paired
-difference, the deepest layer is taken, and of its poolings mean+std before mean before class token. The highest of some
-twenty scores measured on 300 clips is largely the luckiest; the rule (after the one-standard-error rule of Breiman et
-al., "Classification and Regression Trees", 1984, section 3.4.3) gives way only to differences the clips can show, and
-reads what the encoder's user would read by default wherever that does no harm. Tried on ESC-10's training folds with
-three trained and three untrained encoders, choosing on one half of the clips and scoring on the other: 80.4 % by this
-rule, 80.1 % by the highest score alone, 80.5 % by always taking the last layer, 81.8 % in hindsight.
+Each candidate (layer, pooling) gets the setting (C or k) with its best inner score. The candidate with the highest
+inner score wins, except that among those behind it by less than one standard error of the paired difference the deepest
+layer is preferred, and mean+std to mean to class token. The highest of some twenty scores measured on 300 clips is
+largely the luckiest; this rule (after the one-standard-error rule of Breiman et al., "Classification and Regression
+Trees", 1984, section 3.4.3) yields only to differences the clips can show, and otherwise reads what the encoder's user
+would read by default. Tried on ESC-10's training folds with three trained and three untrained encoders, choosing on one
+half of the clips and scoring on the other: 80.4 % by this rule, 80.1 % by the highest score alone, 80.5 % by always
+taking the last layer, 81.8 % in hindsight.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..embedding.vectors import POOLED, LayerVectors
 from ..errors import InputError
 from ..random import key, permutation
-from .classifiers import CHOOSING, GRIDS, SETTING, Answer, answers
+from .classifiers import CHOOSING, GRIDS, SETTING, Answer, LinearHead, answers
+from .metrics import average_precisions
 from .splits import Split, inner_splits
 
-POOLS = {"mean+std": (1, 2), "mean": (1,), "class": (0,)}  # entries of (class, mean, std); in order of preference
+POOLS = tuple(POOLED)  # most preferred first
 MOST_LAYERS = 13  # tried of a deep model, evenly spaced: a ViT-B's 12 blocks and its final output
-CLIPS = 5000  # to choose with: a share of right answers is then known to 0.7 points, and it would take hours with all
+CLIPS = 5000  # used for choosing: accuracy is then known to 0.7 points, and all clips of a large set would take hours
 
 
 class Candidate(NamedTuple):
@@ -34,17 +36,36 @@ class Candidate(NamedTuple):
     names: tuple[int | str, ...] = ()
     """the layers by the names users know: block numbers, "last" for the final output"""
 
-    def of(self, vectors: np.ndarray) -> np.ndarray:
+    def of(self, vectors: np.ndarray | LayerVectors) -> np.ndarray:
         """float32 [clips, dim], or [clips, layers, dim] of several layers."""
         if self.layers is None:
-            return vectors
-        taken = vectors[:, self.layers][:, :, POOLS[self.pool]]  # [clips, layers, statistics, D]
-        taken = taken.reshape(*taken.shape[:2], -1)
-        return taken if len(self.layers) > 1 else taken[:, 0]
+            return np.asarray(vectors)
+        pooled = vectors[:, self.layers][:, :, POOLED[self.pool]]  # [clips, layers, statistics, D]
+        pooled = pooled.reshape(*pooled.shape[:2], -1)
+        return pooled if len(self.layers) > 1 else pooled[:, 0]
+
+    def dim(self, vectors: np.ndarray | LayerVectors) -> int:
+        """Length of the vector of a clip (in each layer)."""
+        return vectors.shape[-1] * (1 if self.layers is None else len(POOLED[self.pool]))
 
 
-def candidates(name: str, vectors: np.ndarray, protocol: str, pool: str, layer: str | int) -> list[Candidate]:
-    """What may be chosen from, most preferred first.
+class Fit(NamedTuple):
+    """A classifier fitted on the training clips of a split."""
+
+    outputs: np.ndarray
+    """float64 [test clips, K], probabilities"""
+    chosen: dict[str, Any]
+    """layer, pool, C or k, inner (the score they were chosen by; NaN where nothing could be held out), and for
+    "weighted" the weights of the layers, {name: share}"""
+    candidate: Candidate
+    head: LinearHead | None
+    """None for nearest neighbours"""
+
+
+def candidates(
+    name: str, vectors: np.ndarray | LayerVectors, protocol: str, pool: str, layer: str | int
+) -> list[Candidate]:
+    """Layers and poolings to choose from, most preferred first.
 
     vectors: float [clips, layers, 3, D], or [clips, dim] without a choice. A class token is no candidate in layers
     where it does not exist yet (NaN). Raises InputError for an unknown pool or layer, and where none is left.
@@ -57,26 +78,24 @@ def candidates(name: str, vectors: np.ndarray, protocol: str, pool: str, layer: 
         return [Candidate(None, "")]
     last = vectors.shape[1] - 1
     layers = layers_of(layer, last)
-    named = {index: "last" if index == last else index for index in layers}
+    layer_names = {index: "last" if index == last else index for index in layers}
     pools = list(POOLS) if pool == "auto" else [pool]
-    exists = {index: not np.isnan(vectors[:, index, 0]).all() for index in layers}
+    exists = {index: not np.isnan(vectors[:, index, 0]).all() for index in layers if "class" in pools}
     if protocol == "weighted":
         if layer != "auto":
             raise InputError(f"layer: {layer!r}, but the protocol weighted sums all layers; leave it at auto")
         pools = pools[:1]
-        used = tuple(
-            index for index in range(last + 1) if pools != ["class"] or not np.isnan(vectors[:, index, 0]).all()
-        )
+        used = tuple(index for index in range(last + 1) if pools != ["class"] or exists[index])
         return [Candidate(used, pools[0], tuple("last" if index == last else index for index in used))]
-    found = [
-        Candidate((index,), one, (named[index],))
+    choices = [
+        Candidate((index,), pooling, (layer_names[index],))
         for index in reversed(layers)
-        for one in pools
-        if one != "class" or exists[index]
+        for pooling in pools
+        if pooling != "class" or exists[index]
     ]
-    if not found:
+    if not choices:
         raise InputError(f"{name}: layer {layer} has no class token (model.class_token_at); pool patches instead")
-    return found
+    return choices
 
 
 def layers_of(layer: str | int, last: int) -> list[int]:
@@ -95,7 +114,7 @@ def layers_of(layer: str | int, last: int) -> list[int]:
 
 
 def fit(
-    vectors: np.ndarray,
+    vectors: np.ndarray | LayerVectors,
     targets: np.ndarray,
     strata: np.ndarray,
     groups: np.ndarray,
@@ -103,28 +122,24 @@ def fit(
     protocol: str,
     among: Sequence[Candidate],
     multi: bool,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Outputs float64 [test clips, K] of one split, and what they were made with.
-
-    The latter: layer, pool, C or k, inner (the score it was chosen by; NaN where nothing could be held out), and for
-    "weighted" the weights of the layers, {name: share}.
-    """
+) -> Fit:
+    """Choose candidate and setting inside the training clips, fit on all of these, and answer for the test clips."""
     grid = GRIDS[protocol]
     inner = _inner(split, strata, groups)
     if inner:
-        measured = [_inner_units(one.of(vectors), targets, inner, protocol, multi) for one in among]
-        taken = pick([units for _, units in measured])
-        place, score = measured[taken][0], float(np.nanmean(measured[taken][1]))
-    else:  # the training clips are of one recording: what is preferred, and the middle of the grid
-        taken, place, score = 0, len(grid) // 2, float("nan")
-    one = among[taken]
-    x = one.of(vectors)
+        measured = [_inner_units(candidate.of(vectors), targets, inner, protocol, multi) for candidate in among]
+        best = pick([units for _, units in measured])
+        place, score = measured[best][0], float(np.nanmean(measured[best][1]))
+    else:  # the training clips are of one recording: the most preferred candidate, and the middle of the grid
+        best, place, score = 0, len(grid) // 2, float("nan")
+    candidate = among[best]
+    x = candidate.of(vectors)
     (answer,) = answers(protocol, x[split.train], targets[split.train], x[split.test], grid[place : place + 1], multi)
-    layer = "weighted" if protocol == "weighted" else one.names[0] if one.names else ""
-    chosen = {"layer": layer, "pool": one.pool, SETTING[protocol]: grid[place], "inner": score}
-    if answer.weights is not None:
-        chosen["weights"] = dict(zip(map(str, one.names), answer.weights.tolist(), strict=True))
-    return answer.outputs, chosen
+    layer = "weighted" if protocol == "weighted" else candidate.names[0] if candidate.names else ""
+    chosen = {"layer": layer, "pool": candidate.pool, SETTING[protocol]: grid[place], "inner": score}
+    if answer.head is not None and answer.head.layer_weights is not None:
+        chosen["weights"] = dict(zip(map(str, candidate.names), answer.head.layer_weights.tolist(), strict=True))
+    return Fit(answer.outputs, chosen, candidate, answer.head)
 
 
 def pick(units: Sequence[np.ndarray]) -> int:
@@ -132,9 +147,9 @@ def pick(units: Sequence[np.ndarray]) -> int:
 
     units: for each candidate, most preferred first, what its score is the mean of: [clips] or [classes], NaN left out.
     """
-    best = int(np.argmax([np.nanmean(one) for one in units]))
-    for place, one in enumerate(units):
-        behind = units[best] - one
+    best = int(np.argmax([np.nanmean(candidate_units) for candidate_units in units]))
+    for place, candidate_units in enumerate(units):
+        behind = units[best] - candidate_units
         behind = behind[~np.isnan(behind)]
         error = behind.std(ddof=1) / np.sqrt(len(behind)) if len(behind) > 1 else 0.0
         if behind.mean() <= error + 1e-12:
@@ -144,14 +159,14 @@ def pick(units: Sequence[np.ndarray]) -> int:
 
 def _inner(split: Split, strata: np.ndarray, groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(fit, check) row positions to choose with: on the valid clips where there are any, else inside train."""
-    train = _some(split.train)
+    train = _at_most(split.train)
     if len(split.valid):
-        return [(train, _some(split.valid))]
+        return [(train, _at_most(split.valid))]
     return [(train[fit], train[check]) for fit, check in inner_splits(strata[train], groups[train])]
 
 
-def _some(rows: np.ndarray) -> np.ndarray:
-    """At most CLIPS of them, by counted randomness."""
+def _at_most(rows: np.ndarray) -> np.ndarray:
+    """At most CLIPS of the rows, drawn by counted randomness."""
     if len(rows) <= CLIPS:
         return rows
     return np.sort(rows[permutation(key(0, "evaluation", "choice"), len(rows)).numpy()[:CLIPS]])
@@ -159,14 +174,14 @@ def _some(rows: np.ndarray) -> np.ndarray:
 
 def _inner_units(x: np.ndarray, targets: np.ndarray, inner, protocol: str, multi: bool) -> tuple[int, np.ndarray]:
     """The place of the best setting in the grid, and what its inner score is the mean of."""
-    found: list[list[Answer]] = [
+    answers_by_split: list[list[Answer]] = [
         answers(protocol, x[fit], targets[fit], x[check], GRIDS[protocol], multi, CHOOSING) for fit, check in inner
     ]
     truth = np.concatenate([targets[check] for _, check in inner])
-    outputs = [np.concatenate([one.outputs for one in of_setting]) for of_setting in zip(*found, strict=True)]
-    units = [_units(truth, one, multi) for one in outputs]
+    outputs = [np.concatenate([a.outputs for a in of_setting]) for of_setting in zip(*answers_by_split, strict=True)]
+    units = [_units(truth, answered, multi) for answered in outputs]
     # Of equals the first: stronger regularisation, fewer neighbours.
-    place = int(np.argmax([np.nanmean(one) for one in units]))
+    place = int(np.argmax([np.nanmean(of_setting) for of_setting in units]))
     return place, units[place]
 
 
@@ -174,9 +189,4 @@ def _units(truth: np.ndarray, outputs: np.ndarray, multi: bool) -> np.ndarray:
     """Right (1) or wrong (0) of each clip; multi-label: average precision of each class, NaN where no clip has it."""
     if not multi:
         return (outputs.argmax(1) == truth.argmax(1)).astype(float)
-    from sklearn.metrics import average_precision_score
-
-    precisions = np.full(truth.shape[1], np.nan)
-    for k in np.flatnonzero(truth.any(0)):
-        precisions[k] = average_precision_score(truth[:, k], outputs[:, k])
-    return precisions
+    return average_precisions(truth, outputs)

@@ -1,11 +1,11 @@
-"""What would make a score better than it is: clips, recordings or sounds that are on both sides of a split.
+"""Leakage: clips, recordings or sounds on both sides of a split, which make a score better than it is.
 
-`protocols.splits` refuses official folds that share a source recording; here every division is looked at, made by hand
-or not, by what the files hold too. A file or recording in pretraining is only noted: no labels were seen there.
+`splits` refuses a user's own folds that share a source recording; here every division, official or not, is also checked
+by the contents of the files. A file or recording in pretraining is only noted: no labels were seen there.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from os import environ
 
 import numpy as np
@@ -17,43 +17,91 @@ from ..data.manifest import Manifest, load_manifest
 from ..errors import InputError
 from .splits import Split, groups_of
 
+LEAKS = ("shared recording", "same audio", "test used for a choice")
+PRETRAINED = "pretraining clip"
 _NAMED = 5  # files or recordings a message names
-_MOST_PRETRAINING = 50_000  # clips read to compare what they hold; more would take longer than the evaluation
+_MOST_PRETRAINING = 50_000  # clips read to compare their contents; more would take longer than the evaluation
 _SIDES = (("train", "test", "leak"), ("valid", "test", "leak"), ("train", "valid", "warning"))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something its user should know before believing a score."""
+    """Something to know before believing a score."""
 
     kind: str
     """shared recording, test used for a choice, same audio, pretraining clip, digital silence or unreadable"""
     severity: str
-    """leak: the score is not to be trusted; warning: what is chosen, or this check, is not; note: good to know"""
+    """leak: the score is not to be trusted; warning: a choice, or this check, is not; note: good to know, as what
+    official splits share"""
     message: str
     """names splits and files"""
+    tested: tuple[int, ...] = field(default=(), repr=False)
+    """rows of the clips concerned that are tested"""
+
+    def to_dict(self) -> dict[str, str]:
+        """For result.json, without the rows."""
+        return {"kind": self.kind, "severity": self.severity, "message": self.message}
 
 
-def findings(manifest: Manifest, splits: Sequence[Split], run_config: RunConfig | None = None) -> list[Finding]:
-    """Everything found, leaks first; an empty list says that all is well.
+@dataclass
+class _Crossing:
+    """Something that is on two sides of splits."""
+
+    rows: tuple[int, int]
+    """one on each side"""
+    splits: list[str] = field(default_factory=list)
+    tested: set[int] = field(default_factory=set)
+
+
+def findings(
+    manifest: Manifest, splits: Sequence[Split], run_config: RunConfig | None = None, official: bool = False
+) -> list[Finding]:
+    """Every finding, leaks first; an empty list where there is none.
 
     splits: row positions of the manifest's table. run_config: of the encoder, where it was pretrained by this package;
-    its `data.source` is listed (never downloaded) and divided by `data.holdout` as pretraining did.
-    Every clip in `splits` is decoded once to compare contents; later calls know unchanged files (data/hashes).
+    its `data.source` is listed (never downloaded) and divided by `data.holdout` as pretraining did. official: the
+    splits are those of the data set's authors, so that what they share is a note.
+    Every clip in `splits` is decoded once to compare contents; unchanged files are not read again (data/hashes).
     Raises InputError for positions outside the table.
     """
     rows = _rows(splits, len(manifest))
     groups = groups_of(manifest.table)
     prints = dict(zip(rows.tolist(), fingerprints(manifest, rows), strict=True))
-    found = [
-        *_chosen_on_test(manifest.table, splits),
+    collected = [
         *_shared_recordings(manifest.table, splits, groups),
         *_same_audio(manifest.table, splits, groups, prints),
-        *_not_compared(manifest.table, prints),
     ]
+    if official:
+        collected = [Finding(f.kind, "note", f"official split, {f.message}", f.tested) for f in collected]
+    collected += [*_chosen_on_test(manifest.table, splits), *_not_compared(manifest.table, prints)]
     if run_config is not None:
-        found += _pretraining_clips(manifest, splits, prints, run_config)
-    return sorted(found, key=lambda one: ("leak", "warning", "note").index(one.severity))
+        collected += _pretraining_clips(manifest, splits, prints, run_config)
+    return sorted(collected, key=lambda finding: ("leak", "warning", "note").index(finding.severity))
+
+
+def leaking_rows(findings: Iterable[Finding]) -> set[int]:
+    """Rows of the tested clips that share something with the training clips, or were used for a choice."""
+    return {row for finding in findings if finding.kind in LEAKS for row in finding.tested}
+
+
+def notes_on_score(
+    findings: Iterable[Finding], rows: np.ndarray, metric: str, score_of: Callable[[np.ndarray], float]
+) -> list[str]:
+    """What findings say about a score, in a few words each, to stand beside it in a table.
+
+    rows: int [N], the row of each answer. score_of: bool [N], the answers that count -> their score.
+    """
+    findings, clips = list(findings), np.unique(rows)
+    notes = []
+    leaking = np.isin(rows, list(leaking_rows(findings)))
+    if leaking.any():
+        count = len(np.unique(rows[leaking]))
+        without = f"{metric} {score_of(~leaking):.4g} without them" if not leaking.all() else "no other is tested"
+        notes.append(f"{count:,} of {len(clips):,} clips that are tested share audio with training: {without}")
+    seen = {row for finding in findings if finding.kind == PRETRAINED for row in finding.tested} & set(clips.tolist())
+    if seen:
+        notes.append(f"{len(seen):,} of {len(clips):,} clips that are tested were in pretraining (without labels)")
+    return notes
 
 
 def _rows(splits: Sequence[Split], clips: int) -> np.ndarray:
@@ -76,15 +124,15 @@ def _chosen_on_test(table: pd.DataFrame, splits: Sequence[Split]) -> Iterable[Fi
         if len(both):
             files = _list(table["path"].iloc[both])
             message = f"{split.name}: {len(both)} of the clips that settings are chosen on are tested too: {files}"
-            yield Finding("test used for a choice", "leak", message)
+            yield Finding("test used for a choice", "leak", message, tuple(both.tolist()))
 
 
 def _shared_recordings(table: pd.DataFrame, splits: Sequence[Split], groups: np.ndarray) -> Iterable[Finding]:
     names, codes = np.unique(groups, return_inverse=True)
-    for (a, b, severity), crossing in _crossings(codes, splits).items():
-        each = [f"{names[code]!r} ({_where(table, a, b, one)})" for code, one in crossing.items()]
-        message = f"source recordings in {a} and {b} both: {_list(each, '; ')}"
-        yield Finding("shared recording", severity, message)
+    for (a, b, severity), crossings in _crossings(codes, splits).items():
+        examples = [f"{names[code]!r} ({_where(table, a, b, crossing)})" for code, crossing in crossings.items()]
+        message = f"source recordings in {a} and {b} both: {_list(examples, '; ')}"
+        yield Finding("shared recording", severity, message, _tested(crossings.values()))
 
 
 def _same_audio(
@@ -92,32 +140,37 @@ def _same_audio(
 ) -> Iterable[Finding]:
     """Equal contents, and stretches of one file that overlap; of different recordings, as others are named already."""
     digests = np.full(len(table), "", dtype=object)
-    for row, one in prints.items():
-        digests[row] = "" if isinstance(one, str) else one.digest
+    for row, fingerprint in prints.items():
+        digests[row] = "" if isinstance(fingerprint, str) else fingerprint.digest
     codes = np.where(digests == "", -1, pd.factorize(digests)[0])
 
-    for (a, b, severity), crossing in _between_recordings(codes, splits, groups).items():
-        each = [f"{_where(table, a, b, one)}{_but_for_zeros(prints, one)}" for one in crossing.values()]
-        yield Finding("same audio", severity, f"the same audio in {a} and {b}: {_list(each, '; ')}")
-    for (a, b, severity), crossing in _between_recordings(_stretches(table), splits, groups).items():
-        others = [one for one in crossing.values() if codes[one[0]] != codes[one[1]]]  # equal ones are named above
-        if others:
-            each = [_where(table, a, b, one) for one in others]
-            yield Finding("same audio", severity, f"overlapping stretches in {a} and {b}: {_list(each, '; ')}")
+    for (a, b, severity), crossings in _between_recordings(codes, splits, groups).items():
+        equal = list(crossings.values())
+        examples = [f"{_where(table, a, b, crossing)}{_but_for_zeros(prints, crossing)}" for crossing in equal]
+        yield Finding("same audio", severity, f"the same audio in {a} and {b}: {_list(examples, '; ')}", _tested(equal))
+    for (a, b, severity), crossings in _between_recordings(_stretches(table), splits, groups).items():
+        # Equal ones are named above.
+        overlaps = [crossing for crossing in crossings.values() if codes[crossing.rows[0]] != codes[crossing.rows[1]]]
+        if overlaps:
+            examples = [_where(table, a, b, crossing) for crossing in overlaps]
+            message = f"overlapping stretches in {a} and {b}: {_list(examples, '; ')}"
+            yield Finding("same audio", severity, message, _tested(overlaps))
 
 
-def _between_recordings(codes: np.ndarray, splits: Sequence[Split], groups: np.ndarray) -> dict[tuple, dict]:
+def _between_recordings(
+    codes: np.ndarray, splits: Sequence[Split], groups: np.ndarray
+) -> dict[tuple[str, str, str], dict[int, _Crossing]]:
     """The `_crossings` of codes that several recordings have; within one, `_shared_recordings` names them."""
     several = pd.Series(groups).groupby(codes).nunique()
-    found = {
-        sides: {code: one for code, one in crossing.items() if several[code] > 1}
-        for sides, crossing in _crossings(codes, splits).items()
+    between = {
+        sides: {code: crossing for code, crossing in crossings.items() if several[code] > 1}
+        for sides, crossings in _crossings(codes, splits).items()
     }
-    return {sides: crossing for sides, crossing in found.items() if crossing}
+    return {sides: crossings for sides, crossings in between.items() if crossings}
 
 
-def _but_for_zeros(prints: dict[int, Fingerprint | str], crossing: tuple[int, int, list[str]]) -> str:
-    a, b = (prints[row] for row in crossing[:2])
+def _but_for_zeros(prints: dict[int, Fingerprint | str], crossing: _Crossing) -> str:
+    a, b = (prints[row] for row in crossing.rows)
     return "" if (a.samples, a.lead) == (b.samples, b.lead) else ", but for zeros at the ends"
 
 
@@ -129,33 +182,42 @@ def _stretches(table: pd.DataFrame) -> np.ndarray:
     return apart.cumsum().sort_index().to_numpy()
 
 
-def _crossings(codes: np.ndarray, splits: Sequence[Split]) -> dict[tuple, dict[int, tuple[int, int, list[str]]]]:
-    """Sides that share something -> {code: (a row on each side, the splits)}; codes below 0 stand for nothing."""
-    found: dict[tuple, dict[int, tuple[int, int, list[str]]]] = {}
+def _crossings(codes: np.ndarray, splits: Sequence[Split]) -> dict[tuple[str, str, str], dict[int, _Crossing]]:
+    """(side, side, severity) -> {code on both sides: where}; codes below 0 stand for nothing."""
+    crossings: dict[tuple[str, str, str], dict[int, _Crossing]] = {}
     for split in splits:
         for sides in _SIDES:
             left, right = (np.asarray(getattr(split, side), dtype=np.int64) for side in sides[:2])
             left = np.setdiff1d(left, right) if sides[0] == "valid" else left  # the same clips: `_chosen_on_test`
             shared, in_left, in_right = np.intersect1d(codes[left], codes[right], return_indices=True)
             for code, a, b in zip(shared.tolist(), left[in_left], right[in_right], strict=True):
-                if code >= 0:
-                    named = found.setdefault(sides, {}).setdefault(code, (int(a), int(b), []))
-                    named[2].append(split.name)
-    return found
+                if code < 0:
+                    continue
+                crossing = crossings.setdefault(sides, {}).setdefault(code, _Crossing((int(a), int(b))))
+                crossing.splits.append(split.name)
+                if sides[1] == "test":
+                    crossing.tested.update(right[codes[right] == code].tolist())
+    return crossings
 
 
-def _where(table: pd.DataFrame, a: str, b: str, crossing: tuple[int, int, list[str]]) -> str:
-    first, second = (table["path"].iloc[row] for row in crossing[:2])
-    return f"{a} {first}, {b} {second}; {_list(crossing[2])}"
+def _tested(crossings: Iterable[_Crossing]) -> tuple[int, ...]:
+    return tuple(sorted(set().union(*(crossing.tested for crossing in crossings))))
+
+
+def _where(table: pd.DataFrame, a: str, b: str, crossing: _Crossing) -> str:
+    first, second = (table["path"].iloc[row] for row in crossing.rows)
+    return f"{a} {first}, {b} {second}; {_list(crossing.splits)}"
 
 
 def _not_compared(table: pd.DataFrame, prints: dict[int, Fingerprint | str]) -> Iterable[Finding]:
-    silent = [row for row, one in prints.items() if not isinstance(one, str) and not one.digest]
+    silent = [
+        row for row, fingerprint in prints.items() if isinstance(fingerprint, Fingerprint) and not fingerprint.digest
+    ]
     if silent:
         files = _list(table["path"].iloc[silent])
         message = f"{len(silent)} of {len(prints)} clips are digital silence, so not compared by content: {files}"
         yield Finding("digital silence", "note", message)
-    unreadable = [one for one in prints.values() if isinstance(one, str)]
+    unreadable = [reason for reason in prints.values() if isinstance(reason, str)]
     if unreadable:
         message = f"{len(unreadable)} of {len(prints)} clips cannot be read, so not compared by content: "
         yield Finding("unreadable", "warning", message + _list(unreadable, "; "))
@@ -170,27 +232,28 @@ def _pretraining_clips(
     """Test clips that pretraining saw: by path, then by content where pretraining's clips are few enough to be read."""
     source = config.data.source
     if not _on_disk(source):
-        yield Finding("pretraining clip", "note", f"{source}, which pretraining used, is not here: not compared")
+        yield Finding(PRETRAINED, "note", f"{source}, which pretraining used, is not here: not compared")
         return
     try:
         trained, _ = load_manifest(source, config.data.segment_seconds).holdout(config.data.holdout)
     except InputError as error:
-        yield Finding("pretraining clip", "note", f"what pretraining used cannot be listed: {error}")
+        yield Finding(PRETRAINED, "note", f"what pretraining used cannot be listed: {error}")
         return
     paths = manifest.table["path"].to_numpy()
     tested = np.unique(np.concatenate([split.test for split in splits])) if splits else np.empty(0, dtype=np.int64)
     seen = np.isin(paths[tested], trained.table["path"].to_numpy())
     if len(trained) > _MOST_PRETRAINING:
         message = f"{len(trained)} clips of {source} are too many to be read: compared by file name alone"
-        yield Finding("pretraining clip", "note", message)
+        yield Finding(PRETRAINED, "note", message)
     else:
-        others = np.flatnonzero(~trained.table["path"].isin(paths[tested]).to_numpy(dtype=bool))
-        heard = {one.digest for one in fingerprints(trained, others) if not isinstance(one, str)} - {""}
-        digests = [prints[row] for row in tested.tolist()]
-        seen |= np.array([not isinstance(one, str) and one.digest in heard for one in digests], dtype=bool)
+        untested = np.flatnonzero(~trained.table["path"].isin(paths[tested]).to_numpy(dtype=bool))
+        digests = {f.digest for f in fingerprints(trained, untested) if isinstance(f, Fingerprint)} - {""}
+        of_tested = [prints[row] for row in tested.tolist()]
+        seen |= np.array([isinstance(f, Fingerprint) and f.digest in digests for f in of_tested], dtype=bool)
     if seen.any():
         message = f"{int(seen.sum())} of {len(tested)} clips that are tested were in pretraining on {source} "
-        yield Finding("pretraining clip", "note", f"{message}(no labels were seen): {_list(paths[tested[seen]])}")
+        message += f"(no labels were seen): {_list(paths[tested[seen]])}"
+        yield Finding(PRETRAINED, "note", message, tuple(tested[seen].tolist()))
 
 
 def _on_disk(source: str) -> bool:

@@ -34,9 +34,12 @@ def scores(targets, outputs, multi: bool) -> dict[str, float]:
     """
     targets, outputs = _checked(targets, outputs, multi)
     if multi:
-        precisions, areas = _precisions_and_areas(targets, outputs)
-        auc = float(np.nanmean(areas))
-        return {"mAP": float(np.nanmean(precisions)), "dprime": float(d_prime(auc)), "auc": auc}
+        auc = float(np.nanmean(_areas(targets, outputs)))
+        return {
+            "mAP": float(np.nanmean(average_precisions(targets, outputs))),
+            "dprime": float(d_prime(auc)),
+            "auc": auc,
+        }
     counts = _confusion_counts(targets, outputs)
     recall = resampling.share(np.diag(counts), counts.sum(1))
     return {"accuracy": float(np.trace(counts) / counts.sum()), "balanced_accuracy": float(np.nanmean(recall))}
@@ -53,11 +56,11 @@ def interval(
     """
     targets, outputs = _checked(targets, outputs, multi)
     values, _ = _resampled(targets, [outputs], multi, _units(groups, len(targets)), resamples, seed)[0]
-    found = scores(targets, outputs, multi)
-    ends = {name: np.clip(resampling.bounds(values[name], found[name]), 0, 1) for name in values}
+    estimates = scores(targets, outputs, multi)
+    ends = {name: np.clip(resampling.bounds(values[name], estimates[name]), 0, 1) for name in values}
     if multi:
         ends["dprime"] = d_prime(ends["auc"])
-    return {name: (float(ends[name][0]), float(ends[name][1])) for name in found}
+    return {name: (float(ends[name][0]), float(ends[name][1])) for name in estimates}
 
 
 def paired(
@@ -73,12 +76,12 @@ def paired(
     units = _units(groups, len(targets))
     (a, _), (b, _) = _resampled(targets, [outputs_a, outputs_b], multi, units, resamples, seed)
     score_a, score_b = scores(targets, outputs_a, multi), scores(targets, outputs_b, multi)
-    found = {}
+    differences = {}
     for name, score in score_a.items():
         difference = float(_minus(score, score_b[name]))
         low, high = resampling.bounds(_minus(a[name], b[name]), difference)
-        found[name] = (difference, float(low), float(high))
-    return found
+        differences[name] = (difference, float(low), float(high))
+    return differences
 
 
 def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: int = 0, seed: int = 0) -> pd.DataFrame:
@@ -94,7 +97,7 @@ def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: in
     classes = _names(classes, targets.shape[1])
     table = pd.DataFrame({"label": classes, "clips": targets.sum(0).astype(int)})
     if multi:
-        table["ap"], table["auc"] = _precisions_and_areas(targets, outputs)
+        table["ap"], table["auc"] = average_precisions(targets, outputs), _areas(targets, outputs)
     else:
         counts = _confusion_counts(targets, outputs)
         table["recall"] = resampling.share(np.diag(counts), counts.sum(1))
@@ -132,23 +135,32 @@ def d_prime(auc):
 # --- Measures -------------------------------------------------------------------------------------------------------
 
 
-def _precisions_and_areas(targets: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision [K] and area under the ROC curve [K] of each class, NaN where undefined."""
-    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+def average_precisions(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Average precision [K] of each class over clips [N, K], NaN for a class without a positive clip."""
+    from torchmetrics.functional.classification import binary_average_precision
 
-    clips, classes = targets.shape
-    precisions, areas = np.full(classes, np.nan), np.full(classes, np.nan)
-    for k in range(classes):
-        positives = targets[:, k].sum()
-        if not positives:
-            continue
-        # torchmetrics puts logits through a sigmoid, which makes large ones equal; ranks from 0 to 1 stay as they are.
-        ranks = torch.from_numpy(np.unique(outputs[:, k], return_inverse=True)[1] / clips)
-        truth = torch.from_numpy(targets[:, k].astype(np.int64))
+    precisions = np.full(targets.shape[1], np.nan)
+    for k in np.flatnonzero(targets.any(0)):
+        ranks, truth = _ranked(targets[:, k], outputs[:, k])
         precisions[k] = binary_average_precision(ranks, truth, validate_args=False)
-        if positives < clips:
-            areas[k] = binary_auroc(ranks, truth, validate_args=False)
-    return precisions, areas
+    return precisions
+
+
+def _areas(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve [K] of each class, NaN where it has no positive or no negative clip."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    areas = np.full(targets.shape[1], np.nan)
+    for k in np.flatnonzero(targets.any(0) & ~targets.all(0)):
+        areas[k] = binary_auroc(*_ranked(targets[:, k], outputs[:, k]), validate_args=False)
+    return areas
+
+
+def _ranked(targets: np.ndarray, outputs: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ranks of outputs [N], 0 to below 1, and targets [N]: torchmetrics puts logits through a sigmoid, which makes
+    large ones equal; ranks from 0 to 1 stay as they are."""
+    ranks = np.unique(outputs, return_inverse=True)[1] / len(outputs)
+    return torch.from_numpy(ranks), torch.from_numpy(targets.astype(np.int64))
 
 
 def _confusion_counts(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -260,6 +272,6 @@ def _units(groups, clips: int) -> np.ndarray:
         raise InputError(f"groups: {len(groups)} for {clips} clips")
     units = np.arange(clips) if groups is None else np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
     if units.max() < 1:
-        what = "clip" if groups is None else "group"
-        raise InputError(f"an interval needs at least two {what}s, there is one")
+        unit = "clip" if groups is None else "group"
+        raise InputError(f"an interval needs at least two {unit}s, there is one")
     return units

@@ -1,4 +1,4 @@
-"""What a probe found, with everything scores, tables, confusions and intervals are made from."""
+"""The result of a probe: answers to every tested clip, and scores, intervals, tables and confusions made from them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..data.labels import indicators
+from ..storage.jsonable import jsonable
 from . import metrics
+from .leakage import Finding, notes_on_score
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,13 @@ class ProbeResult:
     scores: dict[str, float]
     """accuracy (0 to 1), or mAP of multi-label data, on the test clips of each fold, split, or seed and fold"""
     chosen: dict[str, dict[str, Any]]
-    """what each was made with, see `choice.fit`: layer, pool, C or k, the inner score they were chosen by"""
+    """what each was made with, see `choice.Fit`: layer, pool, C or k, the inner score they were chosen by"""
     chance: float
     """accuracy of the best constant answer, the share of the commonest class among the tested clips; for mAP that of
     outputs without information, the mean share of the tested classes"""
     predictions: pd.DataFrame
-    """one row a tested clip: split, path, path_row (in the table that was probed), label, predicted (the class with the
-    highest output)"""
+    """one row a tested clip: split, path, path_row (in the table that was probed), group, label, predicted (the class
+    with the highest output)"""
     outputs: np.ndarray
     """float32 [tested clips, classes], probabilities, in the rows of `predictions`"""
     classes: list[str]
@@ -40,8 +42,12 @@ class ProbeResult:
     """length of the longest vector that was tried"""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(path, reason) of clips left out"""
-    findings: Sequence[Any] = ()
-    """what asit_lab.evaluation.leakage has to say of the data"""
+    findings: Sequence[Finding] = ()
+    """what the leakage check found; rows are those of the table that was probed"""
+    unit: str = "clip"
+    """what `group` is in a word, and what the interval's resamples draw: clip, recording, speaker, video or group"""
+    leaks_allowed: bool = False
+    """whether the user allowed splits that share recordings"""
 
     @property
     def metric(self) -> str:
@@ -65,12 +71,31 @@ class ProbeResult:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the score of all tested clips together, by bootstrap over clips.
+        """95 % interval of the score of all tested clips together, by bootstrap over independent units (`unit`).
 
-        A clip that several seeds test counts in a resample with all its answers, or with none.
+        A unit counts in a resample with all answers to its clips, those of several seeds too, or with none. NaN where
+        there is only one.
         """
-        clips = self.predictions["path_row"].to_numpy()
-        return metrics.interval(self.targets, self.outputs, self.multi, groups=clips)[self.metric]
+        groups = self.predictions["group" if "group" in self.predictions else "path_row"].to_numpy()
+        if len(set(groups)) < 2:
+            return float("nan"), float("nan")
+        return metrics.interval(self.targets, self.outputs, self.multi, groups=groups)[self.metric]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know beside the score: clips that leak, with the score without them, and clips in pretraining."""
+        allowed = ["leaks allowed (--allow-leaks)"] if self.leaks_allowed else []
+        rows = self.predictions["path_row"].to_numpy()
+        return [*allowed, *notes_on_score(self.findings, rows, self.metric, self._score_of)]
+
+    def _score_of(self, counted: np.ndarray) -> float:
+        """Mean score over folds (and seeds) of some answers: bool [tested clips]."""
+        scores = []
+        for split in self.scores:
+            rows = counted & (self.predictions["split"] == split).to_numpy()
+            if rows.any():
+                scores.append(metrics.scores(self.targets[rows], self.outputs[rows], self.multi)[self.metric])
+        return float(np.mean(scores))
 
     @property
     def per_class(self) -> pd.DataFrame:
@@ -85,16 +110,16 @@ class ProbeResult:
     @property
     def layer(self) -> str:
         """The layer each split read, commonest first: "last", or "last ×3, 4 ×2"."""
-        return _summary(one["layer"] for one in self.chosen.values())
+        return _summary(choice["layer"] for choice in self.chosen.values())
 
     @property
     def pool(self) -> str:
         """How each split pooled, commonest first; empty where that does not apply."""
-        return _summary(one["pool"] for one in self.chosen.values())
+        return _summary(choice["pool"] for choice in self.chosen.values())
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row: encoder, protocol, layer, pool, mean, spread, low, high, folds, clips, chance."""
+        """One row: encoder, protocol, layer, pool, mean, spread, low, high, folds, clips, chance, unit, note."""
         row = {
             "encoder": self.name,
             "protocol": self.protocol,
@@ -107,6 +132,8 @@ class ProbeResult:
             "folds": len(self.scores),
             "clips": self.predictions["path_row"].nunique(),
             "chance": self.chance,
+            "unit": self.unit,
+            "note": "; ".join(self.notes),
         }
         return pd.DataFrame([row])
 
@@ -119,24 +146,12 @@ class ProbeResult:
             "scores": self.scores,
             "chosen": self.chosen,
             "per_class": self.per_class.to_dict("records"),
-            "findings": [
-                {name: getattr(one, name) for name in ("kind", "severity", "message")} for one in self.findings
-            ],
+            "findings": [finding.to_dict() for finding in self.findings],
             "skipped": self.skipped,
         }
-        return _plain(row)
+        return jsonable(row)
 
 
 def _summary(values) -> str:
     counts = Counter(map(str, values)).most_common()
     return counts[0][0] if len(counts) == 1 else ", ".join(f"{value} ×{count}" for value, count in counts)
-
-
-def _plain(value):
-    """The same for JSON: no NumPy numbers, no NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value

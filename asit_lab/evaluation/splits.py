@@ -1,10 +1,12 @@
-"""Which clips train and which test: official folds or splits, else grouped folds; never a recording on both sides.
+"""Train and test clips: folds or splits of the data set, else grouped folds with no recording on both sides.
 
 - a `fold` column (ESC-50): leave one fold out, as its authors prescribe; every fold is the test set once;
 - a `split` column (Speech Commands): train against test, settings chosen on valid where there is one;
 - neither: stratified folds by source recording (`group`), drawn once for every seed.
 
-A random split of ESC-50's clips would put pieces of one recording on both sides and flatter the score.
+A random split of ESC-50's clips would put pieces of one recording on both sides and flatter the score. A data set's
+official folds or splits are used as published, even where they do so (four recordings of ESC-50): results are compared
+with published ones, and the leakage check reports the clips beside the score. A user's own that do so are refused.
 """
 
 import warnings
@@ -16,11 +18,27 @@ import numpy as np
 import pandas as pd
 
 from ..data.labels import split as split_label
+from ..data.manifest import Manifest
 from ..errors import InputError
 from ..random import key, permutation
 
 FOLDS = 5  # where the data set has none of its own
 INNER_FOLDS = 3  # for choosing a setting inside the training clips
+
+# Data sources whose folds or splits are their authors'; those of the others are the user's own.
+OFFICIAL = (
+    "esc50",
+    "esc10",
+    "speech_commands",
+    "speech_commands_v1",
+    "audioset",
+    "audioset_20k",
+    "audioset_2m",
+    "voxceleb1",
+)
+# What the groups of a data source are; of a user's CSV only that they are groups.
+UNITS = {"esc50": "recording", "esc10": "recording", "speech_commands": "speaker", "speech_commands_v1": "speaker"}
+UNITS |= {"audioset": "video", "audioset_20k": "video", "audioset_2m": "video", "voxceleb1": "video"}
 
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -36,13 +54,40 @@ class Split:
     """where settings are chosen; empty: by cross-validation inside `train`"""
 
 
-def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS, multi: bool = False) -> list[Split]:
+def is_official(manifest: Manifest) -> bool:
+    """Whether folds and splits are those that the data set's authors published."""
+    return manifest.source.partition(":")[0] in OFFICIAL
+
+
+def unit_of(manifest: Manifest) -> str:
+    """What clips are independent of each other by, in a word: clip, recording, speaker, video or group."""
+    groups = groups_of(manifest.table)
+    if len(np.unique(groups)) == len(groups):
+        return "clip"
+    if (groups == manifest.table["path"].astype(str)).all():  # segments of long files
+        return "recording"
+    return UNITS.get(manifest.source.partition(":")[0], "group")
+
+
+def manifest_splits(manifest: Manifest, seeds: Sequence[int] = (0,), allow_leaks: bool = False) -> list[Split]:
+    """See `splits`; official folds and splits are used as published."""
+    return splits(manifest.table, seeds, multi=manifest.multi, allow_leaks=allow_leaks or is_official(manifest))
+
+
+def splits(
+    table: pd.DataFrame,
+    seeds: Sequence[int] = (0,),
+    folds: int = FOLDS,
+    multi: bool = False,
+    allow_leaks: bool = False,
+) -> list[Split]:
     """The divisions a data set is evaluated on, in order.
 
     table: a manifest's table (columns path, label, fold, split, group). seeds, folds: for data sets with neither
-    official folds nor splits; ignored otherwise. multi: clips may have several labels, or none.
+    folds nor splits of their own; ignored otherwise. multi: clips may have several labels, or none. allow_leaks: take
+    folds or splits as they are, also where a source recording is on both sides.
     Raises InputError for missing labels, a single class, a fold or split without clips, a class that training would
-    not see (for multi-label data `gaps` tells of it), and a source recording on both sides, naming it.
+    not see (for multi-label data `gaps` reports it), and, unless allowed, a source recording on both sides, naming it.
     """
     if isinstance(seeds, int):
         raise InputError(f"seeds: {seeds} is one number; expected several, such as (0, 1, 2), or ({seeds},)")
@@ -51,14 +96,14 @@ def splits(table: pd.DataFrame, seeds: Sequence[int] = (0,), folds: int = FOLDS,
     labels, groups = check_labels(table, multi), groups_of(table)
     fold, split = _column(table, "fold"), _column(table, "split")
     if fold is not None:
-        found = _official_folds(fold)
+        divisions = _official_folds(fold)
     elif split is not None:
-        found = _official_splits(split)
+        divisions = _official_splits(split)
     else:
-        found = [one for seed in seeds for one in _grouped_folds(labels, groups, seed, folds, multi)]
-    for one in found:
-        _check(one, labels, groups, table, multi)
-    return found
+        divisions = [division for seed in seeds for division in _grouped_folds(labels, groups, seed, folds, multi)]
+    for division in divisions:
+        _check(division, labels, groups, table, multi, allow_leaks)
+    return divisions
 
 
 def check_labels(table: pd.DataFrame, multi: bool = False) -> np.ndarray:
@@ -71,8 +116,8 @@ def check_labels(table: pd.DataFrame, multi: bool = False) -> np.ndarray:
             "a probe needs a class for every clip"
         )
     labels = table["label"].where(~missing, "").astype(str).to_numpy(dtype=object)
-    if len(found := classes_of(labels, multi)) < 2:
-        raise InputError(f"classes found: {', '.join(found) or 'none'}; a probe needs at least two")
+    if len(names := classes_of(labels, multi)) < 2:
+        raise InputError(f"classes found: {', '.join(names) or 'none'}; a probe needs at least two")
     return labels
 
 
@@ -85,19 +130,18 @@ def strata_of(labels: np.ndarray, multi: bool) -> np.ndarray:
     return np.array(names, dtype=object)
 
 
-def gaps(table: pd.DataFrame, found: Sequence[Split], multi: bool = False) -> list[str]:
-    """Sentences on classes that a score says nothing of (never tested), or little (tested, and not trained)."""
-    labels = check_labels(table, multi)
-    every, tested = classes_of(labels, multi), classes_of(np.concatenate([labels[one.test] for one in found]), multi)
-    told = (
-        [f"no test clip of class {_some(sorted(every - tested))}: the score says nothing of it"]
-        if every - tested
-        else []
-    )
-    for one in found:
-        unseen = sorted(classes_of(labels[one.test], multi) - classes_of(labels[one.train], multi))
-        told += [f"{one.name}: training has no clip of class {_some(unseen)}, which is tested"] if unseen else []
-    return told
+def gaps(table: pd.DataFrame, divisions: Sequence[Split], multi: bool = False) -> list[str]:
+    """Sentences on classes that a score says nothing about (never tested), or little (tested, and not trained)."""
+    labels, sentences = check_labels(table, multi), []
+    tested = classes_of(np.concatenate([labels[division.test] for division in divisions]), multi)
+    untested = sorted(classes_of(labels, multi) - tested)
+    if untested:
+        sentences.append(f"no test clip of class {_listed(untested)}: the score says nothing about it")
+    for division in divisions:
+        unseen = sorted(classes_of(labels[division.test], multi) - classes_of(labels[division.train], multi))
+        if unseen:
+            sentences.append(f"{division.name}: training has no clip of class {_listed(unseen)}, which is tested")
+    return sentences
 
 
 def groups_of(table: pd.DataFrame) -> np.ndarray:
@@ -155,7 +199,7 @@ def _official_splits(split: pd.Series) -> list[Split]:
 def _grouped_folds(labels: np.ndarray, groups: np.ndarray, seed: int, folds: int, multi: bool) -> list[Split]:
     strata = strata_of(labels, multi)
     recordings = pd.Series(groups).groupby(strata).nunique()
-    if multi:  # classes of one recording are tested or trained, not both: they are told of, not refused
+    if multi:  # classes of one recording are tested or trained, not both: `gaps` reports them
         recordings = recordings[recordings > 1] if (recordings > 1).any() else recordings
     if recordings.min() < 2:
         raise InputError(
@@ -167,7 +211,9 @@ def _grouped_folds(labels: np.ndarray, groups: np.ndarray, seed: int, folds: int
     return [Split(f"seed {seed} fold {n}", train, test) for n, (train, test) in enumerate(divided, start=1)]
 
 
-def _stratified_group_folds(labels, groups, count: int, seed: int, purpose: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def _stratified_group_folds(
+    labels: np.ndarray, groups: np.ndarray, count: int, seed: int, purpose: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """scikit-learn's StratifiedGroupKFold over groups in counted random order."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -183,7 +229,9 @@ def classes_of(labels: Iterable[str], multi: bool) -> set[str]:
     return {name for label in set(labels) for name in (split_label(label) if multi else [label])}
 
 
-def _check(split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataFrame, multi: bool) -> None:
+def _check(
+    split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataFrame, multi: bool, allow_leaks: bool
+) -> None:
     for name in ("train", "test"):
         if not len(getattr(split, name)):
             raise InputError(f"{split.name}: no clips to {name} on")
@@ -191,23 +239,24 @@ def _check(split: Split, labels: np.ndarray, groups: np.ndarray, table: pd.DataF
     sides = {"train": split.train, "valid": split.valid, "test": split.test}
     for a, b in (("train", "test"), ("train", "valid"), ("valid", "test")):
         shared = np.intersect1d(groups[sides[a]], groups[sides[b]])
-        if len(shared):
+        if len(shared) and not allow_leaks:
             pair = [paths[sides[side][groups[sides[side]] == shared[0]][0]] for side in (a, b)]
             raise InputError(
                 f"{split.name}: source recording {shared[0]!r} is on both sides, {a} ({pair[0]}) and {b} ({pair[1]})"
-                f"{f'; so are {len(shared) - 1} more' if len(shared) > 1 else ''}; keep each in one fold or split"
+                f"{f'; so are {len(shared) - 1} more' if len(shared) > 1 else ''}; keep each in one fold or split, or "
+                "allow leaks (--allow-leaks), which the result then says"
             )
     trained = classes_of(labels[split.train], multi)
     for name in ("test", "valid"):
         unseen = sorted(classes_of(labels[sides[name]], multi) - trained)
-        if unseen and not multi:  # else `gaps` tells of it: copies of AudioSet lack clips, and classes with them
+        if unseen and not multi:  # else `gaps` reports it: copies of AudioSet lack clips, and classes with them
             where = f"{name} ({paths[sides[name][labels[sides[name]] == unseen[0]][0]]})"
             raise InputError(
-                f"{split.name}: training has no clip of class {_some(unseen)}, which is in {where}; "
+                f"{split.name}: training has no clip of class {_listed(unseen)}, which is in {where}; "
                 "every class needs clips of other recordings to train on"
             )
 
 
-def _some(names: list[str]) -> str:
-    """The first few of them."""
+def _listed(names: list[str]) -> str:
+    """The first few names."""
     return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,5 +1,5 @@
-"""What the start weights are worth (ASiT, arXiv 2211.13189, Table III): scratch, pretrained here, published weights,
-ImageNet, and ImageNet then pretrained here; each fine-tuned on one labelled data set."""
+"""Study of start weights (ASiT, arXiv 2211.13189, Table III): scratch, pretrained here, published, ImageNet, and
+ImageNet then pretrained here; each fine-tuned on one labelled data set."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..training.pretrain import pretrain
 from ..zoo import load_imagenet, open_source
-from .evaluate import FINETUNE, Evaluation, check_folder, evaluate
+from .comparison import FINETUNE, Evaluation, check_folder, evaluate
 
 
 def initialisation_study(
@@ -26,12 +26,12 @@ def initialisation_study(
     config: its data.source is what is pretrained on. data: the labelled data set that is fine-tuned on. published: such
     as asit:FILE (see `zoo.open_source`). imagenet: a .safetensors file in timm's layout, of config's width, depth and
     heads. Rows whose weights are not given are left out.
-    The pretraining runs are in `out`, as pretrained and imagenet-pretrained; like the fine-tuning they go on where they
-    were stopped. Raises InputError as `pretrain`, `zoo.open_source` and `evaluate` do.
+    The pretraining runs are in `out`, as pretrained and imagenet-pretrained, and resume like the fine-tuning.
+    Raises InputError as `pretrain`, `zoo.open_source` and `evaluate` do.
     """
     folder = resolve(out)
-    given = {"published": published, "ImageNet": imagenet, "ImageNet, pretrained": imagenet}
-    order = ["scratch", "pretrained", *(name for name, weights in given.items() if weights)]
+    sources = {"published": published, "ImageNet": imagenet, "ImageNet, pretrained": imagenet}
+    order = ["scratch", "pretrained", *(name for name, weights in sources.items() if weights)]
     check_folder(folder, order, (FINETUNE,), data if isinstance(data, str) else data.source)
     # What cannot be loaded shows before hours of pretraining.
     starts: dict[str, Encoder] = {"scratch": Encoder.random(config, seed)}
@@ -52,5 +52,5 @@ def _pretrained(config: RunConfig, folder: Path) -> Encoder:
     if run.status == "interrupted":
         raise KeyboardInterrupt
     if run.status != "finished":
-        raise InputError(f"{run.dir}: {run.status}; the same call goes on")
+        raise InputError(f"{run.dir}: {run.status}; the same call resumes it")
     return load_encoder(run.dir)

@@ -6,6 +6,7 @@ shows itself as a notebook cell's result, and `save` writes it.
 
 from .attention import attention_by_layer, attention_comparison, class_attention
 from .axes import MelAxes
+from .calibration import reliability_figure
 from .data import dataset, silence, stats
 from .evaluation import confusion_figure, embedding_map, per_class_figure
 from .reconstructed import Reconstructed, reconstruction, reconstruction_baselines, reconstructions
@@ -32,6 +33,7 @@ __all__ = [
     "reconstruction",
     "reconstruction_baselines",
     "reconstructions",
+    "reliability_figure",
     "save",
     "scores_figure",
     "silence",

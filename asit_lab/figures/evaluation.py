@@ -1,5 +1,7 @@
 """Which classes are confused with which, scores class by class, and embeddings on a plane."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -25,12 +27,14 @@ _LAYERS = 10
 
 
 @styled
-def confusion_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
+def confusion_figure(table: pd.DataFrame | Any, title: str | None = None) -> Figure:
     """Clips by class (rows) and answer (columns): shade is the share of the class's clips, the number the clips.
 
-    table: counts, index and columns the same class names, as asit_lab.evaluation.metrics.confusion gives. A class
-    without clips is grey. Raises InputError for a table that is not square or holds something else than counts.
+    table: counts, index and columns the same class names, as asit_lab.evaluation.metrics.confusion gives, or a result
+    that has them as `.confusion`, of a probe or of fine-tuning. A class without clips is grey. Raises InputError for a
+    table that is not square or holds something else than counts.
     """
+    table = table if isinstance(table, pd.DataFrame) else table.confusion
     counts = array(table.to_numpy(), "table", "class, answer")
     names = [short_name(name) for name in table.index]
     if list(table.index) != list(table.columns):

@@ -1,4 +1,4 @@
-"""What is done to clips in training: mixing, rolling, SpecAugment, noise; all of it by keys of asit_lab.random.
+"""Augmentation of training clips: mixing, rolling, SpecAugment, noise; all by keys of asit_lab.random.
 
 Shapes: B clips, S samples, T frames, M mel bands, K classes.
 """
@@ -17,7 +17,7 @@ _MASK64 = (1 << 64) - 1
 
 def beta(keys: Tensor, a: float) -> np.ndarray:
     """float64 [n], a number from Beta(a, a) for each key, int64 [n]."""
-    return np.array([np.random.default_rng(one & _MASK64).beta(a, a) for one in keys.tolist()])
+    return np.array([np.random.default_rng(key & _MASK64).beta(a, a) for key in keys.tolist()])
 
 
 def rolled(wave: np.ndarray, key: Tensor) -> np.ndarray:
@@ -30,10 +30,10 @@ def rolled(wave: np.ndarray, key: Tensor) -> np.ndarray:
 def mixed(wave: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     """`share` of a waveform [S] and the rest of another one, cut or padded to its length; both without their mean
     (between-class examples, arXiv 1711.10282; AST, arXiv 2104.01778)."""
-    whole = np.zeros_like(wave)
+    padded = np.zeros_like(wave)
     length = min(len(wave), len(other))
-    whole[:length] = (other - other.mean())[:length]
-    return (share * (wave - wave.mean()) + (1 - share) * whole).astype(np.float32)
+    padded[:length] = (other - other.mean())[:length]
+    return (share * (wave - wave.mean()) + (1 - share) * padded).astype(np.float32)
 
 
 def augmented(raw: Tensor, targets: Tensor, recipe: Recipe, front_end: LogMel, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def augmented(raw: Tensor, targets: Tensor, recipe: Recipe, front_end: LogMel, k
         x = shifted(x, fold(keys, "shift"), recipe.shift_frames)
     if recipe.mixup and recipe.mixup_of == "log-mel" and uniform(fold(step, "mixes"), 1) < recipe.mixup:
         share = float(beta(fold(step, "share").reshape(1), recipe.mixup_beta)[0])
-        x, targets = (share * one + (1 - share) * one.flip(0) for one in (x, targets))
+        x, targets = (share * tensor + (1 - share) * tensor.flip(0) for tensor in (x, targets))
     bands, frames = recipe.masked * x.shape[2], recipe.masked * x.shape[1]
     return masked(x, bands, frames, fold(step, "masked")), targets
 

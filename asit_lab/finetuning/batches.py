@@ -147,15 +147,15 @@ class ClipsToTest(Dataset):
         self.batches = -(-len(rows) // recipe.batch_size)
 
     def __getitem__(self, number: int) -> list[tuple]:
-        size, found = self.recipe.batch_size, []
+        size, clips = self.recipe.batch_size, []
         for row in self.rows[number * size : (number + 1) * size].tolist():
             try:
                 start = self.recipe.crop == "start"
                 wave = self.reader.stretch(row, self.samples) if start else self.reader.whole(row)
-                found.append((row, *windows(wave, self.samples)))
+                clips.append((row, *windows(wave, self.samples)))
             except InputError as error:
-                found.append((row, str(error)))
-        return found
+                clips.append((row, str(error)))
+        return clips
 
 
 def windows(wave: np.ndarray, samples: int) -> tuple[np.ndarray, int]:

@@ -1,101 +1,259 @@
-"""The network that is fine-tuned: a pretrained backbone with a head.
+"""Trained classifiers: waveforms in; classes, probabilities and embeddings out.
 
-Shapes: B clips, T frames, M mel bands, N patches, D width, L layers, K classes.
+A classifier is one file, model.safetensors, and needs nothing else: weights of the backbone and the head, and in its
+header the classes, the front end with its mean and std, the recipe or the probe's layer and pooling, temperature and
+thresholds. Fine-tuning leaves one in the folder of each split, a probe on request. Temperature and thresholds come from
+clips that the weights were not trained on (see evaluation/calibration.py).
+
+Shapes: B clips, K classes, D features.
 """
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soxr
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .._version import __version__
+from ..config import RunConfig, resolve, validate
+from ..embedding.vectors import POOLED
 from ..encoder import Encoder
 from ..encoder.folder import load_weights
+from ..encoder.hub import fetch_file
+from ..encoder.loading import HUB
+from ..encoder.waveforms import as_waveforms
 from ..errors import InputError
-from ..nn.vit import ViT, fit_positions
-from ..objectives.base import seeded
-from ..schedules import layer_scales
+from ..features import LogMel
+from ..nn import ViT
+from ..storage.atomic import read_json, whole
+from .batches import windows
+from .network import ClassifierNetwork, mean_over_windows
 from .recipe import Recipe
 
+MODEL = "model.safetensors"
+_FORMAT = 1
+_WINDOWS_AT_ONCE = 32
 
-class Classifier(nn.Module):
-    """Normalised log-mel [B, T, M] -> logits [B, K].
 
-    `backbone` begins as a copy of the encoder's; learned positions are fitted to the recipe's length.
-    Raises InputError when the encoder lacks the weights that the recipe starts from, or they do not fit.
+class ProbeHead(nn.Module):
+    """Standardisation and a linear layer on pooled layers of a frozen encoder: [B, layers, P] -> logits [B, K]."""
+
+    def __init__(self, mean: Tensor, deviation: Tensor, weights: Tensor, intercepts: Tensor, layer_weights: Tensor):
+        super().__init__()
+        for name, tensor in {"mean": mean, "deviation": deviation, "weights": weights}.items():
+            self.register_buffer(name, tensor)
+        self.register_buffer("intercepts", intercepts)
+        self.register_buffer("layer_weights", layer_weights)
+
+    def features(self, pooled: Tensor) -> Tensor:
+        """float64 [B, P], weighted over layers."""
+        scaled = (pooled.double() - self.mean) / self.deviation
+        return torch.einsum("l,blp->bp", self.layer_weights, scaled)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.features(pooled) @ self.weights + self.intercepts
+
+
+class Classifier:
+    """A classifier of audio: a fine-tuned network, or a linear head on a frozen encoder.
+
+    name: what it calls itself. classes: their names, in the order of `scores`. multi: clips may have several classes.
+    sample_rate: Hz of its front end; audio of other rates is resampled. temperature: logits are divided by it.
+    thresholds: of several classes, the probability from which each is predicted; None: the likeliest is.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, classes: int):
-        super().__init__()
-        cfg, start = encoder.config, encoder.student if recipe.backbone == "student" else encoder.backbone
-        if start is None:
-            raise InputError(f"{encoder.name}: has no student, which backbone=student asks for; try backbone=teacher")
-        self.kind, self.frozen, self.depth = recipe.head, recipe.frozen, cfg.model.depth
-        patch = cfg.model.patch[0]
-        if recipe.frames < patch:
-            raise InputError(f"frames: {recipe.frames} are fewer than one patch of {patch}")
-        grid = (recipe.frames // patch, cfg.grid[1])
-        self.backbone = ViT(cfg.model.model_copy(update={"drop_path": recipe.drop_path}), grid)
-        weights = dict(start.state_dict())
-        if "pos_embed" in weights:
-            weights["pos_embed"] = fit_positions(weights["pos_embed"], start.grid, grid)
-        load_weights(self.backbone, weights, encoder.name)
-        self.backbone.requires_grad_(not recipe.frozen)
-        width = cfg.model.width
-        if self.kind == "layers":
-            self.layers = nn.Parameter(torch.zeros(1 + self.depth))
-            self.projector = nn.Linear(width, recipe.projector)
-            width = recipe.projector
+    def __init__(self, network: nn.Module, config: RunConfig, about: dict[str, Any]):
+        """network: a ClassifierNetwork, or an Encoder with its ProbeHead as `.head`. about: the file's header."""
+        self.network, self.config, self.about = network.eval().requires_grad_(False), config, about
+        self.name, self.classes, self.multi = about["name"], list(about["classes"]), bool(about["multi"])
+        self.temperature, self.thresholds = about["temperature"], about["thresholds"]
+        self.sample_rate = config.features.sample_rate
+        self.front_end = LogMel.from_config(config.features)
+        self.recipe = Recipe.model_validate(about["recipe"]) if about["recipe"] else None
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.name!r}, {len(self.classes)} classes, {self.sample_rate} Hz)"
+
+    def to(self, device: str | torch.device) -> "Classifier":
+        """Move it to a device such as "cuda"; returns itself."""
+        self.network.to(device)
+        self.front_end.to(device)
+        return self
+
+    def predict(self, waves: Any, sample_rate: int, top: int | None = None) -> pd.DataFrame:
+        """Classes of clips, the likeliest first: rows with class, probability and predicted (whether it is the answer).
+
+        waves: float [S], [B, S] or a list of [S] at `sample_rate` Hz; of several clips the first column, clip, is their
+        number. top: how many classes of each clip (None: all). Raises InputError for audio that cannot be used.
+        """
+        scores = self.scores(waves, sample_rate)
+        tables = [self.table(row, top) for row in scores]
+        several = isinstance(waves, list | tuple) or getattr(waves, "ndim", 1) > 1
+        if not several:
+            return tables[0]
+        parts = [table.assign(clip=number)[["clip", *table]] for number, table in enumerate(tables)]
+        return pd.concat(parts, ignore_index=True)
+
+    def table(self, scores: np.ndarray, top: int | None = None) -> pd.DataFrame:
+        """Probabilities [K] of one clip as rows: class, probability, predicted; the likeliest first."""
+        if top is not None and top < 1:
+            raise InputError(f"top: {top} is less than one class")
+        order = np.argsort(-scores, kind="stable")[:top]
+        limits = np.full(len(scores), scores.max()) if self.thresholds is None else np.asarray(self.thresholds)
+        predicted = scores >= limits if self.multi else np.arange(len(scores)) == scores.argmax()
+        columns = {"class": [self.classes[k] for k in order], "probability": scores[order]}
+        return pd.DataFrame({**columns, "predicted": predicted[order]})
+
+    @torch.no_grad()
+    def scores(self, waves: Any, sample_rate: int) -> np.ndarray:
+        """Probabilities float32 [B, K] of clips, waves as in `predict`; rows sum to 1 unless `multi`."""
+        logits = self.logits(waves, sample_rate) / self.temperature
+        return (logits.sigmoid() if self.multi else logits.softmax(1)).float().numpy()
+
+    @torch.no_grad()
+    def logits(self, waves: Any, sample_rate: int) -> Tensor:
+        """Logits [B, K] before the temperature, on the CPU."""
+        return self._over_clips(self._logits, waves, sample_rate)
+
+    @torch.no_grad()
+    def embed(self, waves: Any, sample_rate: int) -> Tensor:
+        """What the last linear layer reads: [B, D], on the CPU."""
+        return self._over_clips(self._features, waves, sample_rate)
+
+    def _over_clips(self, function: Any, waves: Any, sample_rate: int) -> Tensor:
+        if not isinstance(waves, list | tuple) or not waves or np.ndim(waves[0]) == 0:
+            clips = list(as_waveforms(waves, sample_rate))
         else:
-            self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.linear = nn.Linear(width, classes)
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
+            clips = [as_waveforms(wave, sample_rate, f"waves[{i}]")[0] for i, wave in enumerate(waves)]
+        if sample_rate != self.sample_rate:
+            clips = [
+                torch.from_numpy(soxr.resample(clip.cpu().numpy(), sample_rate, self.sample_rate)) for clip in clips
+            ]
+        for number, clip in enumerate(clips):
+            if not self.front_end.frames_of(len(clip)):
+                raise InputError(f"clip {number}: shorter than one frame of {self.front_end.frame} samples")
+        return torch.stack([function(clip).cpu() for clip in clips])
 
-    @property
-    def frames(self) -> int:
-        """Frames of the input, a whole number of patches."""
-        return self.backbone.grid[0] * self.backbone.patch[0]
+    def _logits(self, clip: Tensor) -> Tensor:
+        if self.recipe is None:
+            return self.network.head(self._pooled(clip))[0]
+        return self._through(self.network, clip)
 
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off."""
-        if self.kind == "layers":
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                means = self._layer_means(x, keys)  # [L, B, D]
-            weights = self.layers.softmax(0)[:, None, None]
-            # SUPERB projects before it pools; both are linear, so the order does not matter and this one is quicker.
-            return self.linear(self.projector((weights * means).sum(0)))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            tokens = self.backbone(x, keys)
-        return self.linear(self.norm(tokens[:, 0] if self.kind == "class" else tokens[:, 1:].mean(1)))
+    def _features(self, clip: Tensor) -> Tensor:
+        if self.recipe is None:
+            return self.network.head.features(self._pooled(clip))[0].float()
+        return self._through(self.network.features, clip)
 
-    def _layer_means(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """Means over patches of the embedding, of all blocks but the last, and of what comes out: [1 + depth, B, D]."""
-        seen = self.backbone.inspect(x, keys, hidden=range(self.depth - 1))
-        states = [self.backbone.embed(x), *seen.hidden.values(), seen.tokens]
-        patches = seen.grid[0] * seen.grid[1]
-        return torch.stack([state[:, -patches:].mean(1) for state in states])
+    def _pooled(self, clip: Tensor) -> Tensor:
+        """[1, layers, P] of the probe's layers and pooling."""
+        probe = self.about["probe"]
+        pooled = self.network.pooled(clip, self.sample_rate, probe["layers"])  # [1, layers, 3, D]
+        return pooled[:, :, list(POOLED[probe["pool"]])].flatten(2)
 
-    def param_groups(self, layer_decay: float) -> list[dict]:
-        """{"params", "scale"}: what is trained, with factors of the rate that fall from block to block towards the
-        input. As in ASDA's released code only blocks are scaled: embedding, norms and head learn at the full rate."""
-        scales = layer_scales(layer_decay, self.depth)
-        blocks = enumerate(self.backbone.blocks, start=1)
-        groups = [{"params": list(block.parameters()), "scale": scales[i]} for i, block in blocks]
-        inside = {id(p) for group in groups for p in group["params"]}
-        groups.append({"params": [p for p in self.parameters() if id(p) not in inside], "scale": 1.0})
-        for group in groups:
-            group["params"] = [p for p in group["params"] if p.requires_grad]
-        return [group for group in groups if group["params"]]
+    def _through(self, forward: Any, clip: Tensor) -> Tensor:
+        """As clips are tested in fine-tuning."""
+        frames = self.network.frames
+        samples = (frames - 1) * self.front_end.hop + self.front_end.frame
+        wave = clip.cpu().numpy()
+        parts, length = windows(wave[:samples] if self.recipe.crop == "start" else wave, samples)
+        stretches = torch.from_numpy(parts)
+        return mean_over_windows(forward, self.front_end, stretches, length, frames, _WINDOWS_AT_ONCE)
 
-    def trained(self) -> dict[str, Tensor]:
-        """The weights that training changes, by name."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
-
-    def take(self, weights: dict[str, Tensor]) -> None:
-        """Take over what `trained` gave."""
-        mine = self.trained()
-        for name, tensor in weights.items():
-            mine[name].copy_(tensor)
+    def save(self, path: str | Path) -> Path:
+        """Write model.safetensors into a folder (or a file whose name ends in .safetensors), whole or not at all."""
+        path = resolve(path)
+        path = path if path.suffix == ".safetensors" else path / MODEL
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        with whole(path) as temporary:
+            save_file(tensors, temporary, metadata={"asit_lab_classifier": json.dumps(self.about)})
+        return path
 
 
-def build_classifier(encoder: Encoder, recipe: Recipe, classes: int, seed: int) -> Classifier:
-    """A classifier whose head starts from `seed`."""
-    return seeded(lambda: Classifier(encoder, recipe, classes), seed)
+def header(
+    name: str,
+    config: RunConfig,
+    classes: Sequence[str],
+    multi: bool,
+    recipe: Recipe | None = None,
+    probe: dict[str, Any] | None = None,
+    temperature: float = 1.0,
+    thresholds: Sequence[float] | None = None,
+    calibrated_on: str = "",
+) -> dict[str, Any]:
+    """The header of a classifier's file. probe: layers and pool of a probe. calibrated_on: the clips that temperature
+    and thresholds are from: valid, test, or empty."""
+    return {
+        "format": _FORMAT,
+        "version": __version__,
+        "name": name,
+        "classes": list(classes),
+        "multi": multi,
+        "config": config.to_dict(),
+        "recipe": recipe.to_dict() if recipe else None,
+        "probe": probe,
+        "temperature": temperature,
+        "thresholds": None if thresholds is None else list(thresholds),
+        "calibrated_on": calibrated_on,
+    }
+
+
+def load_classifier(source: str | Path, split: str | None = None) -> Classifier:
+    """The classifier in a folder of fine-tuning or of a probe, in a file model.safetensors, or at "hf://owner/name".
+
+    split: of fine-tuning over several folds or seeds, the name or folder of one ("fold 2"); None: the first. Each was
+    trained without its own test clips. Raises InputError naming the file and what is wrong with it.
+    """
+    path = _downloaded(str(source)) if str(source).startswith(HUB) else _model_file(resolve(source), split)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("asit_lab_classifier")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable .safetensors file: {error}") from None
+    if text is None:
+        raise InputError(f"{path}: holds no classifier; encoders are loaded by load_encoder")
+    about = json.loads(text)
+    if about["format"] > _FORMAT:
+        raise InputError(f"{path}: written by asit_lab {about['version']}, newer than this one ({__version__})")
+    config = validate(about["config"])
+    if about["recipe"]:
+        network: nn.Module = ClassifierNetwork(config, Recipe.model_validate(about["recipe"]), len(about["classes"]))
+    else:
+        network = Encoder(config, ViT(config.model, config.grid), name=about["name"])
+        parts = ("mean", "deviation", "weights", "intercepts", "layer_weights")
+        network.head = ProbeHead(*(torch.empty_like(tensors[f"head.{name}"]) for name in parts))
+    load_weights(network, tensors, path)
+    return Classifier(network, config, about)
+
+
+def _model_file(path: Path, split: str | None) -> Path:
+    """The file of a classifier: itself, in the folder, or in that of a split below it."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if (path / MODEL).is_file() and split is None:
+        return path / MODEL
+    names = read_json(path / "result.json").get("folders", {})
+    folders = {folder: name for folder, name in names.items() if (path / folder / MODEL).is_file()}
+    chosen = [folder for folder, name in folders.items() if split in (None, name, folder)]
+    if not folders:
+        raise InputError(
+            f"{path}: has no {MODEL}: no split is finished, it is of a version before 0.2, or it is another folder"
+        )
+    if not chosen:
+        raise InputError(f"split: {split!r} is none of those in {path}: {', '.join(folders.values())}")
+    return path / chosen[0] / MODEL
+
+
+def _downloaded(source: str) -> Path:
+    """The file of a repository on the Hugging Face Hub, "hf://owner/name" or "hf://owner/name@revision"."""
+    repo_id, _, revision = source.removeprefix(HUB).partition("@")
+    return fetch_file(repo_id, MODEL, revision or None)

@@ -1,9 +1,10 @@
 """Training of one classifier on one split: a plain loop on Lightning Fabric, resumed at the step where it was stopped.
 
-What a step does follows from (seed, step) and the data, so the state is weights, moments, and what was found so far.
+A step depends on (seed, step) and the data alone, so the state is weights, moments, and the results so far.
 Folder of a split: state.pt until it is finished; environment.json; metrics.csv, a row a test;
-test-{best,last,averaged}.npz, outputs of the test clips; last.safetensors (and averaged.safetensors), the weights that
-were trained; result.json.
+test-{best,last,averaged}.npz, outputs of the test clips; last.safetensors (and averaged.safetensors, and
+best.safetensors where the best epoch is chosen on valid), the weights that were trained; model.safetensors, the
+classifier with the weights whose score is reported; result.json.
 """
 
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -24,6 +25,8 @@ from ..data.statistics import measure
 from ..encoder import Encoder
 from ..errors import InputError
 from ..evaluation import metrics
+from ..evaluation.calibration import best_thresholds, fit_temperature
+from ..evaluation.classifiers import probabilities
 from ..evaluation.splits import Split
 from ..features import LogMel
 from ..random import fold, key
@@ -37,15 +40,16 @@ from ..training.optimizer import clip_gradients
 from ..training.step import accelerator
 from .augment import augmented
 from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips
-from .classifier import build_classifier
-from .outputs import SCORES, Outputs, save_outputs
+from .classifier import MODEL, Classifier, header
+from .network import build_classifier, mean_over_windows
+from .outputs import SCORES, Outputs, read_outputs, save_outputs
 from .recipe import Recipe
 
 MEASURED_CLIPS = 2000  # of a large data set, for its mean and std
 
 
 @dataclass
-class Job:
+class FinetuneTask:
     """One split to fine-tune on, with one seed."""
 
     encoder: Encoder
@@ -61,10 +65,25 @@ class Job:
     def multi(self) -> bool:
         return self.recipe.task == "multi"
 
+    @property
+    def headline(self) -> str:
+        """Whose score is reported: that of the averaged weights, else of the best epoch on valid, else of the last."""
+        if self.recipe.average_from and self.recipe.average_from * self._epoch_steps <= self._steps:
+            return "averaged"
+        return "best" if len(self.split.valid) else "last"
+
+    @property
+    def _epoch_steps(self) -> int:
+        return self.recipe.steps_per_epoch(len(self.split.train))
+
+    @property
+    def _steps(self) -> int:
+        return self.recipe.total_steps(len(self.split.train))
+
 
 @dataclass
-class Progress:
-    """What has been found so far, besides weights and moments."""
+class FinetuneState:
+    """Results so far, besides weights and moments."""
 
     step: int = 0
     loss_sum: float = 0.0
@@ -79,23 +98,23 @@ class Progress:
     normalisation: dict = field(default_factory=dict)
 
 
-def fit(job: Job, signals: Signals) -> str | None:
-    """Fine-tune on one split, into its folder; go on where a state is. Returns why it was stopped, if it was.
+def fit(task: FinetuneTask, signals: Signals) -> str | None:
+    """Fine-tune on one split, into its folder; resume from a state. Returns why it was stopped, if it was.
 
     Raises InputError when clips cannot be read, FloatingPointError when the loss is not finite.
     """
-    recipe, rows = job.recipe, job.split.train
-    job.folder.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(job.folder)
+    recipe, rows = task.recipe, task.split.train
+    task.folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(task.folder)
     fabric = Fabric(accelerator=accelerator(), devices=1, precision="32-true")
-    write_json(job.folder / "environment.json", environment(fabric.device, world=1))
-    trainer = _Trainer(fabric, job)
+    write_json(task.folder / "environment.json", environment(fabric.device, world=1))
+    trainer = _Trainer(fabric, task)
     progress, sums = trainer.restore()
-    log = StepLog(job.folder / "metrics.csv", progress.step)
+    log = StepLog(task.folder / "metrics.csv", progress.step)
     epoch_steps, total = recipe.steps_per_epoch(len(rows)), recipe.total_steps(len(rows))
-    clips = TrainingClips(trainer.reader, rows, job.targets, recipe, trainer.samples, job.seed)
+    clips = TrainingClips(trainer.reader, rows, task.targets, recipe, trainer.samples, task.seed)
     loader = load(clips, progress.step, total, recipe.workers)
-    bar = tqdm(total=total, initial=progress.step, unit="step", desc=job.folder.name, **passing_bar_style())
+    bar = tqdm(total=total, initial=progress.step, unit="step", desc=task.folder.name, **passing_bar_style())
     signals.patient = True
     try:
         for batch in loader:
@@ -124,15 +143,15 @@ def fit(job: Job, signals: Signals) -> str | None:
 
 
 class _Trainer:
-    """Network, optimiser and clips of a job on their device."""
+    """Network, optimiser and clips of a task on their device."""
 
-    def __init__(self, fabric: Fabric, job: Job):
-        recipe = job.recipe
-        self.fabric, self.job = fabric, job
-        features = job.encoder.config.features
-        self.reader = Reader(job.manifest, features.sample_rate, recipe.cache_mb)
+    def __init__(self, fabric: Fabric, task: FinetuneTask):
+        recipe = task.recipe
+        self.fabric, self.task = fabric, task
+        features = task.encoder.config.features
+        self.reader = Reader(task.manifest, features.sample_rate, recipe.cache_mb)
         self.front_end = LogMel.from_config(features).to(fabric.device)
-        self.network = build_classifier(job.encoder, recipe, job.targets.shape[1], job.seed)
+        self.network = build_classifier(task.encoder, recipe, task.targets.shape[1], task.seed)
         self.frames = self.network.frames
         self.samples = (self.frames - 1) * self.front_end.hop + self.front_end.frame
         kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
@@ -145,10 +164,10 @@ class _Trainer:
 
     def step(self, batch: ClipBatch) -> float:
         """One optimiser step; returns its loss."""
-        recipe, step, device = self.job.recipe, batch.step, self.fabric.device
+        recipe, step, device = self.task.recipe, batch.step, self.fabric.device
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate_at(step, len(self.job.split.train), group["scale"])
-        keys = key(self.job.seed, step, torch.arange(len(batch.waves)), "augment").to(device)
+            group["lr"] = recipe.rate_at(step, len(self.task.split.train), group["scale"])
+        keys = key(self.task.seed, step, torch.arange(len(batch.waves)), "augment").to(device)
         raw = self.front_end.fit(self.front_end(batch.waves.to(device), batch.lengths.to(device)), self.frames)
         x, targets = augmented(raw, batch.targets.to(device), recipe, self.front_end, keys)
         drops = None if recipe.frozen or not recipe.drop_path else fold(keys, "drop")
@@ -162,7 +181,7 @@ class _Trainer:
         norm = clip_gradients(self.parameters, recipe.clip, "global")
         if not math.isfinite(loss + norm.item()):
             raise FloatingPointError(
-                f"{self.job.folder}: the loss ({loss}) or a gradient is not finite at step {step}; try a lower rate "
+                f"{self.task.folder}: the loss ({loss}) or a gradient is not finite at step {step}; try a lower rate "
                 f"(now {recipe.rate:g}), a longer warmup, or precision=fp32. The state saved last is intact"
             )
         self.optimizer.step()
@@ -170,39 +189,41 @@ class _Trainer:
         return loss
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self.job.recipe.loss == "bce":
+        if self.task.recipe.loss == "bce":
             return F.binary_cross_entropy_with_logits(logits, targets)
-        return F.cross_entropy(logits, targets, label_smoothing=self.job.recipe.smoothing)
+        return F.cross_entropy(logits, targets, label_smoothing=self.task.recipe.smoothing)
 
     def _arithmetic(self):
         # Not Fabric's own "bf16-mixed", which would round what comes in before the network sees it.
-        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.job.recipe.precision == "bf16")
+        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.task.recipe.precision == "bf16")
 
     # --- tests ------------------------------------------------------------------------------------------------------
 
-    def test(self, progress: Progress, log: StepLog, epoch: float, last: bool) -> None:
+    def test(self, progress: FinetuneState, log: StepLog, epoch: float, last: bool) -> None:
         """A row of metrics.csv; the outputs of the test clips, where they are the best so far or the last."""
-        split, step = self.job.split, progress.step
+        split, step = self.task.split, progress.step
         row = {"step": step - 1, "epoch": epoch, "loss": progress.loss_sum / progress.loss_steps}
-        row["rate"] = self.job.recipe.rate_at(step - 1, len(split.train))
+        row["rate"] = self.task.recipe.rate_at(step - 1, len(split.train))
         progress.loss_sum, progress.loss_steps = 0.0, 0
-        names = SCORES[self.job.multi]
+        names = SCORES[self.task.multi]
         chooser = None
         if len(split.valid):
-            chooser = self.outputs(split.valid, progress.bad).scores(self.job.multi)
+            chooser = self.outputs(split.valid, progress.bad).scores(self.task.multi)
             row |= {f"valid_{name}": chooser[name] for name in names}
-        main = metrics.MAIN[self.job.multi]
+        main = metrics.MAIN[self.task.multi]
         better = chooser is None or not progress.best or chooser[main] > progress.best["score"]
-        found = self.outputs(split.test, progress.bad) if better or last else None
-        scores = found.scores(self.job.multi) if found else dict.fromkeys(names, math.nan)
+        tested_outputs = self.outputs(split.test, progress.bad) if better or last else None
+        scores = tested_outputs.scores(self.task.multi) if tested_outputs else dict.fromkeys(names, math.nan)
         log.write(row | {f"test_{name}": scores[name] for name in names})
         log.sync()
         score = (chooser or scores)[main]
         if not progress.best or score > progress.best["score"]:
             progress.best = {"epoch": epoch, "step": step, "score": score}
-            save_outputs(self.job.folder / "test-best.npz", found)
+            save_outputs(self.task.folder / "test-best.npz", tested_outputs)
+            if self.task.headline == "best":
+                self._save_weights("best")
         if last:
-            save_outputs(self.job.folder / "test-last.npz", found)
+            save_outputs(self.task.folder / "test-last.npz", tested_outputs)
 
     @torch.no_grad()
     def outputs(self, rows: np.ndarray, bad: dict[str, str]) -> Outputs:
@@ -210,96 +231,125 @@ class _Trainer:
 
         Raises InputError when none can, or a class that has clips loses all of them.
         """
-        kept, found = [], []
-        clips = ClipsToTest(self.reader, rows, self.job.recipe, self.samples)
-        loader = load(clips, 0, clips.batches, self.job.recipe.workers)
+        read_rows, logits = [], []
+        clips = ClipsToTest(self.reader, rows, self.task.recipe, self.samples)
+        loader = load(clips, 0, clips.batches, self.task.recipe.workers)
         try:
             for batch in loader:
                 for row, *clip in batch:
                     if len(clip) == 2:
-                        kept.append(row)
-                        found.append(self._logits(*clip))
+                        read_rows.append(row)
+                        logits.append(self._logits(*clip))
                     else:
                         bad[self.reader.rows[row][0]] = clip[0].removeprefix(f"{self.reader.rows[row][0]}: ")
         finally:
             loader.close()
-        self._check_tested(rows, np.array(kept, dtype=np.int64), bad)
-        return Outputs.of(self.job, np.array(kept, dtype=np.int64), torch.stack(found).cpu().numpy())
+        self._check_tested(rows, np.array(read_rows, dtype=np.int64), bad)
+        return Outputs.of(self.task, np.array(read_rows, dtype=np.int64), torch.stack(logits).cpu().numpy())
 
     def _logits(self, windows: np.ndarray, length: int) -> Tensor:
         """float32 [classes], the mean over the windows [n, samples] of a clip, `length` samples of each being audio."""
-        parts = []
-        for part in torch.from_numpy(windows).split(self.job.recipe.batch_size):
-            lengths = torch.full((len(part),), length, device=self.fabric.device)
-            raw = self.front_end.fit(self.front_end(part.to(self.fabric.device), lengths), self.frames)
-            with self._arithmetic():
-                parts.append(self.model(self.front_end.normalise(raw)).float())
-        return torch.cat(parts).mean(0)
 
-    def _check_tested(self, rows: np.ndarray, kept: np.ndarray, bad: dict[str, str]) -> None:
+        def forward(x: Tensor) -> Tensor:
+            with self._arithmetic():
+                return self.model(x)
+
+        stretches = torch.from_numpy(windows)
+        return mean_over_windows(forward, self.front_end, stretches, length, self.frames, self.task.recipe.batch_size)
+
+    def _check_tested(self, rows: np.ndarray, read_rows: np.ndarray, bad: dict[str, str]) -> None:
         """A class whose every test clip was unreadable would silently change the task."""
-        gone = self.job.targets[rows].any(0) & ~self.job.targets[kept].any(0)
+        gone = self.task.targets[rows].any(0) & ~self.task.targets[read_rows].any(0)
         if gone.any():
             lost = int(gone.int().argmax())
-            path = self.reader.rows[rows[self.job.targets[rows, lost].numpy()][0]][0]
-            name = self.job.manifest.classes[lost]
-            raise InputError(f"{self.job.split.name}: no clip of class {name!r} can be read; {path}: {bad[path]}")
+            path = self.reader.rows[rows[self.task.targets[rows, lost].numpy()][0]][0]
+            name = self.task.manifest.classes[lost]
+            raise InputError(f"{self.task.split.name}: no clip of class {name!r} can be read; {path}: {bad[path]}")
 
     # --- what is kept -----------------------------------------------------------------------------------------------
 
-    def restore(self) -> tuple[Progress, dict[str, Tensor]]:
+    def restore(self) -> tuple[FinetuneState, dict[str, Tensor]]:
         """Progress, and sum of averaged weights, of the saved state; of a beginning where there is none."""
-        path, sums = self.job.folder / "state.pt", {}
-        progress = Progress()
+        path, sums = self.task.folder / "state.pt", {}
+        progress = FinetuneState()
         if path.is_file():
             state = read_state(path, self.fabric.device)
             self.network.take(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
-            progress, sums = Progress(**state["progress"]), state["sums"]
+            progress, sums = FinetuneState(**state["progress"]), state["sums"]
         progress.normalisation = progress.normalisation or self._normalisation()
         self.front_end.mean, self.front_end.std = progress.normalisation["mean"], progress.normalisation["std"]
         return progress, sums
 
     def _normalisation(self) -> dict:
-        """Mean and std of the log-mel, and whose they are."""
-        recipe, features = self.job.recipe, self.job.encoder.config.features
+        """Mean and std of the log-mel, and their source."""
+        recipe, features = self.task.recipe, self.task.encoder.config.features
         if recipe.statistics == "recipe":
             return {"source": "the recipe's", "mean": recipe.mean, "std": recipe.std}
         if recipe.statistics == "encoder":
             return {"source": "those of pretraining", "mean": features.mean, "std": features.std}
-        train = self.job.manifest.subset(self.job.split.train)
+        train = self.task.manifest.subset(self.task.split.train)
         mean, std, *_ = measure(train, features, MEASURED_CLIPS)
         clips = min(len(train), MEASURED_CLIPS)
         return {"source": f"measured on {clips} of {len(train)} training clips", "mean": mean, "std": std}
 
-    def save(self, progress: Progress, sums: dict[str, Tensor]) -> None:
-        """All that a resume needs."""
+    def save(self, progress: FinetuneState, sums: dict[str, Tensor]) -> None:
+        """Save everything a resume needs."""
         state = {"weights": self.network.trained(), "optimizer": self.optimizer.state_dict(), "sums": sums}
-        save_state(self.job.folder / "state.pt", state | {"progress": vars(progress)})
+        save_state(self.task.folder / "state.pt", state | {"progress": vars(progress)})
 
-    def finish(self, progress: Progress, sums: dict[str, Tensor]) -> None:
-        """The weights, their averages' outputs, and the result; after that there is nothing to resume."""
-        job = self.job
+    def finish(self, progress: FinetuneState, sums: dict[str, Tensor]) -> None:
+        """The weights, their averages' outputs, and the result; after which there is nothing to resume."""
+        task = self.task
         self._save_weights("last")
         if progress.averaged:
             self.network.take({name: tensor / progress.averaged for name, tensor in sums.items()})
-            save_outputs(job.folder / "test-averaged.npz", self.outputs(job.split.test, progress.bad))
+            save_outputs(task.folder / "test-averaged.npz", self.outputs(task.split.test, progress.bad))
             self._save_weights("averaged")
+        elif task.headline == "best":
+            self.network.take(load_file(task.folder / "best.safetensors", str(self.fabric.device)))
+        calibration = self._save_model(progress)
         result = {
-            "split": job.split.name,
-            "seed": job.seed,
-            "train_clips": len(job.split.train),
-            "chosen_on": "valid" if len(job.split.valid) else "test",
+            "split": task.split.name,
+            "seed": task.seed,
+            "train_clips": len(task.split.train),
+            "chosen_on": "valid" if len(task.split.valid) else "test",
             "best": {name: progress.best[name] for name in ("epoch", "step")},
-            "last": {"epoch": progress.step / job.recipe.steps_per_epoch(len(job.split.train)), "step": progress.step},
+            "last": {
+                "epoch": progress.step / task.recipe.steps_per_epoch(len(task.split.train)),
+                "step": progress.step,
+            },
             "averaged": {"epochs": progress.averaged} if progress.averaged else None,
             "normalisation": progress.normalisation,
+            "calibration": calibration,
             "skipped": sorted(map(list, progress.bad.items())),
         }
-        write_json(job.folder / "result.json", result)
-        (job.folder / "state.pt").unlink(missing_ok=True)
+        write_json(task.folder / "result.json", result)
+        (task.folder / "state.pt").unlink(missing_ok=True)
+
+    def _save_model(self, progress: FinetuneState) -> dict:
+        """Write the classifier with the weights it has now; returns temperature, thresholds, and what they are from.
+
+        They are fitted on valid clips, or where there are none on the test clips, which were not trained on either.
+        """
+        task = self.task
+        on = "valid" if len(task.split.valid) else "test"
+        held_out = (
+            self.outputs(task.split.valid, progress.bad)
+            if on == "valid"
+            else read_outputs(task.folder / f"test-{task.headline}.npz")
+        )
+        temperature = fit_temperature(held_out.targets, held_out.outputs, task.multi)
+        calibrated = probabilities(held_out.outputs / temperature, task.multi)
+        thresholds = best_thresholds(held_out.targets, calibrated) if task.multi else None
+        config, measured = task.encoder.config, {name: progress.normalisation[name] for name in ("mean", "std")}
+        config = config.model_copy(update={"features": config.features.model_copy(update=measured)})
+        name = f"{task.encoder.name}, {task.recipe.name} on {task.manifest.name}, {task.split.name}"
+        about = header(name, config, task.manifest.classes, task.multi, task.recipe, None, temperature, thresholds, on)
+        Classifier(self.network, config, about).save(task.folder / MODEL)
+        return {"temperature": temperature, "thresholds": thresholds, "on": on}
 
     def _save_weights(self, name: str) -> None:
-        tensors = {one: tensor.cpu().contiguous() for one, tensor in self.network.trained().items()}
-        with whole(self.job.folder / f"{name}.safetensors") as temporary:
+        tensors = {parameter: tensor.cpu().contiguous() for parameter, tensor in self.network.trained().items()}
+        with whole(self.task.folder / f"{name}.safetensors") as temporary:
             save_file(tensors, temporary)

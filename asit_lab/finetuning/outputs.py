@@ -1,4 +1,4 @@
-"""What a classifier answered on its test clips, kept in a file so that every score can be made again from it."""
+"""Answers of a classifier to its test clips, kept in a file so that every score can be computed again from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..evaluation import metrics
+from ..evaluation.splits import groups_of
 from ..storage.atomic import whole
 
 SCORES = {False: ("accuracy", "balanced_accuracy"), True: ("mAP", "dprime", "auc")}  # by whether labels are several
@@ -24,28 +25,33 @@ class Outputs:
     """int64 [N], rows of the manifest"""
     paths: np.ndarray
     """[N], files"""
+    groups: np.ndarray
+    """[N], source recording or speaker of each; the file where unknown"""
 
     @classmethod
-    def of(cls, job, rows: np.ndarray, outputs: np.ndarray) -> "Outputs":
-        """The answers of a loop.Job to the clips in `rows`."""
-        paths = job.manifest.table["path"].iloc[rows].to_numpy(dtype=str)
-        return cls(outputs.astype(np.float32), job.targets[rows].float().numpy(), rows, paths)
+    def of(cls, task, rows: np.ndarray, outputs: np.ndarray) -> "Outputs":
+        """The answers of a loop.FinetuneTask to the clips in `rows`."""
+        table = task.manifest.table.iloc[rows]
+        targets, groups = task.targets[rows].float().numpy(), groups_of(table).astype(str)
+        return cls(outputs.astype(np.float32), targets, rows, table["path"].to_numpy(dtype=str), groups)
 
     def scores(self, multi: bool) -> dict[str, float]:
         """See `metrics.scores`."""
         return metrics.scores(self.targets, self.outputs, multi)
 
 
-def save_outputs(path: Path, found: Outputs) -> None:
+def save_outputs(path: Path, outputs: Outputs) -> None:
     """Write an .npz file whole or not at all."""
     with whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **vars(found))
+        np.savez(file, **vars(outputs))
 
 
 def read_outputs(path: Path) -> Outputs:
     """What `save_outputs` wrote. Raises InputError where it cannot be read."""
     try:
         with np.load(path) as file:
-            return Outputs(**{name: file[name] for name in Outputs.__dataclass_fields__})
-    except (OSError, ValueError, KeyError) as error:
+            arrays = {name: file[name] for name in Outputs.__dataclass_fields__ if name in file}
+            arrays.setdefault("groups", arrays["rows"].astype(str))  # files of version 0.1 know no groups
+            return Outputs(**arrays)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as outputs of a test: {error}") from None

@@ -1,4 +1,4 @@
-"""Fine-tuning over the splits of a data set: one folder each, in one folder that belongs to one encoder and recipe."""
+"""Fine-tuning over the splits of a data set: a folder for each, in one that belongs to one encoder and recipe."""
 
 import hashlib
 import os
@@ -16,19 +16,20 @@ from ..config import flatten, resolve
 from ..data.manifest import Manifest, load_manifest
 from ..encoder import Encoder
 from ..errors import InputError
-from ..evaluation import leakage as guard
-from ..evaluation.splits import Split, gaps, splits
+from ..evaluation.leakage import findings
+from ..evaluation.provenance import FINETUNE, changed, computed_with
+from ..evaluation.splits import Split, gaps, is_official, manifest_splits, unit_of
 from ..storage.atomic import FULL, clear_leftovers, write_json, write_text
 from ..storage.lock import only_writer
 from ..training.interrupt import Signals, Terminated
 from ..zoo import open_source
 from .batches import targets_of
-from .loop import Job, fit
+from .loop import FinetuneTask, fit
 from .recipe import NO_EFFECT, Recipe, load_recipe
-from .result import SETUP, FinetuneResult, collect
+from .result import SETUP, FinetuneResult, collect, write_tables
 
 
-class Point(NamedTuple):
+class SeededSplit(NamedTuple):
     """A split to fine-tune on, with a seed."""
 
     folder: str
@@ -47,6 +48,7 @@ def finetune(
     seeds: Sequence[int] = (0,),
     folds: Sequence[int | str] | None = None,
     resume: str = "auto",
+    allow_leaks: bool = False,
 ) -> FinetuneResult:
     """Train an encoder with a head on a labelled data set, split by split, and test it.
 
@@ -55,12 +57,12 @@ def finetune(
     (see `recipe_names`), a YAML file or a Recipe; overrides: such as "rate=1e-4". seeds: of everything random; each
     goes through all splits.
     folds: some splits only, by number or name. resume: "auto" continues what is in `out`, "never" wants a new folder,
-    "must" an existing one.
-    One process on the best device. Splits that are finished stay as they are; one that was stopped, however it was,
-    goes on from its last state and ends as if nothing had happened: to the bit with the same device, threads, versions.
-    Ctrl-C finishes the step under way, saves, and returns what is finished (status "interrupted"); SIGTERM does the
-    same and ends the process.
-    Raises InputError for labels that do not fit the recipe, all that `protocols.splits` refuses, weights that do not
+    "must" an existing one. allow_leaks: as in `evaluation.probe`.
+    One process on the best device. Splits that are finished stay as they are; one that was stopped resumes from its
+    last state and ends as if it had not been: to the bit with the same device, threads and versions. Ctrl-C finishes
+    the current step, saves, and returns the splits that are finished (status "interrupted"); SIGTERM does the same and
+    ends the process.
+    Raises InputError for labels that do not fit the recipe, all that `splits.splits` refuses, weights that do not
     fit the encoder's configuration, a folder of another encoder, recipe or data, one that another process writes to,
     and a full disk; FloatingPointError when the loss is not finite; SystemExit with status 143 after SIGTERM.
     """
@@ -72,36 +74,41 @@ def finetune(
     encoder = enc if isinstance(enc, Encoder) else open_source(enc)
     manifest = load_manifest(str(data) if isinstance(data, Path) else data)
     check_task(manifest, recipe)
-    points = _points(manifest, seeds, folds)
-    folder = _open(resolve(out), _setup(encoder, recipe, manifest), resume)
-    names = {point.folder: point.name for point in points}
-    found = [point.split for point in points]
-    heard = encoder.config if encoder.pretrained else None
-    findings = [vars(one) for one in guard.findings(manifest, found, heard)]
-    notes = [*manifest.notes, *gaps(manifest.table, found, manifest.multi)]
-    for text in [*(f"{one['severity']}: {one['message']}" for one in findings), *(f"note: {note}" for note in notes)]:
+    tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
+    folder = _open(resolve(out), _setup(encoder, recipe, manifest, allow_leaks), resume)
+    names = {task.folder: task.name for task in tasks}
+    divisions = [task.split for task in tasks]
+    trained_on = encoder.config if encoder.pretrained else None
+    found = findings(manifest, divisions, trained_on, is_official(manifest))
+    notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
+    for text in [*(f"{f.severity}: {f.message}" for f in found), *(f"note: {note}" for note in notes)]:
         tqdm.write(text, file=sys.stderr)
     with only_writer(folder):
         clear_leftovers(folder)
-        missing = [point for point in points if not (folder / point.folder / "result.json").is_file()]
+        missing = [task for task in tasks if not (folder / task.folder / "result.json").is_file()]
         stopped = _fit_all(encoder, recipe, manifest, missing, folder) if missing else None
-        result = collect(folder, names, findings=findings, notes=notes)
-        if stopped and len(result.points) < len(points):
+        about = {"findings": [vars(f) for f in found], "notes": notes, "unit": unit_of(manifest)}
+        result = collect(folder, names, **about)
+        if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
         write_json(folder / "result.json", result.to_dict())
+        if result.split_results:
+            write_tables(result)
     if stopped == "terminated":
         raise Terminated
     return result
 
 
-def _fit_all(encoder: Encoder, recipe: Recipe, manifest: Manifest, points: list[Point], folder: Path) -> str | None:
+def _fit_all(
+    encoder: Encoder, recipe: Recipe, manifest: Manifest, tasks: list[SeededSplit], folder: Path
+) -> str | None:
     """Fine-tune on each split in turn. Returns why that was stopped, if it was."""
     targets = targets_of(manifest)
     with Signals() as signals:
         try:
-            for point in points:
-                inner = folder / point.folder
-                fit(Job(encoder, recipe, manifest, targets, point.split, point.seed, inner), signals)
+            for task in tasks:
+                inner = folder / task.folder
+                fit(FinetuneTask(encoder, recipe, manifest, targets, task.split, task.seed, inner), signals)
                 if signals.requested:
                     return signals.requested
         except KeyboardInterrupt:
@@ -112,8 +119,8 @@ def _fit_all(encoder: Encoder, recipe: Recipe, manifest: Manifest, points: list[
             if error.errno not in FULL:
                 raise
             raise InputError(
-                f"{error.filename or folder}: cannot be written: {error.strerror}. What was written before is intact: "
-                "once there is room, the same call goes on from there"
+                f"{error.filename or folder}: cannot be written: {error.strerror}. Files written before are intact: "
+                "once there is room, the same call resumes"
             ) from None
     return None
 
@@ -132,29 +139,33 @@ def check_task(manifest: Manifest, recipe: Recipe) -> None:
         )
 
 
-def _points(manifest: Manifest, seeds: Sequence[int], folds: Sequence[int | str] | None) -> list[Point]:
-    """Everything to fine-tune on."""
+def _seeded_splits(
+    manifest: Manifest, seeds: Sequence[int], folds: Sequence[int | str] | None, allow_leaks: bool
+) -> list[SeededSplit]:
+    """Every split and seed to fine-tune on."""
     if isinstance(seeds, int) or not seeds:
         raise InputError(f"seeds: {seeds}; expected some, such as (0,) or (0, 1, 2)")
     folds = (folds,) if isinstance(folds, int | str) else folds
-    points = []
+    tasks = []
     for seed in seeds:
-        for split in splits(manifest.table, (seed,), multi=manifest.multi):
+        for split in manifest_splits(manifest, (seed,), allow_leaks):
             fold = split.name.removeprefix(f"seed {seed} ")  # folds that are drawn have it in their names
             name = fold if len(seeds) == 1 else f"seed {seed} {fold}"
-            points.append(Point(f"seed-{seed}-{fold.replace(' ', '-')}", name, seed, fold, split))
-    known = list(dict.fromkeys(point.fold for point in points))
-    wanted = known if folds is None else [str(one) if str(one) in known else f"fold {one}" for one in folds]
-    wrong = [fold for fold in wanted if fold not in known]
-    if wrong or not wanted:
-        raise InputError(f"folds: {', '.join(wrong) or 'none'}: {manifest.source} has {', '.join(known)}")
-    return [point for point in points if point.fold in wanted]
+            tasks.append(SeededSplit(f"seed-{seed}-{fold.replace(' ', '-')}", name, seed, fold, split))
+    fold_names = list(dict.fromkeys(task.fold for task in tasks))
+    selected = (
+        fold_names if folds is None else [str(fold) if str(fold) in fold_names else f"fold {fold}" for fold in folds]
+    )
+    wrong = [fold for fold in selected if fold not in fold_names]
+    if wrong or not selected:
+        raise InputError(f"folds: {', '.join(wrong) or 'none'}: {manifest.source} has {', '.join(fold_names)}")
+    return [task for task in tasks if task.fold in selected]
 
 
 # --- The folder -----------------------------------------------------------------------------------------------------
 
 
-def _setup(encoder: Encoder, recipe: Recipe, manifest: Manifest) -> dict:
+def _setup(encoder: Encoder, recipe: Recipe, manifest: Manifest, allow_leaks: bool) -> dict:
     """What a folder's results depend on besides splits and seeds, as setup.yaml has it."""
     start = encoder.student if recipe.backbone == "student" else encoder.backbone
     table = manifest.table[["label", "fold", "split", "seconds"]].assign(file=manifest.table["path"].map(_stem))
@@ -167,7 +178,9 @@ def _setup(encoder: Encoder, recipe: Recipe, manifest: Manifest) -> dict:
             "clips": len(manifest),
             "table": hashlib.sha256(rows).hexdigest()[:16],
             "classes": manifest.classes,
+            **({"leaks_allowed": True} if allow_leaks and not is_official(manifest) else {}),
         },
+        "computed_with": computed_with(FINETUNE, manifest),
     }
 
 
@@ -177,11 +190,11 @@ def _stem(path: str) -> str:
 
 def _digest(module: nn.Module | None) -> str:
     """A short hash of a module's weights; that of nothing where there is none."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()) if module else ():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().float().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _open(folder: Path, setup: dict, resume: str) -> Path:
@@ -202,12 +215,21 @@ def _open(folder: Path, setup: dict, resume: str) -> Path:
             raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from None
         return folder
     free = {"encoder.name", "data.source", *(f"recipe.{name}" for name in NO_EFFECT)}
-    there, here = (flatten(one) for one in (yaml.safe_load(path.read_text(encoding="utf-8")), setup))
-    keys = [key for key in dict.fromkeys([*there, *here]) if key not in free and there.get(key) != here.get(key)]
+    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+    computed_before, computed_now = earlier.pop("computed_with", None), setup.pop("computed_with")
+    stored, requested = flatten(earlier), flatten(setup)
+    keys = [
+        key for key in dict.fromkeys([*stored, *requested]) if key not in free and stored.get(key) != requested.get(key)
+    ]
     if keys:
-        lines = [f"  {key}: {_short(there.get(key))} there, {_short(here.get(key))} asked for" for key in keys]
+        lines = [f"  {key}: {_short(stored.get(key))} there, {_short(requested.get(key))} requested" for key in keys]
         raise InputError(
             f"{folder}: holds a fine-tuning of another set-up; choose another folder or the same\n" + "\n".join(lines)
+        )
+    if differing := changed(computed_before, computed_now):
+        raise InputError(
+            f"{folder}: holds a fine-tuning by other code or of other files ({', '.join(differing)}); "
+            "choose another folder, or remove it to start again"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: what is trained on what, how it is augmented, how long and at which rate.
+"""Recipes of fine-tuning: which weights are trained, augmentation, length, optimiser and schedule.
 
 A recipe is flat: every key stands by itself, so that `rate=1e-4` overrides it. Those in recipes/ build on each other
 with `base: NAME`. AST's are those of its released code (arXiv 2104.01778), which ASiT follows (arXiv 2211.13189);
@@ -192,7 +192,7 @@ def load_recipe(
         return Recipe.model_validate(content)
     except ValidationError as error:
         name = content.get("name", "custom")
-        raise InputError("\n".join(f"recipe {name}: {_explain(one)}" for one in error.errors())) from None
+        raise InputError("\n".join(f"recipe {name}: {_explain(problem)}" for problem in error.errors())) from None
 
 
 def _explain(problem: dict) -> str:
@@ -203,8 +203,8 @@ def _explain(problem: dict) -> str:
     if problem["type"] == "value_error" and not problem["loc"]:
         return str(problem["ctx"]["error"])
     field = Recipe.model_fields.get(str(problem["loc"][0]))
-    about = f" ({field.description})" if field else ""
-    return f"{key}: {problem['input']!r} is not valid: {problem['msg']}{about}"
+    hint = f" ({field.description})" if field else ""
+    return f"{key}: {problem['input']!r} is not valid: {problem['msg']}{hint}"
 
 
 def _keys() -> list[str]:

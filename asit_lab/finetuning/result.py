@@ -1,4 +1,4 @@
-"""What fine-tuning gave, read from its folder: scores of every split at its best and last epoch, intervals, tables."""
+"""Results of fine-tuning, read from its folder: scores of each split at its best and last epoch, intervals, tables."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,11 @@ import yaml
 from ..config import resolve
 from ..errors import InputError
 from ..evaluation import metrics
-from ..storage.atomic import read_json
+from ..evaluation.calibration import calibration_error, fit_temperature, reliability
+from ..evaluation.classifiers import probabilities
+from ..evaluation.leakage import Finding, notes_on_score
+from ..storage.atomic import read_json, write_text
+from ..storage.jsonable import jsonable
 from .outputs import Outputs, read_outputs
 from .recipe import Recipe
 
@@ -31,14 +35,16 @@ class FinetuneResult:
     dir: Path
     setup: dict[str, Any]
     """contents of setup.yaml: recipe, encoder, data"""
-    points: list[dict[str, Any]]
+    split_results: list[dict[str, Any]]
     """result.json of each split (and seed) that is finished, with its name and folder"""
     status: str = "finished"
     """finished, interrupted or terminated"""
-    findings: list[dict[str, str]] = field(default_factory=list)
-    """what asit_lab.evaluation.leakage has to say of the data: kind, severity, message"""
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    """what the leakage check found: kind, severity, message, tested (rows of the tested clips concerned)"""
     notes: list[str] = field(default_factory=list)
-    """what its user should know of the data set"""
+    """what its user should know about the data set"""
+    unit: str = "clip"
+    """what the interval's resamples draw: clip, recording, speaker, video or group"""
 
     @property
     def name(self) -> str:
@@ -72,24 +78,31 @@ class FinetuneResult:
 
     # --- per split --------------------------------------------------------------------------------------------------
 
-    def outputs(self, point: dict[str, Any], which: str = "") -> Outputs:
-        """Answers of a split's classifier to its test clips; which: best, last, averaged or "" for the headline's."""
-        return read_outputs(Path(point["folder"]) / f"test-{which or _headline(point)}.npz")
+    def outputs(self, split_result: dict[str, Any], weights: str = "") -> Outputs:
+        """Answers of a split's classifier to its test clips; weights: best, last, averaged or "" for the headline's."""
+        return read_outputs(Path(split_result["folder"]) / f"test-{weights or _headline(split_result)}.npz")
 
     @cached_property
     def folds(self) -> pd.DataFrame:
         """One row a split (and seed): split, seed, train_clips, clips, headline (best, last or averaged), chosen_on
         (valid, or "test, optimistic"), best_epoch, and best_, last_, averaged_ of every score."""
         rows = []
-        for point in self.points:
-            optimistic = point["chosen_on"] == "test"
-            row = {"split": point["name"], "seed": point["seed"], "train_clips": point["train_clips"]}
-            row |= {"clips": len(self.outputs(point).rows), "headline": _headline(point)}
-            row |= {"chosen_on": "test, optimistic" if optimistic else "valid", "best_epoch": point["best"]["epoch"]}
+        for split_result in self.split_results:
+            optimistic = split_result["chosen_on"] == "test"
+            row = {
+                "split": split_result["name"],
+                "seed": split_result["seed"],
+                "train_clips": split_result["train_clips"],
+            }
+            row |= {"clips": len(self.outputs(split_result).rows), "headline": _headline(split_result)}
+            row |= {
+                "chosen_on": "test, optimistic" if optimistic else "valid",
+                "best_epoch": split_result["best"]["epoch"],
+            }
             for which in ("best", "last", "averaged"):
-                if point[which]:
-                    found = self.outputs(point, which).scores(self.multi)
-                    row |= {f"{which}_{name}": score for name, score in found.items()}
+                if split_result[which]:
+                    scores = self.outputs(split_result, which).scores(self.multi)
+                    row |= {f"{which}_{name}": score for name, score in scores.items()}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -101,36 +114,56 @@ class FinetuneResult:
     @property
     def mean(self) -> float:
         """Mean headline score; NaN where no split is finished."""
-        return float(np.mean(list(self.scores.values()))) if self.points else float("nan")
+        return float(np.mean(list(self.scores.values()))) if self.split_results else float("nan")
 
     @property
     def spread(self) -> float:
         """Sample standard deviation of the headline score; NaN for a single one."""
-        return float(np.std(list(self.scores.values()), ddof=1)) if len(self.points) > 1 else float("nan")
+        return float(np.std(list(self.scores.values()), ddof=1)) if len(self.split_results) > 1 else float("nan")
 
     # --- over all splits --------------------------------------------------------------------------------------------
 
     @cached_property
     def pooled(self) -> Outputs:
         """The headline's answers of all splits (and seeds), one after the other."""
-        parts = [vars(self.outputs(point)) for point in self.points]
+        parts = [vars(self.outputs(split_result)) for split_result in self.split_results]
         return Outputs(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the headline score of all tested clips together, by bootstrap over clips.
+        """95 % interval of the headline score of all tested clips together, by bootstrap over `unit`s.
 
-        A clip that several seeds test counts in a resample with all its answers, or with none.
+        A unit counts in a resample with all answers to its clips, those of several seeds too, or with none. NaN where
+        there is only one.
         """
-        if not self.points:
+        if not self.split_results or len(np.unique(self.pooled.groups)) < 2:
             return float("nan"), float("nan")
-        found = self.pooled
-        return metrics.interval(found.targets, found.outputs, self.multi, groups=found.rows)[self.metric]
+        pooled = self.pooled
+        return metrics.interval(pooled.targets, pooled.outputs, self.multi, groups=pooled.groups)[self.metric]
+
+    @property
+    def score_notes(self) -> list[str]:
+        """What to know beside the score: clips that leak, with the score without them, and clips in pretraining."""
+        if not self.split_results:
+            return []
+        allowed = ["leaks allowed (--allow-leaks)"] if self.setup["data"].get("leaks_allowed") else []
+        found = [Finding(f["kind"], f["severity"], f["message"], tuple(f.get("tested", ()))) for f in self.findings]
+        return [*allowed, *notes_on_score(found, self.pooled.rows, self.metric, self._score_of)]
+
+    def _score_of(self, counted: np.ndarray) -> float:
+        """Mean headline score over splits (and seeds) of some answers: bool, in the order of `pooled`."""
+        sizes = [len(self.outputs(split_result).rows) for split_result in self.split_results]
+        parts = np.split(np.arange(len(counted)), np.cumsum(sizes)[:-1])
+        pooled, scores = self.pooled, []
+        for rows in (part[counted[part]] for part in parts):
+            if len(rows):
+                scores.append(metrics.scores(pooled.targets[rows], pooled.outputs[rows], self.multi)[self.metric])
+        return float(np.mean(scores))
 
     @property
     def chance(self) -> float:
         """Score of the best constant answer: share of the commonest class, or (mAP) mean share of clips of a class."""
-        if not self.points:
+        if not self.split_results:
             return float("nan")
         shares = self.pooled.targets.mean(0)
         return float(shares[shares > 0].mean() if self.multi else shares.max())
@@ -139,6 +172,40 @@ class FinetuneResult:
     def per_class(self) -> pd.DataFrame:
         """See `metrics.per_class`; clips of all splits (and seeds) together."""
         return metrics.per_class(self.pooled.targets, self.pooled.outputs, self.classes, self.multi)
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """How far the probabilities can be trusted: one row a split with its temperature, on (the clips that it was
+        fitted on: valid or test), ece (expected calibration error, 0 to 1, of its test clips) and ece_calibrated (with
+        a temperature that these clips had no part in: of valid clips, or of the other splits' test clips; NaN where
+        there are neither)."""
+        rows = []
+        for split_result in self.split_results:
+            if "calibration" not in split_result:  # of version 0.1
+                continue
+            own, fitted = self.outputs(split_result), split_result["calibration"]
+            row = {"split": split_result["name"], "temperature": fitted["temperature"], "on": fitted["on"]}
+            row["ece"] = calibration_error(own.targets, probabilities(own.outputs, self.multi), self.multi)
+            row["ece_calibrated"] = np.nan
+            if np.isfinite(temperature := self._independent_temperature(split_result)):
+                calibrated = probabilities(own.outputs / temperature, self.multi)
+                row["ece_calibrated"] = calibration_error(own.targets, calibrated, self.multi)
+            rows.append(row)
+        return pd.DataFrame(rows, columns=["split", "temperature", "on", "ece", "ece_calibrated"])
+
+    def _independent_temperature(self, split_result: dict[str, Any]) -> float:
+        """A temperature that a split's test clips had no part in; NaN where there is none."""
+        if split_result["calibration"]["on"] == "valid":
+            return split_result["calibration"]["temperature"]
+        own = set(self.outputs(split_result).groups)
+        pooled = self.pooled
+        apart = np.array([group not in own for group in pooled.groups])
+        return fit_temperature(pooled.targets[apart], pooled.outputs[apart], self.multi) if apart.any() else np.nan
+
+    @property
+    def reliability(self) -> pd.DataFrame:
+        """See `evaluation.calibration.reliability`: of all test clips together, before calibration."""
+        return reliability(self.pooled.targets, probabilities(self.pooled.outputs, self.multi), self.multi)
 
     @property
     def confusion(self) -> pd.DataFrame:
@@ -149,16 +216,21 @@ class FinetuneResult:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row a tested clip of a split: split, path, path_row, label, predicted. Of several labels those with a
-        probability above 0.5."""
+        """One row a tested clip of a split: split, path, path_row, group, label, predicted. Of several labels those
+        with a probability above 0.5."""
         parts = []
-        for point in self.points:
-            found = self.outputs(point)
-            answers = found.outputs > 0 if self.multi else _one_hot(found.outputs)
-            part = {"split": point["name"], "path": found.paths, "path_row": found.rows}
-            part |= {"label": self._names(found.targets > 0), "predicted": self._names(answers)}
+        for split_result in self.split_results:
+            outputs = self.outputs(split_result)
+            answers = outputs.outputs > 0 if self.multi else _one_hot(outputs.outputs)
+            part = {
+                "split": split_result["name"],
+                "path": outputs.paths,
+                "path_row": outputs.rows,
+                "group": outputs.groups,
+            }
+            part |= {"label": self._names(outputs.targets > 0), "predicted": self._names(answers)}
             parts.append(pd.DataFrame(part))
-        columns = ["split", "path", "path_row", "label", "predicted"]
+        columns = ["split", "path", "path_row", "group", "label", "predicted"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def _names(self, marked: np.ndarray) -> list[str]:
@@ -167,12 +239,11 @@ class FinetuneResult:
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """(path, reason) of files that could not be read: left out of tests, replaced by others in training."""
-        return sorted({tuple(one) for point in self.points for one in point["skipped"]})
+        return sorted({tuple(entry) for split_result in self.split_results for entry in split_result["skipped"]})
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row, in the columns of `ProbeResult.table`: encoder, protocol, layer, pool, mean, spread, low, high,
-        folds, clips, chance."""
+        """One row, in the columns of `ProbeResult.table`."""
         low, high = self.interval
         row = {
             "encoder": self.name,
@@ -183,33 +254,44 @@ class FinetuneResult:
             "spread": self.spread,
             "low": low,
             "high": high,
-            "folds": len(self.points),
-            "clips": len(np.unique(self.pooled.rows)) if self.points else 0,
+            "folds": len(self.split_results),
+            "clips": len(np.unique(self.pooled.rows)) if self.split_results else 0,
             "chance": self.chance,
+            "unit": self.unit,
+            "note": "; ".join(self.score_notes),
         }
         return pd.DataFrame([row])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for result.json; what is not a number becomes None."""
-        row = {name: _plain(value) for name, value in self.table.iloc[0].to_dict().items()}
-        folds = [{name: _plain(value) for name, value in one.items()} for one in self.folds.to_dict("records")]
-        per_class = self.per_class.to_dict("records") if self.points else []
-        return {
-            **row,
+        content = {
+            **self.table.iloc[0].to_dict(),
             "metric": self.metric,
             "status": self.status,
             "scores": self.scores,
-            "splits": folds,
+            "splits": self.folds.to_dict("records"),
             "recipe": self.setup["recipe"],
             "encoder_weights": self.setup["encoder"]["weights"],
             "data": self.setup["data"]["source"],
-            "normalisation": {point["name"]: point["normalisation"] for point in self.points},
-            "per_class": [{name: _plain(value) for name, value in one.items()} for one in per_class],
-            "skipped": [list(one) for one in self.skipped],
+            "normalisation": {split["name"]: split["normalisation"] for split in self.split_results},
+            "per_class": self.per_class.to_dict("records") if self.split_results else [],
+            "calibration": self.calibration.to_dict("records"),
+            "skipped": self.skipped,
             "findings": self.findings,
             "notes": self.notes,
-            "folders": {Path(point["folder"]).name: point["name"] for point in self.points},
+            "folders": {Path(split["folder"]).name: split["name"] for split in self.split_results},
         }
+        return jsonable(content)
+
+
+def write_tables(result: FinetuneResult) -> None:
+    """Write predictions.csv, per_class.csv, calibration.csv, reliability.csv and, for one class a clip, confusion.csv
+    into the folder."""
+    tables = {name: getattr(result, name) for name in ("predictions", "per_class", "calibration", "reliability")}
+    for name, table in tables.items():
+        write_text(result.dir / f"{name}.csv", table.to_csv(index=False))
+    if not result.multi:
+        write_text(result.dir / "confusion.csv", result.confusion.to_csv())
 
 
 def load_result(out: str | Path) -> FinetuneResult:
@@ -217,31 +299,26 @@ def load_result(out: str | Path) -> FinetuneResult:
     folder = resolve(out)
     if not (folder / SETUP).is_file():
         raise InputError(f"{folder}: not a folder of fine-tuning (it has no {SETUP})")
-    known = read_json(folder / "result.json")
-    about = {name: known[name] for name in ("status", "findings", "notes") if name in known}
-    return collect(folder, known.get("folders", {}), **about)
+    stored = read_json(folder / "result.json")
+    fields = {name: stored[name] for name in ("status", "findings", "notes", "unit") if name in stored}
+    return collect(folder, stored.get("folders", {}), **fields)
 
 
-def collect(folder: Path, names: dict[str, str], **about) -> FinetuneResult:
+def collect(folder: Path, names: dict[str, str], **fields) -> FinetuneResult:
     """The result of the splits that are finished. names: folder of a split -> what it is called; about: the rest."""
     setup = yaml.safe_load((folder / SETUP).read_text(encoding="utf-8"))
-    points = []
+    split_results = []
     for inner, name in names.items():
-        if found := read_json(folder / inner / "result.json"):
-            points.append({**found, "name": name, "folder": str(folder / inner)})
-    return FinetuneResult(folder, setup, points, **about)
+        if result := read_json(folder / inner / "result.json"):
+            split_results.append({**result, "name": name, "folder": str(folder / inner)})
+    return FinetuneResult(folder, setup, split_results, **fields)
 
 
-def _headline(point: dict[str, Any]) -> str:
-    if point["averaged"]:
+def _headline(split_result: dict[str, Any]) -> str:
+    if split_result["averaged"]:
         return "averaged"
-    return "best" if point["chosen_on"] == "valid" else "last"
+    return "best" if split_result["chosen_on"] == "valid" else "last"
 
 
 def _one_hot(outputs: np.ndarray) -> np.ndarray:
     return np.arange(outputs.shape[1]) == outputs.argmax(1)[:, None]
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value

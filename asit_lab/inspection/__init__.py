@@ -1,1 +1,1 @@
-"""What a model does on clips: attention, reconstruction error, example clips. Measures, not scores."""
+"""Measures of a model on clips that are not scores: attention, reconstruction error, example reconstructions."""

@@ -1,4 +1,4 @@
-"""Where attention goes: how spread out it is, how much of it falls on silence, and the maps to look at.
+"""Statistics of attention: its entropy, its share on silence, and maps of it for figures.
 
 ASDA's claim (arXiv 2507.02666) is that a second softmax, subtracted, takes attention away from what is irrelevant. What
 is certainly irrelevant in a clip is digital silence, so the share of attention on silent patches is the number for it.
@@ -59,7 +59,7 @@ def silent_patches(enc: Encoder, log_mel: Tensor) -> Tensor:
     return share >= SILENT_FROM
 
 
-def spread(weights: Tensor, silent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def weight_statistics(weights: Tensor, silent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Entropy (nats), share on silent keys, and negative share of attention weights, one each a query.
 
     weights: [..., query, K], softmax or difference of two; silent: bool [..., K], broadcast over them. Returns three
@@ -96,21 +96,21 @@ def attention_statistics(enc: Encoder, wave, sample_rate: int) -> pd.DataFrame:
         weights = getattr(maps, kind)
         if weights is None:
             continue
-        measured = spread(weights.float().cpu(), keys[:, None, None])  # each [L, B, H, query]
+        measured = weight_statistics(weights.float().cpu(), keys[:, None, None])  # each [L, B, H, query]
         for query in QUERIES:
-            asked = queries[query]
-            entropy, share, negative = (each.mean(2) for each in measured)  # [L, B, query]
+            rows_of_query = queries[query]
+            entropy, share, negative = (values.mean(2) for values in measured)  # [L, B, query]
             for layer in range(depth):
                 rows.append(
                     {
                         "layer": layer,
                         "kind": kind,
                         "query": query,
-                        "entropy": _mean(entropy[layer][asked]),
-                        "entropy_normalised": _mean(entropy[layer][asked]) / math.log(keys.shape[1]),
-                        "share_on_silent": _mean(share[layer][asked & has_silence[:, None]]),
+                        "entropy": _mean(entropy[layer][rows_of_query]),
+                        "entropy_normalised": _mean(entropy[layer][rows_of_query]) / math.log(keys.shape[1]),
+                        "share_on_silent": _mean(share[layer][rows_of_query & has_silence[:, None]]),
                         "even_share": _mean(keys[has_silence].float()),
-                        "negative": _mean(negative[layer][asked]),
+                        "negative": _mean(negative[layer][rows_of_query]),
                     }
                 )
     return pd.DataFrame(rows).sort_values(["layer", "kind", "query"], kind="stable", ignore_index=True)
@@ -128,7 +128,7 @@ def clip_and_silence(manifest, clip: int, silence: float = 1.0, seconds: float =
     """The first `seconds` of a row of a Manifest, followed by `silence` seconds of digital silence.
 
     Returns float32 [samples] at the file's own rate, as resampling would smear the zeros of a clip, and that rate (Hz).
-    Raises InputError for a row that is not there or cannot be read, or a negative length.
+    Raises InputError for a row that does not exist or cannot be read, or a negative length.
     """
     if not 0 <= clip < len(manifest):
         raise InputError(f"clip: {clip} is not a row of {manifest.source}, which has 0 to {len(manifest) - 1}")
@@ -148,10 +148,10 @@ def compare_attention(
     """What each encoder attends to in a clip, for its class token and for one patch, ready to be drawn.
 
     wave: float [S] at `sample_rate` Hz. layer: negative ones count from the last. patch: "loudest" (of the first
-    encoder's), or a place "SECONDS,HZ" such as "1.5,800"; every encoder is asked for its patch at that place.
-    Raises InputError for a layer that is not there, more than one clip, or a place outside the clip.
+    encoder's), or a place "SECONDS,HZ" such as "1.5,800"; each encoder's patch at that place is taken.
+    Raises InputError for a layer that does not exist, more than one clip, or a place outside the clip.
     """
-    looks, place = [], None if patch == "loudest" else _place(patch)
+    attended, place = [], None if patch == "loudest" else _place(patch)
     for enc in encoders:
         log_mel = enc.log_mel(wave, sample_rate)
         if len(log_mel) != 1:
@@ -161,15 +161,15 @@ def compare_attention(
         columns = enc.config.grid[1]
         maps = enc.attention(wave, sample_rate, (layer,))
         rows = [0, 1 + query[0] * columns + query[1]]
-        drawn = {
+        drawn_maps = {
             kind: weights[0, 0, :, rows, 1:].mean(0).unflatten(-1, (-1, columns)).float().cpu().numpy()
             for kind in ("map", "first", "second")
             if (weights := getattr(maps, kind)) is not None
         }
         lam = None if maps.lam is None else float(maps.lam.float().mean())
         silent = silent_patches(enc, log_mel)[0].numpy()
-        looks.append(AttendedClip(enc.name, log_mel[0].float().cpu().numpy(), silent, query, drawn, lam))
-    return looks
+        attended.append(AttendedClip(enc.name, log_mel[0].float().cpu().numpy(), silent, query, drawn_maps, lam))
+    return attended
 
 
 def patch_at(enc: Encoder, frames: int, seconds: float, hz: float) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""All attention of one window of a clip, to be looked at from many sides: layers, heads, their means, rollout; how
-spread out each head is and how far it looks.
+"""All attention of one window of a clip: by layer and head, their mean, rollout; entropy of each head and its
+attention distance.
 
 Rollout is Abnar and Zuidema's (arXiv 2005.00928, section 3): the attention of a layer, mean over heads, is averaged
 with the identity, which stands for the residual connection, and the layers are multiplied. Two things differ for
 differential attention. Its weights may be negative: they move a token as far as positive ones of the same size, so
 magnitudes count. And its rows do not sum to 1, but what it puts out is normalised before it joins the residual, so the
-sum says nothing of its share: rows are divided by it, and the halves stay halves.
+sum does not measure its share: rows are divided by it, and the halves stay halves.
 
 Mean attention distance is that of the vision transformer's paper (arXiv 2010.11929, section 4.5, figure 7), along time
 and along frequency apart, as seconds and mel bands have no common unit.
@@ -22,7 +22,7 @@ from torch import Tensor
 from ..encoder import Encoder
 from ..errors import InputError
 from ..features import mel_of
-from .attention_statistics import spread
+from .attention_statistics import weight_statistics
 
 MEASURES = {
     "entropy": "entropy (1: even)",
@@ -65,8 +65,8 @@ class ClipAttention:
     def weights(self, kind: str, layer: int, head: int | None = None) -> np.ndarray:
         """One layer's weights [query K, key K] of a head, or (None) their mean over heads. NaN where there are none:
         the class token's row before it joins."""
-        found = self._weights[kind][layer]
-        return (found.mean(0) if head is None else found[head]).numpy()
+        of_heads = self._weights[kind][layer]
+        return (of_heads.mean(0) if head is None else of_heads[head]).numpy()
 
     def rollout(self, kind: str, layer: int) -> np.ndarray:
         """Rollout through layers 0 to `layer`: [query K, key K], rows sum to 1."""
@@ -79,13 +79,15 @@ class ClipAttention:
         [L, H + 1]. Distance in time is in seconds, in frequency in mel bands."""
         if kind not in self._measures:
             features, (p, q) = self.config.features, self.config.model.patch
-            rows = [torch.cat([one, one.mean(0, keepdim=True)]) for one in self._weights[kind]]  # each [H + 1, K, K]
+            rows = [
+                torch.cat([of_heads, of_heads.mean(0, keepdim=True)]) for of_heads in self._weights[kind]
+            ]  # each [H + 1, K, K]
             # Layer by layer: what is computed on the way is several times as large as the weights.
             entropy = torch.stack([patch_entropy(row) for row in rows])
             time, freq = zip(*(attention_distance(row, self.grid) for row in rows), strict=True)
             seconds = p * features.hop_ms / 1000
-            found = {"entropy": entropy, "time": torch.stack(time) * seconds, "freq": torch.stack(freq) * q}
-            self._measures[kind] = {name: values.numpy() for name, values in found.items()}
+            values_by_name = {"entropy": entropy, "time": torch.stack(time) * seconds, "freq": torch.stack(freq) * q}
+            self._measures[kind] = {name: values.numpy() for name, values in values_by_name.items()}
         return self._measures[kind]
 
     @property
@@ -133,7 +135,7 @@ def patch_entropy(weights: Tensor) -> Tensor:
     Of magnitudes, see asit_lab.inspection.attention_statistics.spread.
     """
     keys = weights.shape[-1]
-    entropy, _, _ = spread(weights[..., 1:, :], torch.zeros(keys, dtype=torch.bool))
+    entropy, _, _ = weight_statistics(weights[..., 1:, :], torch.zeros(keys, dtype=torch.bool))
     return entropy.mean(-1) / math.log(keys)
 
 
@@ -148,8 +150,8 @@ def attention_distance(weights: Tensor, grid: tuple[int, int]) -> tuple[Tensor, 
     size = weights[..., 1:, 1:].abs()
     share = size / size.sum(-1, keepdim=True)  # NaN where all goes to the class token: those queries do not count
     time, freq = torch.meshgrid(*(torch.arange(side, dtype=size.dtype) for side in grid), indexing="ij")
-    apart = [(one.flatten()[:, None] - one.flatten()).abs() for one in (time, freq)]  # each [N, N]
-    by_time, by_freq = ((share * each).sum(-1).nanmean(-1) for each in apart)
+    apart = [(position.flatten()[:, None] - position.flatten()).abs() for position in (time, freq)]  # each [N, N]
+    by_time, by_freq = ((share * distance).sum(-1).nanmean(-1) for distance in apart)
     return by_time, by_freq
 
 
@@ -160,10 +162,10 @@ def rollout(weights: Tensor) -> Tensor:
     that nothing is added to.
     """
     identity = torch.eye(weights.shape[-1], dtype=weights.dtype)
-    found = [identity]
+    products = [identity]
     for layer in weights:
         size = layer.abs()
         mixed = (size / size.sum(-1, keepdim=True)).mean(0)  # [K, K], over heads
         mixed = torch.where(mixed.isnan(), identity, mixed)
-        found.append(0.5 * (mixed + identity) @ found[-1])
-    return torch.stack(found[1:])
+        products.append(0.5 * (mixed + identity) @ products[-1])
+    return torch.stack(products[1:])

@@ -1,4 +1,4 @@
-"""Reconstructions of single clips, to look at and to listen to."""
+"""Reconstructions of single clips, as pictures and as sound."""
 
 from typing import NamedTuple
 
@@ -26,19 +26,21 @@ class Example(NamedTuple):
 def example_crops(enc, manifest, clips: int = 4, seed: int = 0) -> dict[int, torch.Tensor]:
     """Crops worth a picture, {row of the manifest: float32 [samples]}, rows in order, chosen by `seed`.
 
-    Of twice as many clips as asked for, those come first that are not mostly silent. Raises InputError when no clip can
+    Of twice as many clips as requested, those come first that are not mostly silent. Raises InputError when no clip can
     be read.
     """
-    drawn = permutation(key(seed, "examples"), len(manifest))[: 2 * clips].tolist()
-    found = {
-        row: wave for which, waves in crops(enc, manifest, drawn, seed) for row, wave in zip(which, waves, strict=True)
+    candidates = permutation(key(seed, "examples"), len(manifest))[: 2 * clips].tolist()
+    crops_by_row = {
+        row: wave
+        for rows, waves in crops(enc, manifest, candidates, seed)
+        for row, wave in zip(rows, waves, strict=True)
     }
-    if not found:
-        raise InputError(f"{manifest.source}: none of {len(drawn)} clips could be read")
-    raw = {row: enc.front_end(wave[None].to(enc.device)).cpu() for row, wave in found.items()}
-    silent = {row: not above_silence(each).mean() > 0.5 for row, each in raw.items()}
-    chosen = sorted(found, key=lambda row: (silent[row], drawn.index(row)))[:clips]
-    return {row: found[row] for row in sorted(chosen)}
+    if not crops_by_row:
+        raise InputError(f"{manifest.source}: none of {len(candidates)} clips could be read")
+    raw = {row: enc.front_end(wave[None].to(enc.device)).cpu() for row, wave in crops_by_row.items()}
+    silent = {row: not above_silence(image).mean() > 0.5 for row, image in raw.items()}
+    chosen = sorted(crops_by_row, key=lambda row: (silent[row], candidates.index(row)))[:clips]
+    return {row: crops_by_row[row] for row in sorted(chosen)}
 
 
 def reconstruct_clips(enc, manifest, clips: int = 4, seed: int = 0) -> list[Example]:
@@ -59,10 +61,10 @@ def reconstruct_clips(enc, manifest, clips: int = 4, seed: int = 0) -> list[Exam
 def sounds(enc, example: Example) -> dict[str, np.ndarray]:
     """Clean, corrupted and reconstructed log-mel of an example made audible: name -> float32 [samples].
 
-    The reconstruction is heard where the clip was corrupted, the clip itself elsewhere.
+    The reconstruction replaces the clip where it was corrupted.
     """
     pasted = np.where(example.mask, example.reconstructed, example.clean)
     images = {"clean": example.clean, "corrupted": example.corrupted, "reconstructed": pasted}
     return {
-        what: enc.front_end.invert(enc.front_end.denormalise(torch.from_numpy(image))) for what, image in images.items()
+        name: enc.front_end.invert(enc.front_end.denormalise(torch.from_numpy(image))) for name, image in images.items()
     }

@@ -1,7 +1,7 @@
-"""Reconstruction error beside two baselines that know nothing but the clip's surroundings or the training mean.
+"""Reconstruction error, with two baselines that use only the clip's surroundings or the training mean.
 
 The task is the one of ASiT's pretraining (arXiv 2211.13189, section III-A) on recordings held out of it: blocks of a
-log-mel are zeroed up to 70 % of its area, not aligned to patches, and what stood there is estimated from the rest.
+log-mel are zeroed up to 70 % of its area, not aligned to patches, and estimated from the rest.
 Counted is the mean absolute error over corrupted pixels above the silence floor: digital silence is one exact value,
 which everything reconstructs or nothing does, and would swamp the rest in data sets that are padded with it.
 
@@ -35,7 +35,7 @@ METHODS = ("reconstruction", "linear interpolation in time", "per-band training 
 def interpolate_in_time(clean: np.ndarray, mask: np.ndarray, band_mean: np.ndarray) -> np.ndarray:
     """Corrupted pixels from the nearest uncorrupted frames of their band: [n, T, M] -> [n, T, M].
 
-    clean: float; its values under the mask are not looked at. mask: bool, True = corrupted. band_mean: float [M].
+    clean: float; its values under the mask are ignored. mask: bool, True = corrupted. band_mean: float [M].
     Linear between two neighbours, the nearest value at the edges, `band_mean` where a band is corrupted throughout.
     """
     frames = clean.shape[1]
@@ -131,19 +131,22 @@ def reconstruction_errors(
     band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
     rows = _choose(held, clips, seed, "held-out clips")
     errors, pixels, counted, corrupted, area = dict.fromkeys(METHODS, 0.0), 0, 0, 0, 0
-    words = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
-    for start in tqdm(range(0, len(rows), batch_size), **words, **passing_bar_style()):
-        for which, waves in crops(enc, held, rows[start : start + batch_size], seed):
+    bar = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
+    for start in tqdm(range(0, len(rows), batch_size), **bar, **passing_bar_style()):
+        for crop_rows, waves in crops(enc, held, rows[start : start + batch_size], seed):
             frames = enc.front_end.frames_of(waves.shape[1]) // enc.config.model.patch[0] * enc.config.model.patch[0]
-            keys = key(seed, torch.tensor(which), "reconstruction errors")
+            keys = key(seed, torch.tensor(crop_rows), "reconstruction errors")
             masks = gmml(keys, frames, enc.config.features.mel_bins, mask_config, enc.config.model.patch)
             result = enc.reconstruct(waves, enc.config.features.sample_rate, mask=masks.pixels)
             clean, mask = result.clean.float().cpu(), result.mask.cpu().numpy()
             counts = mask & above_silence(enc.front_end.denormalise(clean).numpy())
             clean = clean.numpy()
-            found = {"reconstruction": result.reconstructed.float().cpu().numpy(), **baselines(clean, mask, band_mean)}
+            estimates = {
+                "reconstruction": result.reconstructed.float().cpu().numpy(),
+                **baselines(clean, mask, band_mean),
+            }
             for method in METHODS:
-                errors[method] += float(np.abs(found[method] - clean)[counts].sum(dtype=np.float64))
+                errors[method] += float(np.abs(estimates[method] - clean)[counts].sum(dtype=np.float64))
             pixels += int(counts.sum())
             counted += int(counts.any(axis=(1, 2)).sum())
             corrupted, area = corrupted + int(mask.sum()), area + mask.size

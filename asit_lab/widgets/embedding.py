@@ -8,7 +8,8 @@ import ipywidgets
 import numpy as np
 
 from ..data import load_manifest
-from ..embedding.space import POOLS, EmbeddingSpace
+from ..embedding.space import EmbeddingSpace
+from ..embedding.vectors import POOLED
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
@@ -65,15 +66,15 @@ class EmbeddingExplorer(Explorer):
         depth = self.encoder.config.model.depth
         if layer is not None and not -depth <= layer <= depth:
             raise InputError(f"layer: {layer} is not one of {depth} (0 to {depth - 1}), or None for the final output")
-        if pool not in POOLS:
-            raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
+        if pool not in POOLED:
+            raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLED)}")
         self.data = ipywidgets.Text(value=source_text(data), continuous_update=False)
         labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
         blocks = [(f"block {number}", number) for number in range(depth)]
         chosen = depth if layer is None else layer % depth if layer < 0 else layer
         self.layer = ipywidgets.Dropdown(options=[*blocks, ("final output", depth)], value=chosen)
         labelled(self.layer, "layer", "whose output is pooled")
-        self.pool = labelled(ipywidgets.Dropdown(options=list(POOLS), value=pool), "pooling", "of a clip's tokens")
+        self.pool = labelled(ipywidgets.Dropdown(options=list(POOLED), value=pool), "pooling", "of a clip's tokens")
         self.work = LongWork()
         self.sound, self.near_sound = Sound("chosen clip"), Sound("neighbour")
         self.go = ipywidgets.Button(icon="crosshairs", disabled=True)

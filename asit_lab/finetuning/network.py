@@ -1,0 +1,126 @@
+"""The network that is fine-tuned: a pretrained backbone with a head.
+
+Shapes: B clips, T frames, M mel bands, N patches, D width, L layers, K classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..config import RunConfig
+from ..encoder import Encoder
+from ..encoder.folder import load_weights
+from ..errors import InputError
+from ..features import LogMel
+from ..nn.vit import ViT, fit_positions
+from ..objectives.base import seeded
+from ..schedules import layer_scales
+from .recipe import Recipe
+
+
+class ClassifierNetwork(nn.Module):
+    """Normalised log-mel [B, T, M] -> logits [B, K].
+
+    config: the encoder's; its learned positions are fitted to the recipe's length.
+    Raises InputError where the recipe's length is less than a patch.
+    """
+
+    def __init__(self, config: RunConfig, recipe: Recipe, classes: int):
+        super().__init__()
+        self.kind, self.frozen, self.depth = recipe.head, recipe.frozen, config.model.depth
+        patch = config.model.patch[0]
+        if recipe.frames < patch:
+            raise InputError(f"frames: {recipe.frames} are fewer than one patch of {patch}")
+        grid = (recipe.frames // patch, config.grid[1])
+        self.backbone = ViT(config.model.model_copy(update={"drop_path": recipe.drop_path}), grid)
+        self.backbone.requires_grad_(not recipe.frozen)
+        width = config.model.width
+        if self.kind == "layers":
+            self.layers = nn.Parameter(torch.zeros(1 + self.depth))
+            self.projector = nn.Linear(width, recipe.projector)
+            width = recipe.projector
+        else:
+            self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.linear = nn.Linear(width, classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the input, a whole number of patches."""
+        return self.backbone.grid[0] * self.backbone.patch[0]
+
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """keys: int64 [B] of asit_lab.random for stochastic depth; None switches it off."""
+        return self.linear(self.features(x, keys))
+
+    def features(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Input of the last linear layer [B, D]."""
+        if self.kind == "layers":
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                means = self._layer_means(x, keys)  # [L, B, D]
+            weights = self.layers.softmax(0)[:, None, None]
+            # SUPERB projects before it pools; both are linear, so the order does not matter and this one is quicker.
+            return self.projector((weights * means).sum(0))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens = self.backbone(x, keys)
+        return self.norm(tokens[:, 0] if self.kind == "class" else tokens[:, 1:].mean(1))
+
+    def _layer_means(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        """Means over patches of the embedding, of all blocks but the last, and of what comes out: [1 + depth, B, D]."""
+        inspected = self.backbone.inspect(x, keys, hidden=range(self.depth - 1))
+        states = [self.backbone.embed(x), *inspected.hidden.values(), inspected.tokens]
+        patches = inspected.grid[0] * inspected.grid[1]
+        return torch.stack([state[:, -patches:].mean(1) for state in states])
+
+    def param_groups(self, layer_decay: float) -> list[dict]:
+        """{"params", "scale"}: what is trained, with factors of the rate that fall from block to block towards the
+        input. As in ASDA's released code only blocks are scaled: embedding, norms and head learn at the full rate."""
+        scales = layer_scales(layer_decay, self.depth)
+        blocks = enumerate(self.backbone.blocks, start=1)
+        groups = [{"params": list(block.parameters()), "scale": scales[i]} for i, block in blocks]
+        inside = {id(p) for group in groups for p in group["params"]}
+        groups.append({"params": [p for p in self.parameters() if id(p) not in inside], "scale": 1.0})
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        return [group for group in groups if group["params"]]
+
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that training changes, by name."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Take over what `trained` gave."""
+        parameters = self.trained()
+        for name, tensor in weights.items():
+            parameters[name].copy_(tensor)
+
+
+def build_classifier(encoder: Encoder, recipe: Recipe, classes: int, seed: int) -> ClassifierNetwork:
+    """A network whose backbone begins as a copy of the encoder's, and whose head starts from `seed`.
+
+    Raises InputError when the encoder lacks the weights that the recipe starts from, or they do not fit.
+    """
+    start = encoder.student if recipe.backbone == "student" else encoder.backbone
+    if start is None:
+        raise InputError(f"{encoder.name}: has no student, which backbone=student needs; try backbone=teacher")
+    network = seeded(lambda: ClassifierNetwork(encoder.config, recipe, classes), seed)
+    weights = dict(start.state_dict())
+    if "pos_embed" in weights:
+        weights["pos_embed"] = fit_positions(weights["pos_embed"], start.grid, network.backbone.grid)
+    load_weights(network.backbone, weights, encoder.name)
+    return network
+
+
+def mean_over_windows(
+    forward: Callable[[Tensor], Tensor], front_end: LogMel, windows: Tensor, length: int, frames: int, batch_size: int
+) -> Tensor:
+    """float32 [...]: mean of what `forward` makes of normalised log-mels [B, T, M] over a clip's windows [n, samples],
+    `length` samples of each being audio. frames: T, length of the network's input."""
+    parts, device = [], front_end.window.device
+    for part in windows.split(batch_size):
+        lengths = torch.full((len(part),), length, device=device)
+        raw = front_end.fit(front_end(part.to(device), lengths), frames)
+        parts.append(forward(front_end.normalise(raw)).float())
+    return torch.cat(parts).mean(0)

@@ -1,0 +1,95 @@
+"""Predictions for audio files: a classifier over whole files or over windows of them, as one table."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from .. import audio
+from ..config import resolve
+from ..embedding.files import check_table_path, find_files, write_table_file
+from ..errors import InputError
+from ..storage.progress import passing_bar_style
+from .classifier import Classifier
+
+_WINDOWS_AT_ONCE = 32
+
+
+class Predictions(NamedTuple):
+    """What `predict_files` gives."""
+
+    table: pd.DataFrame
+    """columns path, [start, end (s),] rank (1: the likeliest), class, probability, predicted"""
+    skipped: list[tuple[str, str]]
+    """(path, reason) of files left out"""
+
+
+def predict_files(
+    classifier: Classifier,
+    files: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    top: int | None = 3,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+) -> Predictions:
+    """Classify audio files, or windows of them.
+
+    files: files, folders (all audio below them) and patterns such as "calls/**/*.wav". out: .csv or .parquet to write,
+    whole or not at all. top: classes of each file or window (None: all). window_seconds: length of the windows, each
+    classified alone; hop_seconds: from one window to the next (default: the window's length). The last window ends with
+    the file; a shorter file is one window.
+    Files that cannot be read are left out and listed. Raises InputError, before anything is read, for an `out` that
+    cannot be written or windows that cannot be, and when no file can be read, with the first reason.
+    """
+    path = None if out is None else check_table_path(resolve(out))
+    if hop_seconds is not None and window_seconds is None:
+        raise InputError("hop: there are no windows for it; give their length (--windows)")
+    for name, seconds in {"windows": window_seconds, "hop": hop_seconds}.items():
+        if seconds is not None and not seconds >= audio.SHORTEST:
+            raise InputError(f"{name}: {seconds} s is less than {audio.SHORTEST} s")
+    paths, skipped = find_files(files)
+    rows = []
+    for name in tqdm(paths, desc="predicting", unit="file", **passing_bar_style()):
+        try:
+            wave = audio.read(resolve(name), classifier.sample_rate)
+            found = list(_of_file(classifier, wave, top, window_seconds, hop_seconds))
+        except InputError as error:
+            skipped.append((name, str(error)))
+            continue
+        rows += [table.assign(path=name) for table in found]
+    if not paths and not skipped:
+        raise InputError("no files given; name files, folders or patterns")
+    if not rows:
+        raise InputError(f"nothing to predict: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
+    table = pd.concat(rows, ignore_index=True)
+    spans = ["start", "end"] if window_seconds else []
+    table = table[["path", *spans, "rank", "class", "probability", "predicted"]]
+    if path is not None:
+        write_table_file(table, path)
+    return Predictions(table, skipped)
+
+
+def _of_file(
+    classifier: Classifier, wave: np.ndarray, top: int | None, window_seconds: float | None, hop_seconds: float | None
+) -> Iterator[pd.DataFrame]:
+    """A table for the file, or for each window, with rank, and start and end in seconds."""
+    rate = classifier.sample_rate
+    size = len(wave) if window_seconds is None else min(len(wave), round(window_seconds * rate))
+    hop = size if window_seconds is None else round((hop_seconds or window_seconds) * rate)
+    starts = window_starts(len(wave), size, hop)
+    for at in range(0, len(starts), _WINDOWS_AT_ONCE):
+        part = starts[at : at + _WINDOWS_AT_ONCE]
+        scores = classifier.scores([wave[start : start + size] for start in part], rate)
+        for start, of_window in zip(part, scores, strict=True):
+            table = classifier.table(of_window, top)
+            ends = {"start": start / rate, "end": (start + size) / rate}
+            yield table.assign(rank=range(1, len(table) + 1), **ends)
+
+
+def window_starts(length: int, size: int, hop: int) -> list[int]:
+    """Where windows of `size` samples start, every `hop`, that cover `length` samples; the last ends with them."""
+    starts = list(range(0, max(1, length - size + 1), hop))
+    return starts if starts[-1] + size >= length else [*starts, length - size]
