@@ -203,7 +203,7 @@ def test_start_weights(encoder):
         for name, tensor in network.backbone.named_parameters():
             if name != "pos_embed":
                 assert torch.equal(tensor, module.state_dict()[name])
-    with pytest.raises(InputError, match="has no student, which backbone=student asks for"):
+    with pytest.raises(InputError, match="has no student, which backbone=student needs"):
         build_classifier(Encoder(encoder.config, encoder.backbone), load_recipe("asda-esc50"), 3, seed=0)
     other = Encoder(load_config("smoke", ["model.depth=3"]), encoder.backbone, name="mine")
     with pytest.raises(InputError, match=r"mine: weights of another architecture.*missing.*blocks\.2"):
@@ -253,9 +253,9 @@ def test_refusals(done, encoder, manifest, tmp_path):
         with pytest.raises(InputError, match=match):
             finetune(enc, data, recipe, out, **more)
 
-    refused(r"another set-up.*\n  recipe.rate: 0.0005 there, 0.001 asked for", overrides=["rate=1e-3"])
+    refused(r"another set-up.*\n  recipe.rate: 0.0005 there, 0.001 requested", overrides=["rate=1e-3"])
     refused(r"another set-up.*\n  encoder.weights: ", enc=Encoder.random(load_config("smoke"), seed=1))
-    refused(r"another set-up.*\n  data.clips: 20 there, 30 asked for", data="synth:30")
+    refused(r"another set-up.*\n  data.clips: 20 there, 30 requested", data="synth:30")
     refused("already holds a fine-tuning", resume="never")
     refused("there is no fine-tuning to resume", out=tmp_path / "none", resume="must")
     refused("resume: 'yes' is not one of", resume="yes")

@@ -35,7 +35,7 @@ from ..nn import ViT
 from ..storage.atomic import read_json, whole
 from .batches import windows
 from .network import ClassifierNetwork, mean_over_windows
-from .recipe import Recipe
+from .recipe import NO_EFFECT, Recipe
 
 MODEL = "model.safetensors"
 _FORMAT = 1
@@ -196,12 +196,17 @@ def header(
         "classes": list(classes),
         "multi": multi,
         "config": config.to_dict(),
-        "recipe": recipe.to_dict() if recipe else None,
+        "recipe": _effective(recipe) if recipe else None,
         "probe": probe,
         "temperature": temperature,
         "thresholds": None if thresholds is None else list(thresholds),
         "calibrated_on": calibrated_on,
     }
+
+
+def _effective(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without what no number depends on, so that a resumed fine-tuning leaves the same file."""
+    return {key: value for key, value in recipe.to_dict().items() if key == "name" or key not in NO_EFFECT}
 
 
 def load_classifier(source: str | Path, split: str | None = None) -> Classifier:
