@@ -18,6 +18,7 @@ import torchaudio
 
 from asit_lab.config import load_config
 from asit_lab.data import Batch
+from asit_lab.data.sources.synth import SECONDS, render
 from asit_lab.features import LogMel
 from asit_lab.masking import corrupt, draw_donors, gmml
 from asit_lab.objectives import build_objective
@@ -42,6 +43,7 @@ def main() -> None:
         a, b = pair(plain, ours, device)
         lines.append(f"| {what} | {a * 1e3:.2f} ms {unit} | {b * 1e3:.2f} ms {unit} | {a / b:.2f} |")
     lines += ["", "| training step | clips/s |", "|---|---|", *steps(device)]
+    lines += ["", "| making sounds, one process | clips/s |", "|---|---|", made_up()]
     print("\n".join(lines))
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")
@@ -155,6 +157,16 @@ def steps(device):
             seconds = statistics.median(timed(step, device) for _ in range(3))
             kind = str(precision).removeprefix("torch.")
             yield f"| {preset}, batch {size}, {kind} | {1 / seconds:.2f} |"
+
+
+def made_up() -> str:
+    """Clips of `synth`, each class as often."""
+
+    def clips():
+        return len([render(0, index, 16000) for index in range(100)])
+
+    seconds = statistics.median(timed(clips, torch.device("cpu")) for _ in range(ROUNDS))
+    return f"| synth, {SECONDS:g} s at 16 kHz | {1 / seconds:.0f} |"
 
 
 if __name__ == "__main__":

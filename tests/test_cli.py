@@ -53,7 +53,19 @@ def test_version_and_help_from_a_shell():
 
 @pytest.mark.parametrize(
     "of",
-    ["", "config", "config list", "config show", "config diff", "data info", "data stats", "pretrain", "probe", "lab"]
+    [
+        "",
+        "config",
+        "config list",
+        "config show",
+        "config diff",
+        "data info",
+        "data stats",
+        "data corpus",
+        "pretrain",
+        "probe",
+        "lab",
+    ]
     + ["runs", "runs list", "runs compare", "finetune", "evaluate", "starts", "embed", "batch"]
     + [f"batch {name}" for name in ("list", "run", "retry", "status", "collect", "stop")],
 )

@@ -76,6 +76,7 @@ def test_every_control_of_the_mask_changes_the_picture(explorer, control, value)
 
 @pytest.mark.parametrize("kind", ["zeros", "noise", "alien", "time", "frequency"])
 def test_the_shares_shown_are_those_of_the_mask(explorer, kind):
+    explorer.chooser.clip.value = 4  # neither it nor the next one has silent pixels, which would look alike
     explorer.kind.value, explorer.ratio.value = kind, 50
     mask = hidden(explorer)
     patch = explorer.cfg.model.patch

@@ -1,14 +1,16 @@
-"""`asit-lab data`: what is in a data set."""
+"""`asit-lab data`: describe a data set, measure its log-mel, build a corpus."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_facts, print_rows
 from .options import SPECS, Json, Overrides, Preset, group
 
-data_app = group("Data sets: describe one, measure its log-mel.")
+data_app = group("Data sets: describe one, measure its log-mel, build a corpus from several.")
 
 
 @data_app.command("info")
@@ -138,3 +140,53 @@ def data_shard(
         print(as_json_text({"shards": shards}))
     else:
         print(f"{len(shards)} shards: use them as shards:{resolve(out)}")
+
+
+@data_app.command("corpus")
+def data_corpus(
+    out: Annotated[Path, typer.Argument(help="Folder to write: pretrain on it with --data folder:OUT.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KIND=SOURCE]...", help="Recordings: speech=PATH, music=esc50:PATH, ...; any kind."),
+    ] = None,
+    debian: Annotated[bool, typer.Option("--debian", help="Add free recordings from Debian packages (3 GB).")] = False,
+    package: Annotated[list[str] | None, typer.Option(help="Add this package only; may be repeated.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where packages are kept.")] = Path("data/debian"),
+    keep_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE[#PARTS]", help="Evaluation clips to leave out: esc50:PATH#5, ...#valid,test."),
+    ] = None,
+    segment: Annotated[float, typer.Option(min=0.5, help="Longest segment, s.")] = 10.0,
+    rate: Annotated[int, typer.Option(min=1000, help="Sample rate, Hz.")] = 16000,
+    collection_hours: Annotated[float | None, typer.Option(min=0.0, help="At most from each collection.")] = None,
+    kind_hours: Annotated[float | None, typer.Option(min=0.0, help="At most of each kind of sound.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write recordings of any folders and packages as one corpus: FLAC segments at one rate, without duplicates.
+
+    Called again, it does what is left or has changed. list.csv has every segment with its licence, left_out.csv every
+    file or segment left out with the reason, licences/ the licence texts.
+    """
+    from ..config import resolve
+    from ..data.corpus import build_corpus, of_sources
+    from ..data.corpus import debian as packages
+
+    collections, notes = of_sources(sources or []), []
+    if debian or package:
+        more, notes = packages.collections(resolve(cache), package)
+        collections += more
+    if not collections:
+        raise InputError("nothing to make a corpus of: give KIND=SOURCE, for example speech=PATH, or --debian")
+    hours = {"collection_hours": collection_hours, "kind_hours": kind_hours}
+    hours = {name: value for name, value in hours.items() if value is not None}
+    made = build_corpus(collections, resolve(out), keep_out or (), segment, rate, **hours)
+    notes += made.notes
+    causes = {str(cause): int(count) for cause, count in made.left_out["cause"].value_counts().items()}
+    kinds = made.hours.to_dict("records")
+    if as_json:
+        print(as_json_text({"kinds": kinds, "left_out": causes, "notes": notes}))
+        return
+    print_rows(kinds)
+    print_facts({"left out": causes, "hours": float(made.hours["hours"].sum()), "list": resolve(out) / "list.csv"})
+    for note in notes:
+        print(f"note: {note}")

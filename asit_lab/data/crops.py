@@ -20,7 +20,7 @@ from ..errors import InputError
 from .loader import load
 from .manifest import Manifest, read_row
 from .silence import sounding, sounding_stretch
-from .sources.synth import PREFIX
+from .sources import synth
 
 WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
 PADDING_NOTED = 1 / 3  # share of padding in the crops of a data set above which the user is told
@@ -75,15 +75,23 @@ def epoch_order(seed: int, epoch: int, n: int) -> Tensor:
     return random.permutation(random.key(seed, epoch, "order"), n)
 
 
+def steps_of_epoch(batch_size: int, n: int) -> int:
+    """Steps in which every clip is used at most once; 1 where a batch holds more than all of them."""
+    return max(1, n // batch_size)
+
+
 def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
     """int64 [batch_size]: the rows of a step's global batch.
 
-    An epoch has max(1, n // batch_size) steps; the rest of its order is left out. With fewer clips than a batch
-    holds, the order is gone through again.
+    The rest of an epoch's order is left out. With fewer clips than a batch holds, the order is gone through again.
     """
-    steps = max(1, n // batch_size)
-    epoch, place = divmod(step, steps)
+    epoch, place = divmod(step, steps_of_epoch(batch_size, n))
     return epoch_order(seed, epoch, n)[(place * batch_size + torch.arange(batch_size)) % n]
+
+
+def path_in_epoch(path: str, seed: int, epoch: int) -> str:
+    """Where the sound of a row comes from in an epoch: its file; for a made-up sound, another one of its class."""
+    return synth.anew(path, seed, epoch) if path.startswith(synth.PREFIX) else path
 
 
 # --- Which stretch of a clip ----------------------------------------------------------------------------------------
@@ -156,8 +164,9 @@ class ViewDataset(Dataset):
         waves = np.zeros((len(chosen), self.views, self.samples), np.float32)
         lengths = np.zeros((len(chosen), self.views), np.int64)
         bad: dict[str, str] = {}
+        epoch = step // steps_of_epoch(self.batch_size, len(self.rows))
         for clip, row in enumerate(chosen):
-            chosen[clip], views = self._readable_views(row, sample[clip], crops[clip], bad)
+            chosen[clip], views = self._readable_views(row, epoch, sample[clip], crops[clip], bad)
             for view, wave in enumerate(views):
                 moves, by = shifts[clip, 2 * view : 2 * view + 2]
                 if moves < self.shift:
@@ -175,12 +184,12 @@ class ViewDataset(Dataset):
         )
 
     def _readable_views(
-        self, row: int, sample: Tensor, draws: np.ndarray, bad: dict[str, str]
+        self, row: int, epoch: int, sample: Tensor, draws: np.ndarray, bad: dict[str, str]
     ) -> tuple[int, list[np.ndarray]]:
         """(row, its views); a row that cannot be read goes into `bad` and another, randomly chosen, takes its place."""
         for attempt in range(TRIES):
             try:
-                return row, self._views(row, draws)
+                return row, self._views(row, epoch, draws)
             except InputError as error:
                 path = self.rows[row][0]
                 bad[path] = str(error).removeprefix(f"{path}: ")
@@ -188,7 +197,7 @@ class ViewDataset(Dataset):
         listed = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:3])
         raise InputError(f"{TRIES} files drawn one after the other cannot be read: {listed}")
 
-    def _views(self, row: int, draws: np.ndarray) -> list[np.ndarray]:
+    def _views(self, row: int, epoch: int, draws: np.ndarray) -> list[np.ndarray]:
         """Crops of one row, each at most `samples` long."""
         path, start, seconds = self.rows[row]
         if seconds > max(WHOLE_SECONDS, 2 * self.samples / self.rate):
@@ -200,7 +209,7 @@ class ViewDataset(Dataset):
                 read_row(path, start, seconds, self.rate, first / self.rate, crop)
                 for first in crop_starts(draws, room, self.gap)
             ]
-        wave = self._whole(row)
+        wave = self._whole(row, epoch)
         room = max(0, len(wave) - self.samples)
         return [wave[first : first + self.samples] for first in crop_starts(draws, room, self.gap)]
 
@@ -216,19 +225,22 @@ class ViewDataset(Dataset):
             self.stretches[row] = (start + at, length)
         return self.stretches[row]
 
-    def _whole(self, row: int) -> np.ndarray:
+    def _whole(self, row: int, epoch: int) -> np.ndarray:
         """A whole row, from the cache if it is there. A row that failed once is not tried again."""
         if row in self.unreadable:
             raise InputError(self.unreadable[row])
-        wave = self.cache.get(row)
+        path, start, seconds = self.rows[row]
+        made_up = path.startswith(synth.PREFIX)  # used once, so not worth keeping
+        wave = None if made_up else self.cache.get(row)
         if wave is None:
             try:
-                wave = read_row(*self.rows[row], self.rate)
+                wave = read_row(path_in_epoch(path, self.seed, epoch), start, seconds, self.rate)
                 wave = sounding(wave, self.samples) if self.trim else wave
             except InputError as error:
                 self.unreadable[row] = str(error)
                 raise
-            self.cache.put(row, wave)
+            if not made_up:
+                self.cache.put(row, wave)
         return wave
 
 
@@ -253,7 +265,7 @@ def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:
 
 def rate_note(cfg: RunConfig, manifest: Manifest) -> str | None:
     """A sentence for the user when files have a lower sample rate than the features; None otherwise."""
-    rates = manifest.table["sample_rate"][~manifest.table["path"].str.startswith(PREFIX)]  # synth has any rate
+    rates = manifest.table["sample_rate"][~manifest.table["path"].str.startswith(synth.PREFIX)]  # synth has any rate
     lower = rates[rates < cfg.features.sample_rate]
     if lower.empty:
         return None

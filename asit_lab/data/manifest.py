@@ -112,7 +112,7 @@ class Manifest:
         """
         if not 0 <= share <= 1:
             raise InputError(f"holdout: {share} is not a share between 0 and 1")
-        groups = sorted(self.table["group"].unique(), key=lambda group: _hash(f"{seed}/{group}"))
+        groups = sorted(self.table["group"].unique(), key=lambda group: stable_hash(f"{seed}/{group}"))
         count = min(max(1, round(share * len(groups))), len(groups) - 1) if share > 0 else 0
         held = self.table["group"].isin(groups[:count]).to_numpy(dtype=bool)
         return self.subset(~held), self.subset(held)
@@ -143,9 +143,9 @@ def load_manifest(
     """List a data source and read its headers.
 
     spec: a Manifest (as it is), a table with a column path and perhaps label (or labels), fold, split, group, start and
-    seconds, a list of audio files, or a text: synth[:CLIPS], folder:PATH (or a list such as folder:PATH/X.csv),
-    shards:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH], audioset_20k[:PATH] (or
-    audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
+    seconds, a list of audio files, or a text: synth[:CLIPS], synth:examples, folder:PATH (or a list such as
+    folder:PATH/X.csv), shards:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH],
+    audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
     NAME[:PATH] or path/to/file.py:FUNCTION[:PATH].
     Relative paths count as `paths.home` says. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
     is not there is downloaded to it where that is openly possible.
@@ -181,7 +181,7 @@ def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:
             )
         spec = pd.DataFrame({"path": [os.fsdecode(file) for file in spec]}, dtype=object)
     listing = list_table(spec, resolve("."), "table", line="row")
-    digest = _hash("\n".join(map(repr, listing.clips))).hex()
+    digest = stable_hash("\n".join(map(repr, listing.clips))).hex()
     return "table", f"table:{digest}", listing
 
 
@@ -228,7 +228,9 @@ def _clips(spec: str, argument: str) -> int:
     if not argument:
         return synth.CLIPS
     if not argument.isdecimal() or int(argument) < 1:
-        raise InputError(f"data source {spec!r}: {argument!r} is not a number of clips; for example synth:400")
+        raise InputError(
+            f"data source {spec!r}: {argument!r} is not a number of clips; for example synth:400, or synth:examples"
+        )
     return int(argument)
 
 
@@ -236,7 +238,7 @@ def _list(kind: str, argument: str, spec: str) -> Listing:
     if kind not in SOURCES:
         return _own_listing(registry.load("sources", kind, "data.source")(argument), spec)
     if kind == "synth":
-        return synth.list_synth(_clips(spec, argument))
+        return synth.list_examples() if argument == "examples" else synth.list_synth(_clips(spec, argument), spec)
     if kind == "folder":
         return list_folder(resolve(argument), spec)
     if kind == "shards":
@@ -280,5 +282,6 @@ def _found(*names: str, remote: Remote | None = None, how_to_get: str = "") -> P
     return download(remote, data / names[-1])
 
 
-def _hash(text: str) -> bytes:
+def stable_hash(text: str) -> bytes:
+    """8 bytes that depend on the text alone, to choose by."""
     return hashlib.blake2b(os.fsencode(text), digest_size=8).digest()

@@ -19,6 +19,7 @@ from lightning.fabric import Fabric
 from ..config import RunConfig, load_config, resolve
 from ..data import Manifest, load_manifest, make_loader
 from ..data.crops import WHOLE_SECONDS, crop_notes
+from ..data.sources import synth
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -298,8 +299,8 @@ def _too_large(memory: int, limit: int) -> str:
 
 
 def _audio_cache(cfg: RunConfig, train: Manifest) -> int:
-    """Bytes of decoded clips that the loader processes will keep (data/views.py keeps those it decodes whole)."""
-    seconds = train.table["seconds"]
+    """Bytes of decoded clips that the loader processes will keep (data/crops.py keeps those it decodes whole)."""
+    seconds = train.table["seconds"][~train.table["path"].str.startswith(synth.PREFIX)]
     kept = seconds[seconds <= max(WHOLE_SECONDS, 2 * cfg.data.crop_seconds)].sum()
     decoded = kept * cfg.features.sample_rate * 4  # float32
     return round(max(1, cfg.data.workers) * min(decoded, cfg.data.cache_mb * 1e6))

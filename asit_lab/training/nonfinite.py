@@ -7,6 +7,7 @@ import torch
 import torch.distributed
 
 from ..data import Batch, Manifest
+from ..data.crops import path_in_epoch, steps_of_epoch
 from ..objectives.processes import alone
 from .step import Gradients, Stepper
 
@@ -23,7 +24,8 @@ def not_finite(gradients: Gradients, batch: Batch, train: Manifest, stepper: Ste
     if wrong := _wrong_parameters(stepper):
         text += f"; the gradient of {_some(wrong)} is not"
     reason, rows = _everywhere(stepper, *_at_fault(batch.to(stepper.fabric.device), stepper))
-    files = _some(dict.fromkeys(_name(train, row) for row in rows))
+    epoch = batch.step // steps_of_epoch(stepper.cfg.train.batch_size, len(train))
+    files = _some(dict.fromkeys(_name(train, row, stepper.cfg.train.seed, epoch) for row in rows))
     return f"{text}. {_BLAME[reason].format(files=files)}. {_UNTOUCHED}"
 
 
@@ -111,10 +113,11 @@ def _everywhere(stepper: Stepper, reason: str, rows: list[int]) -> tuple[str, li
     return first, [row for reason, rows in findings if reason == first for row in rows]
 
 
-def _name(train: Manifest, row: int) -> str:
+def _name(train: Manifest, row: int, seed: int, epoch: int) -> str:
     """A file, and where in it when the clip is not its beginning."""
     path, start = train.table["path"].iloc[row], train.table["start"].iloc[row]
-    return f"{path} (from {start:g} s)" if start > 0 else str(path)
+    path = path_in_epoch(path, seed, epoch)
+    return f"{path} (from {start:g} s)" if start > 0 else path
 
 
 def _some(names: Iterable[str]) -> str:
