@@ -70,14 +70,14 @@ def test_it_reconstructs_made_up_sounds_it_never_heard(shipped):
     assert errors["reconstruction"] < 0.65 * untrained["reconstruction"]
 
 
-def test_the_card_says_that_it_beats_a_straight_line():
-    """On recordings held out of its data, and on made-up sounds."""
+def test_the_card_owns_up_to_what_a_straight_line_does_better():
+    """On recordings held out of its data it beats the line, on made-up sounds it does not."""
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (mixed, held out|synth) \|(.*)\|$", card, re.MULTILINE))
     numbers = {name: [float(cell.strip(" %")) for cell in row.split("|")] for name, row in rows.items()}
     columns = ("clips", "moved", "run", "shipped", "line", "mean")
     mixed, synth = (dict(zip(columns, numbers[name], strict=True)) for name in ("mixed, held out", "synth"))
-    assert mixed["shipped"] < mixed["line"] < mixed["mean"] and synth["shipped"] < synth["line"] < synth["mean"]
+    assert mixed["shipped"] < mixed["line"] < mixed["mean"] and synth["line"] < synth["shipped"] < synth["mean"]
     for row in (mixed, synth):
         assert row["moved"] < 0.5 and abs(row["shipped"] - row["run"]) < 0.02 * row["run"]
 
