@@ -37,7 +37,7 @@ demo: env ## Run notebooks/pretrain.ipynb on made-up sounds (minutes) into runs/
 	@mkdir -p $(DEMO)
 	@echo "Training takes minutes, in which the bar stands still; watch it in another terminal: $(BIN)/asit-lab runs"
 	ASIT_LAB_HOME="$(CURDIR)" $(BIN)/papermill notebooks/pretrain.ipynb $(DEMO)/pretrain.ipynb -k python3 \
-		-p preset micro -p data synth -p out $(DEMO) \
+		-p preset demo -p data synth -p out $(DEMO) \
 		|| { echo "The demo stopped: $(DEMO)/pretrain.ipynb links to the cell at its top" >&2; exit 1; }
 	@$(BIN)/asit-lab export "$(CURDIR)/$(DEMO)/pretrain.ipynb" >/dev/null
 	@echo

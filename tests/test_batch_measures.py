@@ -26,7 +26,7 @@ def test_fine_tuning_stands_beside_the_probe(tuned):
     found, scores = tuned.result["finetune"], load_result(tuned.dir / "finetuned")
     assert found["mean"] == scores.mean and found["folds"] == len(scores.scores) and found["clips"] == 40
     assert (found["protocol"], found["metric"]) == ("finetune smoke", "accuracy")
-    assert {point["seed"] for point in scores.points} == {3}
+    assert {split["seed"] for split in scores.split_results} == {3}
     assert [row["encoder"] for row in tuned.result["probe"]][:2] == ["teacher", "random init"]
     answers = pd.read_csv(tuned.dir / "finetuned.csv", dtype=str)
     right = (answers["label"] == answers["predicted"]).groupby(answers["split"]).mean()
