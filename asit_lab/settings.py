@@ -191,12 +191,6 @@ class Model(Section):
         return self
 
     @model_validator(mode="after")
-    def _start_fits_attention(self) -> Self:
-        if self.attention_start == "mimetic" and self.attention != "softmax":
-            raise ValueError(f"model.attention_start: mimetic is for model.attention softmax, not {self.attention}")
-        return self
-
-    @model_validator(mode="after")
     def _positions_and_class_token(self) -> Self:
         if self.positions == "fixed" and self.width % 4:
             raise ValueError(f"model.width: {self.width} is not a multiple of 4, which fixed positions need")

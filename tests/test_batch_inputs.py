@@ -216,7 +216,7 @@ def test_of_very_many_files_the_folders_are_looked_at(tmp_path, monkeypatch):
     assert data_stamp("folder:a") != stamp
 
 
-@pytest.mark.parametrize("kind", sorted(set(manifest.SOURCES) - {"synth", "folder"}))
+@pytest.mark.parametrize("kind", sorted(set(manifest.SOURCES) - {"synth", "folder", "shards"}))
 def test_data_are_stamped_where_they_are_looked_for(kind, tmp_path, monkeypatch):
     """The stamp of a source without PATH is that of the folder which the manifest reads."""
     monkeypatch.setenv("ASIT_LAB_DATA", str(tmp_path))

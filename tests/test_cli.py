@@ -155,7 +155,7 @@ def test_config_diff_lists_facts_in_aligned_columns(command):
     shared = next(fields(line) for line in lines if "heads.shared" in line)
     assert shared[1:] == ["heads.shared", "false", "true"]
     rows = json.loads(command("config", "diff", "asit-vit-s", "asit-official-vit-s", "--json")[1])
-    assert sum(row["key"] in out for row in rows) == len(rows) == 11
+    assert sum(row["key"] in out for row in rows) == len(rows) == 12
     described = " ".join(out.split())
     assert all(row["about"].split()[-1] in described for row in rows), "wrapped, not cut"
 

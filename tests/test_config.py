@@ -219,7 +219,6 @@ def test_wrong_value_is_named_with_what_would_be_right(override, words):
         ("train.accumulate=3", "train.accumulate: 3 does not divide train.batch_size 8"),
         ("mask.kinds={zeros: 0}", "mask.kinds: at least one of zeros, noise, alien, time, frequency, none needs odds"),
         ("objective.weights={}", "objective.weights: at least one of reconstruction, local, global needs a weight"),
-        ("model={attention: asda, attention_start: mimetic}", "model.attention_start: mimetic is for model.attention"),
         ("mask.kinds={none: 1}", "objective.reconstruct: nothing is corrupted (mask.kinds, mask.ratio), so use"),
     ],
 )

@@ -14,7 +14,7 @@ from asit_lab.data import load_manifest
 from asit_lab.evaluation.splits import Split
 from asit_lab.finetuning import load_recipe
 from asit_lab.finetuning.batches import TrainingClips, targets_of
-from asit_lab.finetuning.loop import Job, _Trainer
+from asit_lab.finetuning.loop import FinetuneTask, _Trainer
 from asit_lab.objectives import Objective, build_objective
 from asit_lab.training.nonfinite import _at_fault
 from asit_lab.training.step import Stepper
@@ -128,13 +128,13 @@ def test_fine_tuning(changes, tmp_path):
 
     def trainer(device: str) -> _Trainer:
         encoder = Encoder.random(load_config("smoke"), seed=0)
-        job = Job(encoder, recipe, manifest, targets_of(manifest), split, 0, tmp_path)
-        trainer = _Trainer(OneDevice(device), job)
+        task = FinetuneTask(encoder, recipe, manifest, targets_of(manifest), split, 0, tmp_path)
+        trainer = _Trainer(OneDevice(device), task)
         trainer.front_end.mean, trainer.front_end.std = -7.0, 4.5
         return trainer
 
     here = trainer("cpu")
-    clips = TrainingClips(here.reader, split.train, here.job.targets, recipe, here.samples, 0)
+    clips = TrainingClips(here.reader, split.train, here.task.targets, recipe, here.samples, 0)
     batches = [clips.batch(step) for step in range(2)]
     losses, logits = [here.step(batch) for batch in batches], here._logits(windows, 12000)
     with fake_cuda():

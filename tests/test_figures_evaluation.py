@@ -114,7 +114,7 @@ def test_per_class_figure_of_a_class_without_clips():
     "table, words",
     [
         (pd.DataFrame({"label": ["a"], "clips": [1]}), "missing column recall"),
-        (pd.DataFrame({"label": ["a"], "clips": [1], "ap": [40.0]}), "ap must be a share from 0 to 1, got 40.0"),
+        (pd.DataFrame({"label": ["a"], "clips": [1], "ap": [40.0]}), "ap must be a share from 0 to 1, got 40"),
         (pd.DataFrame({"label": [], "clips": [], "ap": []}), "expected at least one row"),
     ],
 )

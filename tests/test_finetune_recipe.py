@@ -7,7 +7,7 @@ from golden_case import golden
 
 from asit_lab import Encoder, InputError, load_config
 from asit_lab.finetuning import Recipe, load_recipe, recipe_names
-from asit_lab.finetuning.classifier import build_classifier
+from asit_lab.finetuning.network import build_classifier
 from asit_lab.finetuning.recipe import RECIPES
 
 # AST's table: rate, epochs, batch, mixup, bands, frames masked, frames, mean, std, loss.

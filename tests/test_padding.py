@@ -7,11 +7,11 @@ import pytest
 import torch
 from asit_case import CLIPS, batch_of, config, gradients
 
+from asit_lab import registry
 from asit_lab.config import load_config, preset_names
 from asit_lab.data import load_manifest, make_loader
 from asit_lab.data.crops import padding_note
 from asit_lab.nn import ViT, build_attention
-from asit_lab.nn.attention import KINDS
 from asit_lab.objectives import ASDA, ASiT
 from asit_lab.objectives.losses import contrastive_loss, latent_targets
 
@@ -90,7 +90,7 @@ def test_the_logged_l1_is_of_audio_alone():
     assert objective(batch, 0).parts["reconstruction"].item() == pytest.approx(error[frames].mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", list(registry.BUILT_IN["attention"]))
 @pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])
 def test_attention_without_some_tokens(kind, path):
     """As if they were not there."""

@@ -140,7 +140,7 @@ class ViT(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if model.attention_start == "mimetic":
+        if model.attention_start == "mimetic" and model.attention == "softmax":  # other kinds start as drawn
             for block in self.blocks:
                 mimetic_start(block.attn)
 
