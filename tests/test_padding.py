@@ -20,12 +20,13 @@ ASDA_SETTINGS += ["asda.decoder_layers=1", "asda.decoder_groups=4", "model.atten
 
 
 def loud_padding(objective):
-    """The objective's log-mel with noise where padding is."""
-    original = objective.normalised_log_mel
+    """The objective's log-mel with noise in each patch that is padding alone; one that begins with audio is seen."""
+    original, patch = objective.normalised_log_mel, objective.cfg.model.patch[0]
 
     def noisy(waves, lengths):
         log_mel = original(waves, lengths)
-        audio = objective.audio_frames(lengths)[..., None]
+        audio = objective.audio_frames(lengths).unflatten(1, (-1, patch)).any(2)  # [n, T] -> [n, time]
+        audio = audio.repeat_interleave(patch, dim=1)[..., None]
         return torch.where(audio, log_mel, 3 * torch.randn(log_mel.shape, generator=torch.Generator().manual_seed(1)))
 
     objective.normalised_log_mel = noisy
