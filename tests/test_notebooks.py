@@ -257,7 +257,7 @@ def test_compare_attention(pretrained, tmp_path):
     models = ["run_a", str(run.dir), "run_b", "micro-asda", "data", "synth:10"]
     out = ["clip", "3", "patch", "2.5,1000", "silence", "0.5", "out", str(tmp_path / "figures")]
     notebook = executed(NOTEBOOKS / "compare_attention.ipynb", tmp_path / "here", *models, *out)
-    assert "clip 3, click_train: 5.5 s, 9 % digital silence" in printed(cell_with(notebook, "clip_and_silence("))
+    assert "clip 3, bell: 5.5 s, 9 % digital silence" in printed(cell_with(notebook, "clip_and_silence("))
     (settings,) = cell_with(notebook, "config.diff(").outputs
     assert "model.depth" in settings.data["text/html"] and "..." not in settings.data["text/html"]
     for text in ("figures.attention_comparison(", "figures.attention_by_layer("):
