@@ -43,7 +43,7 @@ class ContainerDecoder:
 
     def _length(self) -> int | None:
         """Samples where the container has an index of them; None: only decoding tells."""
-        if not self._indexed or not self._stream.duration:
+        if not self._indexed or not self._stream.duration or not self._stream.time_base:
             self.note = f"{self._path.suffix.lower()} files without a length in their header: read to the end"
             return None
         return round(float(self._stream.duration * self._stream.time_base) * self.sample_rate)
