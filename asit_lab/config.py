@@ -196,7 +196,9 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
     seen: list[Path] = []
     while True:
         path = folder / f"{name}.yaml"
-        if not path.is_file():
+        if (
+            not path.is_file() or os.sep in name
+        ):  # runs/a is the run's directory even where runs/a.yaml stands beside it
             path = resolve(name)
             path = path / "config.yaml" if path.is_dir() else path
         if not path.is_file():

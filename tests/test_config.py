@@ -48,6 +48,13 @@ def test_base_may_be_a_file_and_builds_up(tmp_path):
     assert cfg.model == load_config("smoke").model
 
 
+def test_a_run_directory_is_read_where_a_file_of_its_name_stands_beside_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("base: smoke\ntrain: {steps: 11}\n")
+    (tmp_path / "run.yaml").write_text("base: smoke\n")
+    assert load_config(tmp_path / "run").train.steps == 11
+
+
 def test_an_entry_that_is_a_mapping_is_replaced_whole(tmp_path):
     """Odds of mask kinds in a derived preset must not be mixed with those of its base."""
     (tmp_path / "noise.yaml").write_text("base: asit-vit-s\nmask: {kinds: {noise: 2}}\n")
