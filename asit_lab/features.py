@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .mel import mel_of
 from .settings import Features
 
 _UPDATES = 30  # of the spectrum for a log-mel, after which log energies are off by 0.02 in the mean
@@ -25,11 +26,6 @@ PAD = 0.0  # raw value of frames past the end of a clip; the released code pads 
 _CPU_CHUNK = (
     1 << 19
 )  # frame samples a CPU works on at once, so that its cache holds them; a large batch is then 1.6 x faster
-
-
-def mel_of(hz: float | np.ndarray) -> np.ndarray:
-    """Kaldi's mel scale: 1127 ln(1 + hz / 700). Takes and gives a float or an array."""
-    return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
 
 
 def mel_bank(mel_bins: int, fft_size: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:

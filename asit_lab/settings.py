@@ -75,6 +75,11 @@ class Features(Section):
     std: Annotated[float, Field(gt=0)] = 4.5689974
     """standard deviation of the log-mel (natural log)"""
 
+    @property
+    def top_hz(self) -> float:
+        """Upper edge of the highest mel band, Hz."""
+        return self.high_hz or self.sample_rate / 2
+
 
 class Data(Section):
     source: str = "synth"

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asit_lab"
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = (
-    ("_version", "errors", "random", "schedules", "paths", "overrides"),
+    ("_version", "errors", "random", "schedules", "paths", "overrides", "mel"),
     ("storage",),
     ("registry",),
     ("settings", "config"),

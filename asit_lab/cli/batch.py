@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..storage.jsonable import as_json_text
+from ..storage.jsonable import as_json_text, records
 from ..storage.words import print_facts, print_rows
 from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, Json, group
 
@@ -73,21 +73,9 @@ def batch_run(
     The same command resumes it.
     """
     if dry_run:
-        _print_forecast(study, scale, data, seeds, workers, as_json)
+        _print_estimate(study, scale, data, seeds, workers, as_json)
     else:
-        _run_batch(
-            study,
-            as_json,
-            scale=scale,
-            data=data,
-            seeds=seeds,
-            workers=workers,
-            scheduler=scheduler,
-            notebooks=not no_notebook,
-            hours=hours,
-            memory_gb=memory_gb,
-            again=False,
-        )
+        _run_batch(as_json, study, scale, data, seeds, workers, scheduler, not no_notebook, False, hours, memory_gb)
 
 
 @batch_app.command("retry")
@@ -107,26 +95,15 @@ def batch_retry(
 
     Files of the failed attempt are kept beside the new one.
     """
-    _run_batch(
-        study,
-        as_json,
-        scale=scale,
-        data=data,
-        seeds=seeds,
-        workers=workers,
-        scheduler=scheduler,
-        notebooks=not no_notebook,
-        hours=hours,
-        memory_gb=memory_gb,
-        again=True,
-    )
+    _run_batch(as_json, study, scale, data, seeds, workers, scheduler, not no_notebook, True, hours, memory_gb)
 
 
-def _run_batch(study: str, as_json: bool, **options: Any) -> None:
+def _run_batch(as_json: bool, *options: Any) -> None:
+    """options: those of `batch.run`, in its order."""
     from .. import batch
 
     with redirect_stdout(sys.stderr):
-        table = batch.run(study, **options)
+        table = batch.run(*options)
     _print_points(table, as_json)
     stopped = table.attrs["stopped"]
     if stopped or set(table["state"]) != {"finished"}:
@@ -156,7 +133,7 @@ def batch_collect(
     from .. import batch
 
     results = batch.collect(study, scale, data, seeds)
-    rows = results.summary.astype(object).where(results.summary.notna(), None).to_dict("records")
+    rows = records(results.summary)
     if as_json:
         print(as_json_text(rows))
     else:
@@ -182,7 +159,7 @@ def batch_stop(study: Study, scale: Scale = "smoke", as_json: Json = False) -> N
 
 
 def _print_points(table: "pd.DataFrame", as_json: bool) -> None:
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = records(table)
     if as_json:
         print(as_json_text(rows))
         return
@@ -194,12 +171,12 @@ def _print_points(table: "pd.DataFrame", as_json: bool) -> None:
     print_rows(printed, wrap="folder, process or reason")
 
 
-def _print_forecast(study: str, scale: str, data: str | None, seeds: int | None, workers: int, as_json: bool) -> None:
+def _print_estimate(study: str, scale: str, data: str | None, seeds: int | None, workers: int, as_json: bool) -> None:
     from .. import batch
     from ..storage.words import duration
 
     estimate = batch.forecast(study, scale, data, seeds, workers)
-    rows = estimate.table.astype(object).where(estimate.table.notna(), None).to_dict("records")
+    rows = records(estimate.table)
     if as_json:
         print(as_json_text({"settings": rows, "hours": estimate.hours, "notes": list(estimate.notes)}))
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..storage.jsonable import as_json_text
+from ..storage.jsonable import as_json_text, records
 from ..storage.words import print_rows
 from .batch import Scale, Seeds, StudyData
 from .options import FAILED, Json
@@ -28,9 +28,7 @@ def report(
     from ..report import report as make
 
     made = make(studies, scale, data, seeds, out)
-    tables = {
-        name: table.astype(object).where(table.notna(), None).to_dict("records") for name, table in made.tables.items()
-    }
+    tables = {name: records(table) for name, table in made.tables.items()}
     if as_json:
         files = [str(path) for path in made.files]
         print(as_json_text({"html": made.html, "files": files, "studies": tables, "missing": made.missing}))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ..storage.jsonable import as_json_text
+from ..storage.jsonable import as_json_text, records
 from ..storage.words import cell, print_facts, print_rows
 from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, Preset, choice, group
 
@@ -96,7 +96,7 @@ def runs_list(
     from ..runs.listing import list_runs
 
     table = list_runs(folder, status, where or (), sort)
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = records(table)
     for name, reason in table.attrs["skipped"]:
         print(f"note: {name} is left out: {reason}", file=sys.stderr)
     if as_json:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..audio.lengths import MEMBER
 from ..config import resolve
 from ..errors import InputError
-from ..storage.atomic import write_text
+from ..storage.atomic import file_state, write_text
 from ..storage.progress import bar_style
 from .fingerprints import fingerprint
 from .manifest import Manifest, read_row
@@ -57,7 +57,10 @@ def check(manifest: Manifest, crop_seconds: float | None = None, workers: int | 
     known = _load(cache)
     columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
     clips = list(columns.itertuples(index=False, name=None))
-    names = [f"{path}@{start:.6f}+{seconds:.6f} {_state(path)}" for path, start, seconds, _, _ in clips]
+    names = [
+        f"{path}@{start:.6f}+{seconds:.6f} {file_state(path.partition(MEMBER)[0])}"
+        for path, start, seconds, _, _ in clips
+    ]
     new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in known]
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
         measured = threads.map(lambda item: (item[0], _measure(*item[1])), new)
@@ -193,14 +196,6 @@ def write_page(found: Check, manifest: Manifest, out: Path) -> None:
         f"<h1>{html.escape(manifest.source)}</h1><p>{len(found.table):,} clips</p><ul>{notes}</ul>"
         f"<h2>Findings</h2>{tables[0]}<h2>Clips</h2>{tables[1]}",
     )
-
-
-def _state(path: str) -> str:
-    try:
-        state = os.stat(path.partition(MEMBER)[0])
-    except OSError:
-        return ""
-    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _load(cache: Path) -> dict[str, dict[str, Any]]:

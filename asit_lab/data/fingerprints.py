@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..audio import SHORTEST
 from ..config import resolve
 from ..errors import InputError
-from ..storage.atomic import write_text
+from ..storage.atomic import file_state, write_text
 from ..storage.progress import passing_bar_style
 from .manifest import read_row
 
@@ -65,7 +65,7 @@ def fingerprints(manifest, rows) -> list[Fingerprint | str]:
     def one(clip: tuple) -> Fingerprint | str:
         path, start, seconds, rate = clip
         name = f"{path}@{start:.6f}+{seconds:.6f}"
-        state = _state(path)
+        state = [int(number) for number in file_state(path).split()]
         if state and known.get(name, [])[:2] == state:
             return Fingerprint(*known[name][2:])
         try:
@@ -82,15 +82,6 @@ def fingerprints(manifest, rows) -> list[Fingerprint | str]:
     if fresh:
         _keep(cache, known | fresh)
     return found
-
-
-def _state(path: str) -> list[int]:
-    """Size and time of change; nothing for a sound that is made on the spot, or a file that is gone."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _load(cache: Path) -> dict[str, list]:

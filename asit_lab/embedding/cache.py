@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,14 @@ from safetensors.numpy import save_file
 
 from .._version import __version__
 from ..config import resolve
-from ..storage.atomic import whole
+from ..storage.atomic import file_state, whole
+from ..storage.source_code import code_hashes
 from .vectors import Shard
 
 FOLDER = "data/embeddings"
 SHARD_CLIPS = 512  # of a ViT-B with all its layers 61 MB
 # What vectors are computed by; with the version alone, a change to the model in one's own copy would go unnoticed.
-_CODE = ("audio.py", "features.py", "encoder", "nn", "data", "embedding/dataset.py")
+_CODE = ("audio", "features.py", "encoder", "nn", "data", "embedding/dataset.py")
 
 log = logging.getLogger(__name__)
 
@@ -50,29 +50,13 @@ def folder_of(identity: str, sample_rate: int, manifest) -> Path:
     digest.update(json.dumps([__version__, _code(), identity, sample_rate]).encode())
     table = manifest.table
     for path, start, seconds in zip(table["path"], table["start"], table["seconds"], strict=True):
-        digest.update(f"\n{path}\t{start!r}\t{seconds!r}\t{_state(path)}".encode("utf-8", "surrogateescape"))
+        digest.update(f"\n{path}\t{start!r}\t{seconds!r}\t{file_state(path)}".encode("utf-8", "surrogateescape"))
     return resolve(FOLDER) / digest.hexdigest()
 
 
-def _state(path: str) -> str:
-    """Size and time of change; empty for what is no file: sounds made on the spot (their path says all), or missing."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
 @functools.cache
-def _code() -> str:
-    """A hash of the source files in _CODE."""
-    package = Path(__file__).parent.parent
-    digest = hashlib.blake2b(digest_size=16)
-    for part in _CODE:
-        path = package / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+def _code() -> dict[str, str]:
+    return code_hashes(_CODE)
 
 
 class VectorStore:

@@ -10,7 +10,7 @@ train and which test: `splits.manifest_splits`.
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,19 @@ from .splits import (
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The choices of a probe, as in `probe`."""
+
+    protocol: str = "linear"
+    pool: str = "auto"
+    layer: str | int = "auto"
+    seeds: Sequence[int] = (0,)
+    batch_size: int = 32
+    cache: bool = True
+    allow_leaks: bool = False
+
+
 def probe(
     enc: Encoder | Embedder | str | Path,
     data: Manifest | str | Path,
@@ -81,9 +94,9 @@ def probe(
     if out is not None:
         check_probe_folder(resolve(out), enc, protocol)
     manifest = load_manifest(str(data) if isinstance(data, Path) else data)
-    named = {enc.name: enc}
-    embedded, found = _embedded(named, manifest, protocol, pool, layer, seeds, batch_size, cache, allow_leaks, False)
-    (result,) = _results(embedded, found, manifest, protocol, pool, layer, seeds, allow_leaks)
+    options = _Options(protocol, pool, layer, seeds, batch_size, cache, allow_leaks)
+    embedded, leaks = _embedded({enc.name: enc}, manifest, options, beside_log_mel=False)
+    (result,) = _results(embedded, leaks, manifest, options)
     if out is not None:
         table = manifest.table.iloc[embedded.rows].reset_index(drop=True)
         features = embedded.features[enc.name]
@@ -108,29 +121,23 @@ def compare(
     bands; as it has no layers, its row is missing where protocol is "weighted". The rest as in `probe`.
     Columns as `ProbeResult.table`. The results themselves are in `.attrs["results"]`, as `ProbeResult.to_dict` gives.
     """
-    results = compare_results(encoders, data, protocol, pool, layer, seeds, batch_size, cache)
+    options = {"pool": pool, "layer": layer, "seeds": seeds, "batch_size": batch_size, "cache": cache}
+    results = compare_results(encoders, data, protocol, **options)
     table = pd.concat([result.table for result in results], ignore_index=True)
     table.attrs["results"] = [result.to_dict() for result in results]
     return table
 
 
 def compare_results(
-    encoders: Any,
-    data: Manifest | str | Path,
-    protocol: str = "linear",
-    pool: str = "auto",
-    layer: str | int = "auto",
-    seeds: Sequence[int] = (0,),
-    batch_size: int = 32,
-    cache: bool = True,
-    allow_leaks: bool = False,
+    encoders: Any, data: Manifest | str | Path, protocol: str = "linear", **options: Any
 ) -> list[ProbeResult]:
-    """`compare` with every fold, prediction, output and chosen setting."""
+    """`compare` with every fold, prediction, output and chosen setting. options: those of `compare`, and allow_leaks
+    as in `probe`."""
     named = {name: _opened(source) for name, source in _named(encoders).items()}
     manifest = load_manifest(str(data) if isinstance(data, Path) else data)
-    beside = protocol != "weighted"
-    embedded, found = _embedded(named, manifest, protocol, pool, layer, seeds, batch_size, cache, allow_leaks, beside)
-    return _results(embedded, found, manifest, protocol, pool, layer, seeds, allow_leaks)
+    chosen = _Options(protocol, **options)
+    embedded, leaks = _embedded(named, manifest, chosen, beside_log_mel=protocol != "weighted")
+    return _results(embedded, leaks, manifest, chosen)
 
 
 def probe_features(
@@ -218,42 +225,29 @@ def _check_finite(name: str, vectors: np.ndarray, table: pd.DataFrame) -> None:
 def _embedded(
     named: Mapping[str, Encoder | Embedder],
     manifest: Manifest,
-    protocol: str,
-    pool: str,
-    layer: str | int,
-    seeds: Sequence[int],
-    batch_size: int,
-    cache: bool,
-    allow_leaks: bool,
+    options: _Options,
     beside_log_mel: bool,
 ) -> tuple[Embeddings, list[list[Finding]]]:
-    """Embeddings by each encoder, and of the log-mel where wanted, and the findings of the leakage check for each.
-    Wrong choices or labels are reported before clips are embedded."""
-    _check_protocol(protocol)
-    if pool not in ("auto", *POOLS):
-        raise InputError(f"pool: {pool!r} is not one of auto, {', '.join(POOLS)}")
-    divisions = manifest_splits(manifest, seeds, allow_leaks)
+    """Embeddings by each encoder, and of the log-mel where requested, and the findings of the leakage check for each.
+    Wrong options or labels are reported before clips are embedded."""
+    _check_protocol(options.protocol)
+    if options.pool not in ("auto", *POOLS):
+        raise InputError(f"pool: {options.pool!r} is not one of auto, {', '.join(POOLS)}")
+    divisions = manifest_splits(manifest, options.seeds, options.allow_leaks)
     for sentence in gaps(manifest.table, divisions, manifest.multi):
         log.warning("%s", sentence)
-    embedders = [_embedder(name, source, protocol, layer) for name, source in named.items()]
+    embedders = [_embedder(name, source, options.protocol, options.layer) for name, source in named.items()]
     if beside_log_mel:
         features = next(iter(named.values())).config.features
         embedders.append(log_mel_embedder(features.mel_bins, features.sample_rate))
-    of_each = _findings(manifest, divisions, [named.get(embedder.name) for embedder in embedders])
-    return embed_clips(manifest, embedders, batch_size, cache), of_each
+    leaks = _findings(manifest, divisions, [named.get(embedder.name) for embedder in embedders])
+    return embed_clips(manifest, embedders, options.batch_size, options.cache), leaks
 
 
 def _results(
-    embedded: Embeddings,
-    of_each: list[list[Finding]],
-    manifest: Manifest,
-    protocol: str,
-    pool: str,
-    layer: str | int,
-    seeds: Sequence[int],
-    allow_leaks: bool,
+    embedded: Embeddings, leaks: list[list[Finding]], manifest: Manifest, options: _Options
 ) -> list[ProbeResult]:
-    """One result an embedder."""
+    """A result for each embedder."""
     table = manifest.table.iloc[embedded.rows].reset_index(drop=True)
     _check_still_there(manifest.table, table, manifest.multi, embedded.skipped)
     official = is_official(manifest)
@@ -262,20 +256,20 @@ def _results(
             features,
             table,
             name,
-            protocol,
-            pool,
-            layer,
-            seeds,
+            options.protocol,
+            options.pool,
+            options.layer,
+            options.seeds,
             manifest.multi,
             manifest.classes,
             embedded.skipped,
-            _renumbered(found, embedded),
+            _renumbered(of_embedder, embedded),
             unit_of(manifest),
-            allow_leaks or official,
+            options.allow_leaks or official,
         )
-        for (name, features), found in zip(embedded.features.items(), of_each, strict=True)
+        for (name, features), of_embedder in zip(embedded.features.items(), leaks, strict=True)
     ]
-    return [replace(result, leaks_allowed=allow_leaks and not official) for result in results]
+    return [replace(result, leaks_allowed=options.allow_leaks and not official) for result in results]
 
 
 def _check_protocol(protocol: str) -> None:
@@ -297,23 +291,23 @@ def _findings(
 ) -> list[list[Finding]]:
     """What the leakage check finds for each encoder (None: for the data alone); logged once."""
     by_pretraining: dict[tuple | None, list[Finding]] = {}
-    of_each = []
+    leaks = []
     for enc in encoders:
         config = enc.config if isinstance(enc, Encoder) and enc.pretrained else None
         data = None if config is None else (config.data.source, config.data.holdout, config.data.segment_seconds)
         if data not in by_pretraining:
             by_pretraining[data] = findings(manifest, divisions, config, is_official(manifest))
-        of_each.append(by_pretraining[data])
+        leaks.append(by_pretraining[data])
     for finding in dict.fromkeys(finding for several in by_pretraining.values() for finding in several):
         level = logging.INFO if finding.severity == "note" else logging.WARNING
         log.log(level, "%s: %s", finding.kind, finding.message)
-    return of_each
+    return leaks
 
 
-def _renumbered(found: Sequence[Finding], embedded: Embeddings) -> list[Finding]:
-    """Findings whose rows are those of the clips that were embedded."""
+def _renumbered(leaks: Sequence[Finding], embedded: Embeddings) -> list[Finding]:
+    """Findings with row numbers among the clips that were embedded."""
     position = {row: i for i, row in enumerate(embedded.rows.tolist())}
-    return [replace(f, tested=tuple(position[row] for row in f.tested if row in position)) for f in found]
+    return [replace(f, tested=tuple(position[row] for row in f.tested if row in position)) for f in leaks]
 
 
 def _opened(enc: Encoder | str | os.PathLike) -> Encoder:

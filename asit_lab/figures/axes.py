@@ -12,15 +12,11 @@ from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator
 
 from ..errors import InputError
+from ..mel import band_of
 from .style import LOG_MEL_MAP, NOTHING
 
 # Frequencies worth a label, the most wanted first: where there is little room, the later ones are left out.
 _LABELLED_HZ = (1000, 4000, 8000, 2000, 500, 16000, 100, 200, 32000)
-
-
-def _mel(hz):
-    """Hz -> mel, as in Kaldi."""
-    return 1127.0 * np.log1p(np.asarray(hz, dtype=float) / 700.0)
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,7 @@ class MelAxes:
         Kaldi's bands are triangles whose centres and outer edges are evenly spaced in mel, so the bank reaches half a
         band beyond the drawn axis on both sides.
         """
-        step = (_mel(self.top_hz) - _mel(self.low_hz)) / (n_mels + 1)
-        return (_mel(hz) - _mel(self.low_hz)) / step - 0.5
+        return band_of(hz, self.low_hz, self.top_hz, n_mels) + 0.5
 
     def ticks(self, n_mels: int) -> list[tuple[float, str]]:
         """(place, label) of the labelled frequencies this bank covers, the most wanted first."""

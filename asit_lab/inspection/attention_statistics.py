@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..encoder import Encoder
 from ..errors import InputError
-from ..features import mel_of
+from ..mel import band_hz, band_of
 from .reconstruction_error import above_silence
 
 # Share of a patch's pixels that are digital silence from which the patch is silent: a frame of the fade beside it or a
@@ -175,7 +175,7 @@ def compare_attention(
 def patch_at(enc: Encoder, frames: int, seconds: float, hz: float) -> tuple[int, int]:
     """The patch (time, freq) at a place in a clip of `frames` frames. Raises InputError when it lies outside."""
     features, (p, q) = enc.config.features, enc.config.model.patch
-    high = features.high_hz or features.sample_rate / 2
+    high = features.top_hz
     length = frames * features.hop_ms / 1000
     if not (0 <= seconds < length and features.low_hz <= hz <= high):
         raise InputError(
@@ -188,8 +188,7 @@ def patch_at(enc: Encoder, frames: int, seconds: float, hz: float) -> tuple[int,
 
 def _band(features, hz: float) -> int:
     """The mel band whose centre is nearest to `hz`; centres are evenly spaced in mel, as in features.mel_bank."""
-    low, high = mel_of(features.low_hz), mel_of(features.high_hz or features.sample_rate / 2)
-    nearest = (mel_of(hz) - low) / (high - low) * (features.mel_bins + 1) - 1
+    nearest = band_of(hz, features.low_hz, features.top_hz, features.mel_bins)
     return int(np.clip(np.round(nearest), 0, features.mel_bins - 1))
 
 
@@ -198,9 +197,8 @@ def _loudest(enc: Encoder, log_mel: Tensor) -> tuple[float, float]:
     features, (p, q) = enc.config.features, enc.config.model.patch
     means = log_mel.unfold(0, p, p).unfold(1, q, q).mean((-2, -1))  # [time, freq]
     time, freq = divmod(int(means.argmax()), means.shape[1])
-    low, high = mel_of(features.low_hz), mel_of(features.high_hz or features.sample_rate / 2)
-    mel = low + (high - low) * (freq * q + (q - 1) / 2 + 1) / (features.mel_bins + 1)
-    return (time + 0.5) * p * features.hop_ms / 1000, float(700 * np.expm1(mel / 1127))
+    hz = band_hz(freq * q + (q - 1) / 2, features.low_hz, features.top_hz, features.mel_bins)
+    return (time + 0.5) * p * features.hop_ms / 1000, float(hz)
 
 
 def _place(patch: str) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..encoder import Encoder
 from ..errors import InputError
-from ..features import mel_of
+from ..mel import band_hz
 from .attention_statistics import weight_statistics
 
 MEASURES = {
@@ -104,9 +104,8 @@ class ClipAttention:
         features, (p, q) = self.config.features, self.config.model.patch
         time, freq = divmod(token - 1, self.grid[1])
         seconds = [self.start + frames * features.hop_ms / 1000 for frames in (time * p, (time + 1) * p)]
-        low, high = mel_of(features.low_hz), mel_of(features.high_hz or features.sample_rate / 2)
-        step = (high - low) / (features.mel_bins + 1)  # between the centres of neighbouring bands
-        edges = [700 * np.expm1((low + step * (band + 0.5)) / 1127) for band in (freq * q, (freq + 1) * q)]
+        bands = np.array([freq * q, (freq + 1) * q]) - 0.5  # half-way between the centres of neighbouring bands
+        edges = band_hz(bands, features.low_hz, features.top_hz, features.mel_bins)
         return f"{seconds[0]:.2f} to {seconds[1]:.2f} s, {edges[0]:.0f} to {edges[1]:.0f} Hz"
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .jsonable import plain
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
 UNPRINTABLE = "backslashreplace"  # bytes of file names that are no UTF-8 are written as \udce9, which JSON reads back
 # Names of files under way: ours, those of figures.save, and those that safetensors 0.8 writes first.
@@ -70,6 +72,16 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def file_state(path: str | Path) -> str:
+    """Size and time of change of a file, which tell whether it was replaced; empty where there is none, as for sounds
+    that are synthesised (their path says everything)."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     with whole(path) as temporary:
@@ -78,14 +90,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON whole or not at all. Arrays and tensors become lists, tables a list of their rows."""
-    write_text(path, json.dumps(content, indent=2, default=_plain) + "\n")
-
-
-def _plain(value):
-    """What JSON has no form for: numpy, torch and pandas values as what they hold, anything else as text."""
-    if hasattr(value, "columns"):  # without importing pandas
-        return value.to_dict("records")
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    write_text(path, json.dumps(content, indent=2, default=plain) + "\n")
 
 
 def read_json(path: Path) -> dict:

@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from ...errors import InputError
+from ...storage.atomic import file_state
 from ..fingerprints import fingerprint
 from ..manifest import read_row
 from .evaluated import Evaluated
@@ -56,7 +57,7 @@ class Segmenter:
             return LeftOut("evaluated", self.evaluated.paths[row.path])
         if row.seconds < SHORTEST:
             return LeftOut("short", f"{row.seconds:.2f} s long, shorter than {SHORTEST:g} s")
-        key = f"{row.path}@{row.start:.3f}+{row.seconds:.3f} {_state(row.path)}"
+        key = f"{row.path}@{row.start:.3f}+{row.seconds:.3f} {file_state(row.path)}"
         found = self.decoded.get(key)
         if found is None or (not self._left_out(found) and not self._is_there(found, folder)):
             found = self._decode(row, folder)
@@ -113,15 +114,6 @@ class Segmenter:
 def _plain(name: str) -> str:
     """A name that any file system and CSV takes."""
     return re.sub(r"[^\w.-]+", "_", name)
-
-
-def _state(path: str) -> str:
-    """Size and time of change; empty for what is no file of its own."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _plain_folder(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Downloads that resume, are checked against a checksum, and appear whole or not at all."""
 
-import contextlib
 import os
 import shutil
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from ...errors import InputError
@@ -122,7 +122,7 @@ def download(remote: Remote, target: Path) -> Path:
             f"{target} is not there, and downloading it needs pooch: pip install 'asit-lab[lab]', or give a local copy"
         ) from None
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(target.with_name(f".{target.name}.lock")):
+    with FileLock(target.with_name(f".{target.name}.lock")):
         if target.exists():  # another process was faster
             return target
         pooch.get_logger().setLevel("ERROR")  # without a checksum it advises to use the one it found
@@ -174,13 +174,3 @@ def _extract(packed: tarfile.TarFile, folder: Path) -> None:
         if not inside or not (member.isfile() or member.isdir()):
             raise tarfile.TarError(f"{member.name} is no file or folder inside the archive")
     packed.extractall(folder)
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path):
-    """Hold the operating system's lock on a file; it is released even if the process dies."""
-    import fcntl
-
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

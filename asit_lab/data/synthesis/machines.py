@@ -97,11 +97,4 @@ def clock(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {
-    "engine": engine,
-    "helicopter": helicopter,
-    "siren": siren,
-    "alarm": alarm,
-    "telephone": telephone,
-    "clock": clock,
-}
+SOUNDS = {sound.__name__: sound for sound in (engine, helicopter, siren, alarm, telephone, clock)}

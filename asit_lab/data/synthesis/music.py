@@ -123,11 +123,4 @@ def drums(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {
-    "plucked_string": plucked_string,
-    "struck_bar": struck_bar,
-    "bell": bell,
-    "bowed_string": bowed_string,
-    "organ": organ,
-    "drums": drums,
-}
+SOUNDS = {sound.__name__: sound for sound in (plucked_string, struck_bar, bell, bowed_string, organ, drums)}

@@ -99,11 +99,4 @@ def bursts(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {
-    "rain": rain,
-    "wind": wind,
-    "bubbles": bubbles,
-    "footsteps": footsteps,
-    "knocks": knocks,
-    "bursts": bursts,
-}
+SOUNDS = {sound.__name__: sound for sound in (rain, wind, bubbles, footsteps, knocks, bursts)}

@@ -131,12 +131,4 @@ def frog(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {
-    "vowel": vowel,
-    "crying": crying,
-    "dog_bark": dog_bark,
-    "bird_song": bird_song,
-    "bird_trill": bird_trill,
-    "cricket": cricket,
-    "frog": frog,
-}
+SOUNDS = {sound.__name__: sound for sound in (vowel, crying, dog_bark, bird_song, bird_trill, cricket, frog)}
