@@ -155,6 +155,8 @@ def save_samples(path: Path, objective: Objective, batch: Batch | None, cfg: Run
     if batch is None:
         return
     try:
+        from matplotlib.image import imread
+
         from .. import figures
     except ImportError:
         return
@@ -172,4 +174,4 @@ def save_samples(path: Path, objective: Objective, batch: Batch | None, cfg: Run
     figure = figures.reconstructions(clips, axes, title=f"held-out clips after {step} steps")
     figures.save(figure, path)
     if board is not None:
-        board.add_figure("reconstructions", figure, step)
+        board.add_image("reconstructions", imread(path), step, dataformats="HWC")
