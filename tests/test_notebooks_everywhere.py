@@ -23,6 +23,7 @@ SMALL = {
     "inspect_data": {"data": "synth:10", "examples": 1},
     "compare_attention": {"run_a": "smoke", "data": "synth:10"},
     "evaluate": {"encoder": "smoke", "data": "synth:40", "protocols": "knn"},
+    "predict": {"encoder": "smoke", "data": "synth:40"},
     **{study: {"workers": 2} for study in batch.study_names()},
 }
 

@@ -156,28 +156,55 @@ def predict(
     top: Annotated[int, typer.Option(help="Classes of each file or window, the likeliest first.")] = 3,
     windows: Annotated[float | None, typer.Option(help="Length of windows that are classified alone, s.")] = None,
     hop: Annotated[float | None, typer.Option(help="From one window to the next, s (default: their length).")] = None,
+    events: Annotated[
+        bool,
+        typer.Option("--events", help="Find events in long recordings instead, by overlapping --windows and --hop."),
+    ] = False,
+    timelines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="With --events: each recording's timeline, labels for Audacity and Raven, picture."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability of an event (default: the model's own, or 0.5).")
+    ] = None,
+    min_event: Annotated[float, typer.Option(help="Shortest event, s.")] = 0.5,
+    max_gap: Annotated[float, typer.Option(help="Longest pause inside an event, s.")] = 0.5,
     split: Annotated[str | None, typer.Option(help="Of fine-tuning over several folds, the one to use.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Classes and probabilities of audio files, by a fine-tuned model or a probe."""
+    """Classes and probabilities of audio files, or events in them, by a fine-tuned model or a probe."""
     import asit_lab
     from asit_lab.embedding.dataset import on_device
-    from asit_lab.finetuning import predict_files
+    from asit_lab.finetuning import find_events, predict_files
 
+    if timelines and not events:
+        raise InputError("--timelines: needs --events")
     with redirect_stdout(sys.stderr):
-        classifier = asit_lab.load_classifier(model, split)
-        predictions = predict_files(on_device(classifier, device), _as_typed(files), out, top, windows, hop)
+        classifier = on_device(asit_lab.load_classifier(model, split), device)
+        if events:
+            options = {"threshold": threshold, "min_seconds": min_event, "max_gap_seconds": max_gap}
+            predictions = find_events(classifier, _as_typed(files), out, timelines, windows, hop, **options)
+        else:
+            predictions = predict_files(classifier, _as_typed(files), out, top, windows, hop)
     rows = predictions.table.to_dict("records")
     skipped = [{"skipped": path, "reason": reason} for path, reason in predictions.skipped]
     if as_json:
-        print(as_json_text({"model": classifier.name, "predictions": rows, "skipped": skipped}))
+        print(as_json_text({"model": classifier.name, "events" if events else "predictions": rows, "skipped": skipped}))
         return
     print_rows(skipped)
-    if out:
+    if out and events:
+        print(f"{len(rows)} events: {out}")
+    elif out:
         print(f"{predictions.table['path'].nunique()} files: {out}")
+    elif events and not rows:
+        print("no events")
     else:
         print_rows(rows)
+    if timelines:
+        print(f"timelines: {timelines}")
 
 
 def embed(

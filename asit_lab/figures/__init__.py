@@ -13,6 +13,7 @@ from .reconstructed import Reconstructed, reconstruction, reconstruction_baselin
 from .scores import probe_table, scores_figure
 from .spectrograms import clip, masks, spectrogram, waveform
 from .style import save
+from .timeline import timeline_figure
 from .training import compared_curves, curves
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "silence",
     "spectrogram",
     "stats",
+    "timeline_figure",
     "waveform",
 ]

@@ -34,12 +34,13 @@ from ..features import LogMel
 from ..nn import ViT
 from ..storage.atomic import read_json, whole
 from .batches import windows
-from .network import ClassifierNetwork, mean_over_windows
+from .network import ClassifierNetwork, mean_over_windows, windows_forward
 from .recipe import NO_EFFECT, Recipe
+from .timeline import Timeline, make_timeline
 
 MODEL = "model.safetensors"
 _FORMAT = 1
-_WINDOWS_AT_ONCE = 32
+_CLIPS_AT_ONCE = 32
 
 
 class ProbeHead(nn.Module):
@@ -127,6 +128,27 @@ class Classifier:
         """What the last linear layer reads: [B, D], on the CPU."""
         return self._over_clips(self._features, waves, sample_rate)
 
+    @property
+    def window_seconds(self) -> float:
+        """Length of audio that the network was made for, s."""
+        frames = self.config.input_frames if self.recipe is None else self.network.frames
+        return ((frames - 1) * self.front_end.hop + self.front_end.frame) / self.sample_rate
+
+    def timeline(
+        self,
+        source: Any,
+        sample_rate: int | None = None,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+    ) -> Timeline:
+        """Classes over time in a recording of any length, with `.table`, `.scores`, `.events()`, `.figure()`.
+
+        source: a file, read in blocks, or a waveform [S] at `sample_rate` Hz. window_seconds: length of the windows
+        (default: what the network was made for); hop_seconds: from one window to the next (default: half of it).
+        Raises InputError for audio that cannot be used, and for a hop longer than the windows.
+        """
+        return make_timeline(self, source, sample_rate, window_seconds, hop_seconds)
+
     def _over_clips(self, function: Any, waves: Any, sample_rate: int) -> Tensor:
         if not isinstance(waves, list | tuple) or not waves or np.ndim(waves[0]) == 0:
             clips = list(as_waveforms(waves, sample_rate))
@@ -139,32 +161,40 @@ class Classifier:
         for number, clip in enumerate(clips):
             if not self.front_end.frames_of(len(clip)):
                 raise InputError(f"clip {number}: shorter than one frame of {self.front_end.frame} samples")
-        return torch.stack([function(clip).cpu() for clip in clips])
+        parts = [clips[at : at + _CLIPS_AT_ONCE] for at in range(0, len(clips), _CLIPS_AT_ONCE)]
+        return torch.cat([function(part).cpu() for part in parts])
 
-    def _logits(self, clip: Tensor) -> Tensor:
+    def _logits(self, clips: list[Tensor]) -> Tensor:
         if self.recipe is None:
-            return self.network.head(self._pooled(clip))[0]
-        return self._through(self.network, clip)
+            return self.network.head(self._pooled(clips))
+        return self._through(self.network, clips)
 
-    def _features(self, clip: Tensor) -> Tensor:
+    def _features(self, clips: list[Tensor]) -> Tensor:
         if self.recipe is None:
-            return self.network.head.features(self._pooled(clip))[0].float()
-        return self._through(self.network.features, clip)
+            return self.network.head.features(self._pooled(clips)).float()
+        return self._through(self.network.features, clips)
 
-    def _pooled(self, clip: Tensor) -> Tensor:
-        """[1, layers, P] of the probe's layers and pooling."""
+    def _pooled(self, clips: list[Tensor]) -> Tensor:
+        """[B, layers, P] of the probe's layers and pooling."""
         probe = self.about["probe"]
-        pooled = self.network.pooled(clip, self.sample_rate, probe["layers"])  # [1, layers, 3, D]
+        pooled = self.network.pooled(clips, self.sample_rate, probe["layers"])  # [B, layers, 3, D]
         return pooled[:, :, list(POOLED[probe["pool"]])].flatten(2)
 
-    def _through(self, forward: Any, clip: Tensor) -> Tensor:
+    def _through(self, forward: Any, clips: list[Tensor]) -> Tensor:
         """As clips are tested in fine-tuning."""
         frames = self.network.frames
         samples = (frames - 1) * self.front_end.hop + self.front_end.frame
-        wave = clip.cpu().numpy()
-        parts, length = windows(wave[:samples] if self.recipe.crop == "start" else wave, samples)
-        stretches = torch.from_numpy(parts)
-        return mean_over_windows(forward, self.front_end, stretches, length, frames, _WINDOWS_AT_ONCE)
+        waves = [clip.cpu().numpy() for clip in clips]
+        waves = [wave[:samples] for wave in waves] if self.recipe.crop == "start" else waves
+        if all(len(wave) == min(len(waves[0]), samples) for wave in waves):  # one window each, all of one length
+            batch = np.concatenate([windows(wave, samples)[0] for wave in waves])
+            return windows_forward(forward, self.front_end, torch.from_numpy(batch), len(waves[0]), frames)
+        options = (frames, _CLIPS_AT_ONCE)
+        outputs = []
+        for wave in waves:
+            parts, length = windows(wave, samples)
+            outputs.append(mean_over_windows(forward, self.front_end, torch.from_numpy(parts), length, *options))
+        return torch.stack(outputs)
 
     def save(self, path: str | Path) -> Path:
         """Write model.safetensors into a folder (or a file whose name ends in .safetensors), whole or not at all."""

@@ -118,9 +118,15 @@ def mean_over_windows(
 ) -> Tensor:
     """float32 [...]: mean of what `forward` makes of normalised log-mels [B, T, M] over a clip's windows [n, samples],
     `length` samples of each being audio. frames: T, length of the network's input."""
-    parts, device = [], front_end.window.device
-    for part in windows.split(batch_size):
-        lengths = torch.full((len(part),), length, device=device)
-        raw = front_end.fit(front_end(part.to(device), lengths), frames)
-        parts.append(forward(front_end.normalise(raw)).float())
+    parts = [windows_forward(forward, front_end, part, length, frames) for part in windows.split(batch_size)]
     return torch.cat(parts).mean(0)
+
+
+def windows_forward(
+    forward: Callable[[Tensor], Tensor], front_end: LogMel, windows: Tensor, length: int, frames: int
+) -> Tensor:
+    """float32 [n, ...]: what `forward` makes of each window; arguments as in `mean_over_windows`."""
+    device = front_end.window.device
+    lengths = torch.full((len(windows),), length, device=device)
+    raw = front_end.fit(front_end(windows.to(device), lengths), frames)
+    return forward(front_end.normalise(raw)).float()

@@ -1,0 +1,50 @@
+"""Events found in a recording, under its log-mel."""
+
+import pandas as pd
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from .axes import MelAxes, array, colour_bar, colour_limits, image
+from .style import CLASS_COLOURS, new_figure, short_name, styled
+
+LANES = 20  # classes that have a line of their own
+
+
+@styled
+def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | None = None) -> Figure:
+    """A recording's log-mel and below it one lane a class with its events, the fainter the less probable.
+
+    log_mel: [frames, mels], natural log; a frame may stand for many (`axes` has their length). events: columns start,
+    end (s), class, probability. The 20 classes that are present longest have a lane, in the order of their first event.
+    Raises InputError for wrong shapes or columns.
+    """
+    log_mel = array(log_mel, "log_mel", "frames, mels")
+    missing = {"start", "end", "class", "probability"} - set(events.columns)
+    if missing:
+        raise InputError(f"events: expected columns start, end, class, probability; lacks {', '.join(sorted(missing))}")
+    present = (events["end"] - events["start"]).groupby(events["class"]).sum().sort_values(ascending=False)
+    shown = events[events["class"].isin(present.index[:LANES])].sort_values("start")
+    lanes = list(dict.fromkeys(shown["class"]))
+    height = 0.5 + 0.22 * max(1, len(lanes))
+    figure = new_figure(9.0, 2.4 + height)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, height))
+    colour_bar(figure, image(upper, log_mel, axes, colour_limits(log_mel)), axes.unit, ax=upper)
+    upper.set_xlabel("")
+    upper.set_title(title or "")
+    for lane, name in enumerate(lanes):
+        rows = shown[shown["class"] == name]
+        colour = CLASS_COLOURS[lane % len(CLASS_COLOURS)]
+        shades = [to_rgba(colour, 0.25 + 0.75 * float(p)) for p in rows["probability"].clip(0, 1)]
+        spans = list(zip(rows["start"], rows["end"] - rows["start"], strict=True))
+        lower.broken_barh(spans, (lane - 0.4, 0.8), facecolors=shades, edgecolor=colour, linewidth=0.5)
+    lower.set_yticks(range(len(lanes)), [short_name(name) for name in lanes])
+    lower.set(ylim=(max(len(lanes), 1) - 0.5, -0.5), xlabel="time (s)")
+    lower.set_xlim(axes.start, max([axes.time(log_mel.shape[0]), *events["end"]]))
+    lower.grid(axis="x", linewidth=0.4, color="0.85")
+    lower.set_axisbelow(True)
+    if not lanes:
+        lower.text(0.5, 0.5, "no events", ha="center", va="center", transform=lower.transAxes)
+    elif len(present) > LANES:
+        lower.set_xlabel(f"time (s); {len(present) - LANES} more classes have events")
+    return figure
