@@ -308,10 +308,10 @@ def test_predict(tmp_path):
     """A probe, a recording made of clips that it has not seen, and its events in every form."""
     parameters = ["encoder", "smoke", "data", "synth:40", "threshold", "0.05", "out", str(tmp_path / "out")]
     notebook = executed(NOTEBOOKS / "predict.ipynb", tmp_path / "here", *parameters)
-    assert "probe on 32 clips: accuracy" in printed(cell_with(notebook, "asit_lab.probe("))
+    assert "probe on 30 clips: accuracy" in printed(cell_with(notebook, "asit_lab.probe("))
     found = pictures(cell_with(notebook, "classifier.timeline("))
     assert len(found) == 1 and is_picture(found[0])
-    assert "% of 8 placed sounds are found" in printed(cell_with(notebook, "covered(events"))
+    assert "% of 10 placed sounds are found" in printed(cell_with(notebook, "covered(events"))
     sounds = [output for output in outputs(notebook) if "<audio" in output.get("data", {}).get("text/html", "")]
     assert len(sounds) == 3
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
