@@ -15,7 +15,11 @@ flops_of_a_clip = COMPUTE["flops_of_a_clip"]
 # Clips: 40 of synth and 400 of ESC-10, a fifth of them held out; ESC-50 has five times as many; AudioSet less a tenth.
 @pytest.mark.parametrize(
     ("scale", "numbers"),
-    [("smoke", [32]), ("micro", [320, 1600]), pytest.param("full", [1_800_000], marks=pytest.mark.slow)],
+    [
+        ("smoke", [32]),
+        pytest.param("micro", [320, 1600], marks=pytest.mark.slow),
+        pytest.param("full", [1_800_000], marks=pytest.mark.slow),
+    ],
 )
 def test_asit_and_asda_take_the_same_compute(scale, numbers):
     configurations = list(COMPUTE["of_study"]("asit_vs_asda", scale).values())
@@ -62,7 +66,7 @@ def test_the_teacher_is_counted_and_all_masks_are():
     assert three - two == two - one > 0 and one > two - one  # what does not grow with the masks is the teacher
 
 
-@pytest.mark.parametrize("preset", ["smoke", "micro"])
+@pytest.mark.parametrize("preset", ["smoke", pytest.param("micro", marks=pytest.mark.slow)])
 def test_a_step_grows_with_its_clips(preset):
     """So a few clips stand for a whole batch; only the contrastive loss of `micro` compares each with each."""
     cfg = load_config(preset, ["objective.local_tokens=all"])
