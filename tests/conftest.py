@@ -1,5 +1,6 @@
 """What all tests share: few threads, no display, and one small finished run."""
 
+import importlib
 import os
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -11,6 +12,9 @@ import torch  # noqa: E402
 import asit_lab  # noqa: E402, I001  (before torch, which reads how OpenMP waits when it loads)
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# Drawing takes longer than training here: reconstructions of one clip are enough for a hundred runs of `smoke`.
+importlib.import_module("asit_lab.training.pretrain").PICTURED = 1
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from .start_weights import init_student
 from .step import Stepper, launch
 
 OnLog = Callable[[Run, dict], None]
+PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
 
 
 def pretrain(cfg: RunConfig | str | Path, out: str | Path, resume: str = "auto", on_log: OnLog | None = None) -> Run:
@@ -239,11 +240,11 @@ def _bad_of_all(fabric: Fabric, batch: Batch) -> list[tuple[str, str]]:
 
 
 def _sample_batch(cfg: RunConfig, held: Manifest, views: int, bad: dict[str, str]) -> Batch | None:
-    """A few clips, held out where there are some, whose reconstructions are drawn at every snapshot.
+    """PICTURED clips, held out where there are some.
 
     Files that cannot be read are added to `bad`; None when there is no other.
     """
-    count = min(4, len(held))
+    count = min(PICTURED, len(held))
     chosen = held.subset([round(i * (len(held) - 1) / max(1, count - 1)) for i in range(count)])
     small = cfg.with_overrides([f"train.batch_size={count}", "train.accumulate=1", "data.workers=0"])
     loader = make_loader(small, chosen, views, stop=1)
