@@ -43,6 +43,14 @@ def flac_with(total: int) -> bytes:
     return patched(content, {21: bytes([content[21] & 0xF0 | total >> 32]), 22: struct.pack(">I", total & 0xFFFFFFFF)})
 
 
+def mp3_with_xing(frames: int | None = None, flags: int | None = None) -> bytes:
+    """A VBR MP3 whose Xing frame states another number of frames, or has other flags."""
+    content = encoded("MP3", tone(rate=44100), 44100, bitrate_mode="VARIABLE", compression_level=0.5)
+    at = content.index(b"Xing")
+    changes = {} if frames is None else {at + 8: struct.pack(">I", frames)}
+    return patched(content, changes | ({} if flags is None else {at + 4: struct.pack(">I", flags)}))
+
+
 def mp3_without_xing(quiet_start: bool = False) -> bytes:
     """A VBR MP3, half of it silent, without the frame that states its length."""
     sound, silence = tone(SECONDS, 44100), np.zeros(round(SECONDS * 44100), np.float32)
@@ -54,6 +62,7 @@ def mp3_without_xing(quiet_start: bool = False) -> bytes:
 
 def readable() -> dict[str, tuple[bytes, float]]:
     """{name: (content, seconds of sound)} of files that are odd and good."""
+    picture = b"ID3\x03\0\0" + bytes((0, 6, 0, 0)) + bytes(6 << 14)
     wav, other = encoded("WAV"), encoded("OGG", tone(3.0, seed=1))
     files = {
         "data_size_0.wav": (wav_with(0), SECONDS),
@@ -70,13 +79,30 @@ def readable() -> dict[str, tuple[bytes, float]]:
         "total_0.flac": (flac_with(0), SECONDS),
         "total_absurd.flac": (flac_with((1 << 36) - 1), SECONDS),
         "total_too_small.flac": (flac_with(1000), SECONDS),
+        "total_half.flac": (flac_with(40000), SECONDS),
+        "total_a_little_too_large.flac": (flac_with(90000), SECONDS),
+        "total_double.flac": (flac_with(160000), SECONDS),
+        "total_too_small_without_sizes.flac": (patched(flac_with(40000), {12: bytes(6)}), SECONDS),
+        "two_in.flac": (2 * encoded("FLAC"), 2 * SECONDS),
+        "id3v1_behind.flac": (encoded("FLAC") + b"TAG" + bytes(125), SECONDS),
         "two_in.ogg": (encoded("OGG") + other, SECONDS + 3.0),
         "the_same_twice.ogg": (other + other, 6.0),
         "three_in.opus": (3 * encoded("OGG", tone(2.0), subtype="OPUS"), 6.0),
         "loud_first.mp3": (mp3_without_xing(), 2 * SECONDS),
         "quiet_first.mp3": (mp3_without_xing(quiet_start=True), 2 * SECONDS),
         "two_in.mp3": (encoded("MP3") + encoded("MP3", tone(3.0)), SECONDS + 3.0),
-        "with_picture.mp3": (b"ID3\x03\0\0" + bytes((0, 6, 0, 0)) + bytes(6 << 14) + encoded("MP3"), SECONDS),
+        "with_picture.mp3": (picture + encoded("MP3"), SECONDS),
+        "with_two_pictures.mp3": (2 * picture + encoded("MP3"), SECONDS),
+        "with_picture.flac": (picture + encoded("FLAC"), SECONDS),
+        "with_picture.wav": (picture + wav, SECONDS),
+        "zeros_before.mp3": (bytes(1000) + encoded("MP3"), SECONDS),
+        "junk_before.mp3": (b"hello" * 200 + encoded("MP3"), SECONDS),
+        "tag_behind.mp3": (encoded("MP3") + b"APETAGEX" + bytes(9000), SECONDS),
+        "frames_0.mp3": (mp3_with_xing(0), SECONDS),
+        "frames_absurd.mp3": (mp3_with_xing(0x7FFFFFFF), SECONDS),
+        "frames_too_few.mp3": (mp3_with_xing(50), SECONDS),
+        "frames_too_many.mp3": (mp3_with_xing(400), SECONDS),
+        "no_flags.mp3": (mp3_with_xing(flags=0), SECONDS),
         "id3v1_behind.mp3": (encoded("MP3") + b"TAG" + bytes(125), SECONDS),
         "cbr.mp3": (encoded("MP3", bitrate_mode="CONSTANT"), SECONDS),
         "flac_in_a.wav": (encoded("FLAC"), SECONDS),
@@ -152,15 +178,25 @@ def unreadable() -> dict[str, bytes]:
     }
 
 
-def cut() -> dict[str, bytes]:
-    """{name: content} of files that end too early, at several places each: read, or refused with a reason."""
+SHARES = (0.001, 0.02, 0.3, 0.5, 0.7, 0.95, 0.999)
+
+
+def cut() -> dict[str, tuple[bytes, float | None]]:
+    """{name: (content, seconds before the cut)} of files that end too early, at several places each.
+
+    None where too little is left to be decoded: a page of an Ogg, for one, has up to 4 s.
+    """
     kinds = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aiff": "AIFF", "au": "AU", "caf": "CAF",
-             "w64": "W64", "rf64": "RF64", "voc": "VOC", "sph": "NIST"}  # fmt: skip
+             "w64": "W64", "rf64": "RF64", "voc": "VOC", "sph": "NIST", "avr": "AVR", "svx": "SVX"}  # fmt: skip
+    subtypes = {"opus": ("OGG", "OPUS"), "alac.caf": ("CAF", "ALAC_16"), "gsm.wav": ("WAV", "GSM610"),
+                "ima.wav": ("WAV", "IMA_ADPCM"), "g721.au": ("AU", "G721_32"), "ulaw.wav": ("WAV", "ULAW")}  # fmt: skip
     files = {}
-    for suffix, format in kinds.items():
-        content = encoded(format)
-        for share in (0.001, 0.02, 0.3, 0.7, 0.95, 0.999):
-            files[f"cut_{share:g}.{suffix}"] = content[: max(1, int(len(content) * share))]
+    for suffix, (format, subtype) in ({name: (kind, None) for name, kind in kinds.items()} | subtypes).items():
+        rate = 8000 if subtype in ("GSM610", "G721_32", "ULAW") else 16000
+        content = encoded(format, tone(20.0, rate), rate, subtype=subtype)
+        for share in SHARES:
+            seconds = None if share < 0.3 else 20.0 * share
+            files[f"cut_{share:g}.{suffix}"] = content[: max(1, int(len(content) * share))], seconds
     return files
 
 
@@ -168,10 +204,10 @@ def write_all(folder: Path) -> dict[str, float | None]:
     """Put everything into a folder: {name: seconds of sound, None where nothing can or need be read}."""
     folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float | None] = {}
-    for name, (content, length) in readable().items():
+    for name, (content, length) in {**readable(), **cut()}.items():
         (folder / name).write_bytes(content)
         seconds[name] = length
-    for name, content in {**unreadable(), **cut()}.items():
+    for name, content in unreadable().items():
         (folder / name).write_bytes(content)
         seconds[name] = None
     (folder / "circle").symlink_to(folder)

@@ -85,12 +85,17 @@ def test_not_audio(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "au", "rf64"])
 def test_truncated(tmp_path, suffix):
+    """What is there is read, and the file is counted among those that end early."""
     path = tmp_path / f"half.{suffix}"
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48000)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 160000)
     soundfile.write(path, noise, 16000, format="RF64" if suffix == "rf64" else None)
     cut(path, 0.7)
-    with pytest.raises(InputError, match=rf"half\.{suffix}: .*truncated"):
-        audio.read(path, 16000)
+    wave, header = audio.read(path, 16000), audio.info(path)
+    assert 6.0 < len(wave) / 16000 < 7.1 and header.seconds == pytest.approx(len(wave) / 16000, abs=0.01)
+    assert header.note in (
+        f"{suffix.upper()}s that end before their header says: read to the end",
+        "Oggs that were stopped without an end: read to the last page",
+    )
 
 
 def test_a_streamed_wav_without_a_length_is_not_truncated(tmp_path):

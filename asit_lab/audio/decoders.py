@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -10,9 +11,9 @@ import numpy as np
 import soundfile
 
 from ..errors import InputError
-from .containers import FORMATS, ContainerDecoder
+from .containers import FORMATS, ContainerDecoder, is_container
 from .lengths import MEMBER, Stored, View, doubt
-from .sndfile_log import missing_at_end
+from .sndfile_log import note_on_end
 
 _BLOCK = 1 << 20  # frames and channels decoded at a time
 _SMALL = 1024  # frames decoded at a time where the file turns out to be damaged
@@ -51,9 +52,7 @@ def open_decoder(path: str | Path) -> Decoder:
             raise InputError(f"{path}: {missing}")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: zero length (the file has 0 bytes)")
-        if path.suffix.lower() in FORMATS:
-            return ContainerDecoder(path)
-        return SndfileDecoder(path, Stored.at(path))
+        return _open_stored(path, Stored.at(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from None
 
@@ -64,9 +63,21 @@ def _open_member(path: Path) -> Decoder:
         stored = Stored.at(path)
     except ValueError as error:
         raise InputError(f"{path}: no such member of a shard ({error})") from None
-    if path.suffix.lower() in FORMATS:
-        return ContainerDecoder(path, View(stored))
-    return SndfileDecoder(path, stored)
+    return _open_stored(path, stored)
+
+
+def _open_stored(path: Path, stored: Stored) -> Decoder:
+    """What a file is, its name and its first bytes say (an M4A called .mp3); what libsndfile refuses, FFmpeg may read
+    (other codecs in WAV and Ogg)."""
+    if path.suffix.lower() in FORMATS or is_container(stored):
+        return ContainerDecoder(path, stored)
+    try:
+        return SndfileDecoder(path, stored)
+    except InputError as error:
+        if View(stored).read(4) in (b"RIFF", b"OggS"):
+            with suppress(InputError):
+                return ContainerDecoder(path, stored)
+        raise error
 
 
 class _Forward(soundfile.SoundFile):
@@ -89,7 +100,7 @@ class SndfileDecoder:
         if self._doubt:
             self.note, self.frames, self.exact = self._doubt.note, None, False
         else:
-            self._check_end()
+            self.note = note_on_end(self._file, self.path, self._stored)
 
     def _open(self, part: int) -> _Forward:
         """The whole file, or one of the parts it is read in. Raises InputError."""
@@ -104,13 +115,6 @@ class SndfileDecoder:
             self._close_view()
             words = _reason(error)
             raise InputError(f"{self.path}: not audio that libsndfile reads, or corrupt ({words})") from None
-
-    def _check_end(self) -> None:
-        try:
-            self.note = missing_at_end(self._file.extra_info, self.path, self._stored)
-        except InputError:
-            self.close()
-            raise
 
     def blocks(self, begin: int, size: float = math.inf) -> Iterator[np.ndarray]:
         parts = len(self._doubt.parts) if self._doubt else 1
@@ -135,8 +139,11 @@ class SndfileDecoder:
                 return
         size = int(max(1, min(size, _BLOCK // self._file.channels)))
         while True:
+            left = size if self.frames is None else self.frames - at  # behind the end may be what is no audio
+            if left <= 0:
+                return
             try:
-                block = self._file.read(size, dtype="float32", always_2d=True)
+                block = self._file.read(min(size, left), dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
                 if size <= _SMALL:
                     if at == begin:

@@ -4,8 +4,9 @@ libsndfile never reads past the length that a header announces, or that it estim
 below that length is wrong, so they are handed over with other bytes in the header and are read until they end:
 
 - MP3 without a Xing, Info or VBRI frame (cut or streamed), or with one that does not fit the file (two files in one);
-- FLAC whose STREAMINFO says "unknown" (0), or fewer or far more samples than the file can hold;
+- FLAC whose STREAMINFO says "unknown" (0), or another number of samples than its last frame;
 - WAV whose data chunk is empty or ends within the audio (a recorder that crashed);
+- CAF whose data chunk is longer than the file;
 - Ogg with several streams one after the other.
 """
 
@@ -16,10 +17,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from .frames import count_frames, end_of_last_frame, first_frame, frame_bytes
+
 MEMBER = "::"  # between a shard and the place of a member in it
 TRAILING = 4096  # bytes of tags, padding or junk behind the audio that say nothing about the length
 _FIRST = 65536  # bytes looked through for the first frame of an MP3
+_TAIL = 1 << 18  # bytes looked through for the last frame of a FLAC
+_FLAC_START = b"fLaC\0\0\0\x22"
 _FLAC_BEST = 6000  # samples a byte that FLAC's best case, constant blocks of 65,535 samples, stays below
+_MP3_FRAME = 1441  # the most bytes of a frame
+_MP3_SMALL = 1 << 20  # bytes of an MP3 whose frames are counted
 _MP3_ENDLESS = 2000  # times its size that an MP3 is said to have, so that no estimate ends before the file
 
 
@@ -66,6 +73,12 @@ class Stored:
         if start + size > state.st_size:
             raise ValueError(f"{tar} ends before it")
         return cls(Path(tar), start, size, state.st_mtime_ns)
+
+    def head(self, count: int) -> bytes:
+        """The first bytes."""
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            return file.read(min(count, self.size))
 
     def tail(self, count: int) -> bytes:
         """The last bytes."""
@@ -118,28 +131,41 @@ def doubt(stored: Stored) -> Doubt | None:
     """Why the length in a file's header is not believed; None where it is. Raises OSError."""
     file, size = View(stored), stored.size
     try:
-        first = file.read(64)
+        start = _behind_id3(file)
+        file.seek(start)
+        first = file.read(12)
         if first[:4] == b"fLaC":
-            return _flac(file, size)
-        if first[:4] == b"RIFF" and first[8:12] == b"WAVE":
-            return _wav(file, size)
+            return _flac(file, start, size)
+        if first[:4] == b"RIFF" and first[8:] == b"WAVE":
+            return _wav(file, size) if start == 0 else None
         if first[:4] == b"OggS":
-            return _ogg(file)
-        if first[:3] == b"ID3" or (first[:1] == b"\xff" and len(first) > 1 and first[1] & 0xE0 == 0xE0):
-            return _mp3(file, first, size)
+            return _ogg(file) if start == 0 else None
+        if first[:4] == b"caff":
+            return _caf(file, size)
+        return _mp3(file, start, size)
     finally:
         file.close()
-    return None
+
+
+def _behind_id3(file: View) -> int:
+    """Where the content begins: behind ID3v2 tags, whose length has 7 bits a byte."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return at
+        at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
 
 
 # --- FLAC -----------------------------------------------------------------------------------------------------------
 
 
-def _flac(file: View, size: int) -> Doubt | None:
-    """STREAMINFO: block sizes at byte 8 and 10, the largest frame at 15 (3 bytes), total samples in the last 4 bits of
-    byte 21 and the 4 after it. The frames begin behind the last metadata block."""
-    file.seek(0)
-    first, at = file.read(42), 4
+def _flac(file: View, start: int, size: int) -> Doubt | None:
+    """STREAMINFO, from byte `start` on: block sizes at byte 8 and 10, the largest frame at 15 (3 bytes), total samples
+    in the last 4 bits of byte 21 and the 4 after it. The frames begin behind the last metadata block."""
+    file.seek(start)
+    first, at = file.read(42), start + 4
     if len(first) < 42:
         return None
     last = False
@@ -150,13 +176,22 @@ def _flac(file: View, size: int) -> Doubt | None:
     total = (first[21] & 0x0F) << 32 | int.from_bytes(first[22:26], "big")
     block, largest = int.from_bytes(first[10:12], "big"), int.from_bytes(first[15:18], "big")
     most = -(-total // block) * largest if block and largest else size  # bytes that the frames can have
+    begin = max(at, size - _TAIL)
+    file.seek(begin)
+    held = end_of_last_frame(file.read(size - begin), block)
     if total == 0 or total > size * _FLAC_BEST:
         note = "FLACs without a length in their header: read to the end"
-    elif size - at > most + TRAILING:
+    elif size - at > most + TRAILING or (held or 0) > total:
+        file.seek(at)
+        second = file.read(size - at).find(_FLAC_START)
+        if second >= 0:
+            return Doubt("FLACs of several files in one: all are read", (Part(start, at + second), Part(at + second)))
         note = "FLACs longer than their header says: read to the end"
+    elif held is not None and held < total:
+        note = "FLACs that end before their header says: read to the end"
     else:
         return None
-    return Doubt(note, (Part(patches={21: bytes([first[21] & 0xF0]) + bytes(4)}),))
+    return Doubt(note, (Part(start=start, patches={start + 21: bytes([first[21] & 0xF0]) + bytes(4)}),))
 
 
 # --- WAV ------------------------------------------------------------------------------------------------------------
@@ -214,44 +249,63 @@ def _ogg(file: View) -> Doubt | None:
     return Doubt("Oggs of several streams one after the other: all are read", parts)
 
 
+# --- CAF ------------------------------------------------------------------------------------------------------------
+
+
+def _caf(file: View, size: int) -> Doubt | None:
+    """Chunks of a type (4 bytes) and a length (8): libsndfile refuses a file with one that is longer than the file."""
+    at = 8
+    while True:
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 12:
+            return None
+        length = int.from_bytes(head[4:], "big", signed=True)
+        if head[:4] == b"data" and length > size - at - 12:
+            patch = {at + 4: (size - at - 12).to_bytes(8, "big")}
+            return Doubt("CAFs that end before their header says: read to the end", (Part(patches=patch),))
+        if length < 0:
+            return None
+        at += 12 + length
+
+
 # --- MP3 ------------------------------------------------------------------------------------------------------------
 
 
-def _mp3(file: View, first: bytes, size: int) -> Doubt | None:
+def _mp3(file: View, at: int, size: int) -> Doubt | None:
     """The first frame may be no audio but a Xing (or Info) or VBRI tag with the numbers of frames and bytes."""
-    at = 0
-    if first[:3] == b"ID3":  # 7 bits a byte
-        at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True))
     file.seek(at)
     head = file.read(_FIRST)
-    sync = next((i for i in range(len(head) - 3) if head[i] == 0xFF and head[i + 1] & 0xE6 in (0xE2,)), None)
+    sync = first_frame(head)
     if sync is None:
         return None  # no layer III: libsndfile decides
     frame = head[sync : sync + 300]
     start = at + sync
+    note = "MP3s whose header has no length, or a wrong one: read to the end"
     for name in (b"Xing", b"Info"):
         tag = frame.find(name, 0, 48)
         if tag >= 0:
             flags, frames, length = struct.unpack(">III", frame[tag + 4 : tag + 16].ljust(12, b"\0"))
-            if flags & 3 == 3 and frames and abs(size - start - length) <= max(TRAILING, 0.01 * length):
-                return None
-            if flags & 3 == 3 and frames and size - start < length:
-                return None  # cut: decoding will say so
-            start += _mp3_frame_bytes(frame)
+            held = size - start
+            if flags & 3 == 3 and -_MP3_FRAME <= held - length <= max(TRAILING, 0.01 * length):
+                if _has_frames(file, start + frame_bytes(frame), size, frames):
+                    return None
+            elif flags & 3 == 3 and frames and held < length:
+                return Doubt("MP3s that end before their header says: read to the end", (Part(at),))
+            start += frame_bytes(frame)
             break
     else:
-        if frame[36:40] == b"VBRI":
+        if frame[36:40] == b"VBRI" and abs(size - start - int.from_bytes(frame[46:50], "big")) <= TRAILING:
             return None
-    note = "MP3s whose header has no length, or a wrong one: read to the end"
     return Doubt(note, (Part(start=start, claimed=_MP3_ENDLESS),))
 
 
-def _mp3_frame_bytes(frame: bytes) -> int:
-    """Bytes of a layer III frame from its header; 0 where that says nothing."""
-    version, rate_at, padding = frame[1] >> 3 & 3, frame[2] >> 2 & 3, frame[2] >> 1 & 1
-    kbit = ((0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0) if version == 3 else
-            (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0))[frame[2] >> 4]  # fmt: skip
-    if rate_at == 3 or not kbit:
-        return 0
-    rate = (44100, 48000, 32000)[rate_at] >> {3: 0, 2: 1, 0: 2}.get(version, 0)
-    return (144 if version == 3 else 72) * 1000 * kbit // rate + padding
+def _has_frames(file: View, start: int, size: int, frames: int) -> bool:
+    """Whether the bytes can hold as many frames as a header says; of small files, whether they do."""
+    if not size / (_MP3_FRAME * 2) < frames + 1 < size / 20:
+        return False
+    if size - start > _MP3_SMALL:
+        return True
+    file.seek(start)
+    held = count_frames(file.read(size - start))
+    return abs(held - frames) <= max(2, 0.01 * frames)

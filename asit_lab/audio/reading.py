@@ -59,6 +59,13 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
     Raises InputError naming file and reason: missing, not audio, corrupt, truncated, zero length, shorter than 25 ms,
     a stretch that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
     """
+    return read_noted(path, sample_rate, start, seconds)[0]
+
+
+def read_noted(
+    path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None
+) -> tuple[np.ndarray, str]:
+    """What `read` gives, and `AudioInfo.note` of the file."""
     for name, value in (("sample_rate", sample_rate), ("seconds", 1.0 if seconds is None else seconds)):
         if not value > 0:
             raise InputError(f"{name}: {value:g}; expected more than 0")
@@ -78,7 +85,7 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
         raise InputError(f"{path}: no audio at {start:g} s, the file ends before")
     if rate != sample_rate:
         wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
-    return wave[skip : skip + length] if length != math.inf else wave[skip:]
+    return (wave[skip : skip + length] if length != math.inf else wave[skip:]), decoder.note
 
 
 def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0) -> Iterator[np.ndarray]:
@@ -148,17 +155,15 @@ def _decode(path: str | Path, decoder: Decoder, begin: int, end: float) -> np.nd
     wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     frames = decoder.frames
     if decoder.exact and frames is not None and left > _few(frames, decoder.sample_rate):
-        raise InputError(
-            f"{path}: truncated: the header promises {frames} samples, only {begin + len(wave)} can be read"
-        )
+        raise InputError(f"{path}: corrupt: of {frames} samples only {begin + len(wave)} can be decoded")
     _check_samples(path, wave)
     return wave
 
 
 def _few(frames: int, rate: int) -> float:
-    """Samples that a file may lack at its end: a frame of a codec (4,608 samples at most) where that is not more than
-    a twentieth of it, or a hundredth of it up to a second."""
-    return max(SLACK * rate, min(0.05 * frames, 4608), min(0.01 * frames, rate))
+    """Samples that a file may lack at its end: a frame of a codec (4,608 samples at most), or a hundredth of it up to a
+    second."""
+    return max(SLACK * rate, 4608, min(0.01 * frames, rate))
 
 
 def _check_samples(path: str | Path, wave: np.ndarray) -> None:
