@@ -58,7 +58,6 @@ def reconstruction() -> list[Case]:
         Case("reconstruction, ViT-S: ratio", setter(explorer.ratio), range(5, 95, 2), 400),
         Case("reconstruction, ViT-S: seed", setter(explorer.seed), range(1, 10**6), 400),
         Case("reconstruction, ViT-S: kind", setter(explorer.kind), ["noise", "alien", "time", "zeros"], 400),
-        Case("reconstruction, ViT-S: colours", setter(explorer.colours), [(-0.8, 0.8), (-1.0, 1.0)], 400),
     ]
 
 

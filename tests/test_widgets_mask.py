@@ -16,7 +16,6 @@ from asit_lab import load_config
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
 from asit_lab.widgets import MaskExplorer
-from asit_lab.widgets.mask_panels import borders
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_masks.ipynb"
 
@@ -60,9 +59,9 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
     bundle = explorer._repr_mimebundle_()
     image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
     assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert image.width > 900 and image.height > 500 and np.asarray(image)[..., :3].std() > 10
+    assert image.width > 800 and image.height > 500 and np.asarray(image)[..., :3].std() > 10
     assert {"asit-explorer", "asit-mask"} <= set(explorer._dom_classes)
-    assert explorer.picture.tooltip.startswith("clip 0 of synth:12")
+    assert explorer.picture.alt.startswith("clip 0 of synth:12")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +94,7 @@ def test_the_shares_shown_are_those_of_the_mask(explorer, kind):
 def test_alien_blocks_are_those_of_the_clip_named(explorer, preset):
     explorer.kind.value = "alien"
     other = MaskExplorer(data="synth:12", preset=preset, clip=1)
+    other.start.value = 0
     mask = hidden(explorer)
     assert torch.equal(explorer.corrupted[mask], other.clean[0][mask])
     assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
@@ -148,9 +148,10 @@ def test_a_short_clip_is_padded_and_a_long_one_gets_a_slider(explorer, tmp_path)
     explorer.chooser.path.value = str(tmp_path / "a$long$.wav")
     assert explorer.start.max == pytest.approx(4, abs=0.01) and explorer.start.layout.display is None
     assert "padding" not in explorer.summary.value
-    quiet = float(explorer.clean.mean())
-    explorer.start.value = 4
-    assert float(explorer.clean.mean()) > quiet and explorer.message.text == ""
+    assert explorer.start.value == pytest.approx(4, abs=0.11)  # the tone swells: the end is the loudest
+    loud = float(explorer.clean.mean())
+    explorer.start.value = 0
+    assert float(explorer.clean.mean()) < loud and explorer.message.text == ""
     heard, _ = soundfile.read(io.BytesIO(bytes(explorer.original.player.value)))
     assert len(heard) == explorer.cfg.crop_samples
 
@@ -203,20 +204,6 @@ def test_one_clip_alone_has_nobody_to_lend_it_blocks(explorer):
     assert "at least two clips" in explorer.message.text
 
 
-def test_borders_go_around_the_mask_and_hold_every_edge_once():
-    mask = np.zeros((4, 5), bool)
-    mask[1:3, 2:5] = True  # frames 1-2, bands 2-4
-    lines = {tuple(sorted(map(tuple, line))) for line in borders(mask).astype(int).tolist()}
-    assert lines == {((1, 2), (1, 5)), ((3, 2), (3, 5)), ((1, 2), (3, 2)), ((1, 5), (3, 5))}
-    rng = np.random.default_rng(0)
-    mask = rng.random((20, 30)) < 0.4
-    padded = np.pad(mask, 1).astype(int)
-    edges = np.abs(np.diff(padded, axis=0)).sum() + np.abs(np.diff(padded, axis=1)).sum()
-    lines = borders(mask)
-    assert np.abs(lines[:, 1] - lines[:, 0]).sum() == edges
-    assert borders(np.zeros((4, 5), bool)).shape == (0, 2, 2)
-
-
 @pytest.mark.slow
 def test_memory_and_output_stay_flat_in_500_moves(explorer):
     def move(n):
@@ -239,7 +226,10 @@ def test_time_is_that_of_the_recording(tmp_path):
     soundfile.write(tmp_path / "long.wav", 0.1 * np.sin(np.arange(16000 * 20) / 9), 16000)
     explorer = MaskExplorer(data=f"folder:{tmp_path}", preset="smoke")
     explorer.start.value = 7.5
-    for ax in explorer.panels.figure.axes[:3]:
+    assert explorer.picture.scene["start"] == pytest.approx(7.5, abs=0.06)
+    panels = [ax for ax in explorer.picture.figure().axes if ax.get_label() == "panel"]
+    assert len(panels) == 3
+    for ax in panels:
         assert ax.get_xlim()[0] == pytest.approx(7.5, abs=0.06)
-    edges = np.concatenate(explorer.panels.outlines[0][0].get_segments())
+    edges = np.concatenate([line for lines in panels[1].collections for line in lines.get_segments()])
     assert edges[:, 0].min() >= 7.4

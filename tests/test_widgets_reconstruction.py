@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import asda_case
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from matplotlib.figure import Figure
 from notebook_case import stock_papermill
 from PIL import Image
 from test_figures import check_layout
@@ -17,17 +17,8 @@ from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config, load_encoder
 from asit_lab.encoder import Encoder
-from asit_lab.figures import MelAxes
 from asit_lab.widgets import ReconstructionExplorer
-from asit_lab.widgets.reconstruction_panels import (
-    DPI,
-    Panel,
-    ReconstructionView,
-    Scales,
-    error_by_band,
-    error_by_time,
-    fit_text,
-)
+from asit_lab.widgets.reconstruction_numbers import numbers, relative
 from asit_lab.widgets.snapshots_compared import KEPT, Snapshots, hidden_patches
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_reconstructions.ipynb"
@@ -65,8 +56,19 @@ def asda() -> Encoder:
 
 def drawn(explorer, title: str) -> np.ndarray:
     """What the panel whose title begins with `title` shows: [frames, mels], NaN where it is grey."""
-    (ax,) = [ax for ax in explorer.view.figure.axes if ax.get_title(loc="left").startswith(title)]
-    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan).T
+    (panel,) = [panel for panel in explorer.picture.shown.panels if panel.title.startswith(title)]
+    return panel.values
+
+
+def scales(explorer) -> tuple[float, float, float]:
+    return explorer.picture.low, explorer.picture.high, explorer.picture.most
+
+
+def table(explorer) -> dict[str, list[str]]:
+    """The numbers beside the picture: name -> cells."""
+    rows = re.findall("<tr>(.*?)</tr>", explorer.summary.value)
+    cells = [re.findall("<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+    return {row[0]: row[1:] for row in cells}
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -82,7 +84,7 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/plain"] == "ReconstructionExplorer()"
     assert image.shape[0] > 600 and image.shape[1] > 700 and image.std() > 10
     assert {"asit-explorer", "asit-reconstruction"} <= set(explorer._dom_classes)
-    assert explorer.picture.tooltip.startswith("clip 0 of synth:12") and "L1 " in explorer.picture.tooltip
+    assert explorer.picture.alt.startswith("clip 0 of synth:12") and "L1 " in explorer.picture.alt
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,18 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
         ("align", True),
         ("seed", 5),
         ("start", 2.0),
-        ("colours", (-0.5, 0.5)),
-        ("most", 0.2),
+        ("picture.high", 0.5),
+        ("picture.most", 0.2),
+        ("picture.unit", "dB"),
+        ("picture.colours", "gray"),
     ],
 )
 def test_every_control_changes_the_picture(explorer, control, value):
     before = explorer.png()
-    getattr(explorer, control).value = value
+    if control.startswith("picture."):
+        setattr(explorer.picture, control.removeprefix("picture."), value)
+    else:
+        getattr(explorer, control).value = value
     assert explorer.message.text == "" and explorer.png() != before
 
 
@@ -114,8 +121,9 @@ def test_it_is_what_the_encoder_reconstructs_with_that_seed(explorer, smoke_run,
     for name in ("clean", "corrupted", "reconstructed"):
         np.testing.assert_allclose(drawn(explorer, name), getattr(wanted, name)[0].numpy(), atol=1e-5)
     error = (wanted.clean - wanted.reconstructed).abs()[wanted.mask].mean()
-    assert f"L1 {error:.3f} on corrupted pixels" in explorer.summary.value
-    assert f"{error * 2 * explorer.cfg.features.std:.2f} in natural log" in explorer.summary.value
+    assert f"L1 {error:.3f} on corrupted pixels" in explorer.picture.alt
+    row = table(explorer)["run, step 6"]
+    assert row[:2] == [f"{error:.3f}", f"{error * 2 * explorer.cfg.features.std * 10 / np.log(10):.1f} dB"]
 
 
 @pytest.mark.parametrize("kind", ["zeros", "noise", "alien", "time", "frequency"])
@@ -133,6 +141,7 @@ def test_pasted_is_the_clip_where_it_was_not_corrupted_and_the_reconstruction_el
 def test_alien_blocks_are_those_of_the_clip_named(explorer, smoke_run):
     explorer.kind.value = "alien"
     other = ReconstructionExplorer(smoke_run.dir, data="synth:12", clip=1)
+    other.start.value = 0
     mask = explorer.results[0].mask
     np.testing.assert_allclose(drawn(explorer, "corrupted")[mask], drawn(other, "clean")[mask], atol=1e-5)
     assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
@@ -152,15 +161,15 @@ def test_controls_start_where_the_run_is(explorer):
 
 def test_stepping_through_the_snapshots_shows_each_on_the_same_mask_and_scale(explorer, smoke_run):
     assert [label for label, _ in explorer.snapshots[0].options] == ["3", "6"]
-    mask, scales, clean = explorer.results[0].mask, explorer.view._scales, drawn(explorer, "clean")
+    mask, before, clean = explorer.results[0].mask, scales(explorer), drawn(explorer, "clean")
     seen = []
     for place, path in enumerate(smoke_run.snapshots):
         explorer.snapshots[0].value = place
         wanted = load_encoder(path).reconstruct(explorer.crop, explorer.cfg.features.sample_rate)
         np.testing.assert_allclose(drawn(explorer, "reconstructed"), wanted.reconstructed[0].numpy(), atol=1e-5)
-        assert f"run, step {(3, 6)[place]}: L1 " in explorer.summary.value
+        assert f"run, step {(3, 6)[place]}" in table(explorer)
         assert np.array_equal(explorer.results[0].mask, mask) and np.array_equal(drawn(explorer, "clean"), clean)
-        assert explorer.view._scales == scales
+        assert scales(explorer) == before
         seen.append(explorer.png())
     assert seen[0] != seen[1]
 
@@ -194,14 +203,15 @@ def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
     tokens = micro.student(corrupted, mask=mask)[:, 1:]  # one window, shorter than a crop of micro's
     wanted = micro.decoder(tokens, (len(first.clean) // 4, 1))[0]
     np.testing.assert_allclose(second.reconstructed, wanted.numpy(), atol=1e-5)
-    assert "run, step 6: L1 " in explorer.summary.value and "micro, untrained: L1 " in explorer.summary.value
-    legend = [text.get_text() for text in explorer.view._legend.get_texts()]
-    assert legend == ["run, step 6", "micro, untrained"]
+    assert list(table(explorer))[1:3] == ["run, step 6", "micro, untrained"]
+    (legend,) = [ax.get_legend() for ax in explorer.picture.figure().axes if ax.get_legend()]
+    assert [text.get_text() for text in legend.get_texts()] == ["run, step 6", "micro, untrained"]
+    assert explorer.picture.scene["names"] == ["run, step 6", "micro, untrained"]
     assert [slider.layout.display for slider in explorer.snapshots] == [None, "none"]
     before = explorer.png()
     explorer.snapshots[0].value = 0
     assert explorer.png() != before and np.array_equal(explorer.results[1].reconstructed, second.reconstructed)
-    check_layout(explorer.view.figure)
+    check_layout(explorer.picture.figure())
 
 
 # --- ASDA, and neither ----------------------------------------------------------------------------------------------
@@ -219,10 +229,13 @@ def test_of_asda_it_shows_the_error_of_each_hidden_patch_and_says_so(asda):
     assert np.array_equal(np.isnan(drawn(explorer, "what the student sees")[::patch, ::bands]), hidden.numpy())
     assert f": {np.nanmean(shown):.3g}" in explorer.summary.value
     assert explorer.listen not in explorer.children[1].children[0].children  # nothing to hear but the recording
-    for control, value in ((explorer.ratio, 50), (explorer.side, 1), (explorer.seed, 4), (explorer.most, 0.05)):
+    for control, value in ((explorer.ratio, 50), (explorer.side, 1), (explorer.seed, 4)):
         before = explorer.png()
         control.value = value
         assert explorer.message.text == "" and explorer.png() != before
+    before = explorer.png()
+    explorer.picture.most = 0.05
+    assert explorer.png() != before
     for share in (0, 95):
         explorer.ratio.value = share
         assert explorer.message.text == "" and np.isfinite(explorer.results[0]).any()
@@ -233,7 +246,7 @@ def test_two_encoders_of_asda(asda):
     first, second = explorer.results
     assert explorer.message.text == "" and np.array_equal(np.isnan(first), np.isnan(second))
     assert not np.allclose(first, second, equal_nan=True)
-    check_layout(explorer.view.figure)
+    check_layout(explorer.picture.figure())
 
 
 # --- Errors in words ------------------------------------------------------------------------------------------------
@@ -269,8 +282,6 @@ def test_it_can_be_mended_after_a_wrong_data_set():
     assert "there is no clip to show" in explorer.message.text
     explorer.ratio.value = 40  # nothing to draw yet, which is said and not raised
     assert "no clip" in explorer.message.text
-    explorer.colours.value = (-0.5, 0.5)
-    assert "nothing to draw" in explorer.message.text
     explorer.chooser.data.value = "synth:1"
     assert explorer.message.text == "" and explorer.png()
     before = explorer.png()
@@ -297,57 +308,13 @@ def test_sounds_are_made_when_asked_for_and_go_with_their_mask(explorer):
     assert len(clean) == len(corrupted) == len(filled) and 0.8 < len(clean) / 16000 < 1.1
     assert not np.allclose(clean, corrupted, atol=1e-3) and not np.allclose(corrupted, filled, atol=1e-3)
     assert not explorer.listen.disabled
-    explorer.colours.value = (-0.8, 0.8)
+    explorer.picture.high = 0.8
     assert [player.layout.display for player in explorer.sounds] == ["flex"] * 3
     explorer.ratio.value = 20
     assert [player.layout.display for player in explorer.sounds] == ["none"] * 3
 
 
 # --- The picture ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("columns", [1, 2])
-def test_a_picture_redrawn_in_place_is_the_one_drawn_whole(columns):
-    rng, view = np.random.default_rng(0), ReconstructionView()
-    axes = MelAxes(0.01, 16000, normalised=True)
-    for move, scales in enumerate((Scales(-1, 1, 1), Scales(-1, 1, 1), Scales(-0.5, 2, 0.3))):
-        rows = [
-            [Panel(f"row {row}, move {move}" + " and so on" * 9, rng.normal(size=(96, 32)))] * columns
-            for row in range(3)
-        ]
-        error = np.where(rng.random((96, 32)) < 0.5, rng.random((96, 32)), np.nan)
-        names = [f"a$b$, move {move}", "c"]
-        view.draw(rows, [Panel("error", error)] * columns, axes, scales, "|error|", names)
-        found = pixels(view.png())
-        whole = io.BytesIO()
-        view.figure.savefig(whole, dpi=DPI)
-        assert np.abs(found - pixels(whole.getvalue())).mean() < 0.5  # antialiased edges meet in another order
-        check_layout(view.figure)
-        assert view.png() == view.png()
-
-
-def test_profiles_are_means_over_what_counts():
-    error = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]])  # 2 frames, 3 bands
-    np.testing.assert_array_equal(error_by_time(error), [2.0, 5.0])
-    np.testing.assert_array_equal(error_by_band(error), [1.0, np.nan, 4.0])
-
-
-def test_long_titles_are_set_smaller_before_they_are_cut():
-    title = Figure().text(0, 0, "", fontsize=9)
-    fit_text(title, "clip 3 of folder:/long (rain)", 22)  # a little smaller, and whole
-    assert title.get_text() == "clip 3 of folder:/long (rain)" and 6 < title.get_fontsize() < 9
-    fit_text(title, "0123456789", 5)
-    assert title.get_text() == "01234…" and title.get_fontsize() == pytest.approx(0.72 * 9)
-    fit_text(title, "clip 3", 6)
-    assert title.get_text() == "clip 3" and title.get_fontsize() == 9
-
-
-def test_the_profiles_drawn_are_those_of_the_error(explorer):
-    error = explorer.results[0].error()
-    (line,), (upright,) = explorer.view._by_time, explorer.view._by_band
-    np.testing.assert_allclose(line.get_ydata(), error_by_time(error), rtol=1e-6)
-    np.testing.assert_allclose(upright.get_xdata(), error_by_band(error), rtol=1e-6)
-    assert line.get_xdata()[:2] == pytest.approx([0.005, 0.015])  # seconds
 
 
 @pytest.mark.parametrize("two", [False, True])
@@ -359,20 +326,23 @@ def test_curves_stay_on_their_axes_however_large_the_error(smoke_run, tmp_path, 
     soundfile.write(tmp_path / "tone" / "a.wav", tone + noise, 16000)
     explorer = ReconstructionExplorer(smoke_run.dir, "smoke" if two else None, f"folder:{tmp_path / 'tone'}")
     assert explorer.message.text == ""
-    view = explorer.view
-    by_band = view._over_bands.get_ylim if two else view._over_bands.get_xlim
-    lines = [line.get_ydata() for line in view._by_time]
-    lines += [line.get_ydata() if two else line.get_xdata() for line in view._by_band]
-    highest = max(np.nanmax(line) for line in lines)
-    assert highest > explorer.most.value  # or this would test nothing
-    assert view._over_time.get_ylim() == by_band() and highest < by_band()[1] < 1.5 * highest
-    before = by_band()
-    explorer.snapshots[0].value = 0
-    explorer.seed.value = 3
-    assert by_band() == before  # so that moves compare
-    check_layout(view.figure)
-    explorer.most.value = explorer.most.max
-    assert by_band() == view._over_time.get_ylim() == (0, explorer.most.max)
+
+    def profiles():
+        figure = explorer.picture.figure()
+        check_layout(figure)
+        (by_time,) = [ax for ax in figure.axes if ax.get_title(loc="left") == "mean error by time"]
+        (by_band,) = [ax for ax in figure.axes if ax.get_title(loc="left").endswith("by band")]
+        lines = [line.get_ydata() for line in by_time.lines]
+        lines += [line.get_ydata() if two else line.get_xdata() for line in by_band.lines]
+        reach = by_time.get_ylim()
+        assert reach == (by_band.get_ylim if two else by_band.get_xlim)()
+        return float(max(np.nanmax(line) for line in lines)), reach[1]
+
+    highest, reach = profiles()
+    assert highest > explorer.picture.most  # or this would test nothing
+    assert highest < reach < 1.5 * highest
+    explorer.picture.most = 3 * highest
+    assert profiles() == (highest, pytest.approx(3 * highest))
 
 
 # --- Over time ------------------------------------------------------------------------------------------------------
@@ -384,7 +354,7 @@ def test_memory_and_output_stay_flat_in_500_moves(explorer):
         explorer.ratio.value = 10 + n % 80
         explorer.snapshots[0].value = n % 2
         if not n % 10:
-            explorer.colours.value = (-1.0 - 0.01 * (n % 7), 1.0)
+            explorer.picture.low = -1.0 - 0.01 * (n % 7)
             explorer.chooser.clip.value = n // 10 % 12
 
     assert_flat(explorer, move)
@@ -413,12 +383,30 @@ def test_baselines_stand_beside_the_reconstruction(explorer):
         if after < len(column) and not column[after]:
             ends = clip.clean[[frame - 1, after], band]
             assert min(ends) - 1e-5 <= line_image[frame, band] <= max(ends) + 1e-5
-    assert f"straight line in time {line_l1:.3f}" in explorer.summary.value
-    titles = [title.get_text() for title in explorer.view._titles]
-    assert any(title.startswith("straight line in time: L1") for title in titles)
+    error = float(np.nanmean(clip.error()))
+    assert table(explorer)["straight line in time"][0] == f"{line_l1:.3f}"
+    assert table(explorer)["run, step 6"][2:] == [relative(error, line_l1), relative(error, flat_l1)]
+    assert f"straight line in time: L1 {line_l1:.3f}" in {panel.title for panel in explorer.picture.shown.panels}
     explorer.with_baselines.value = False
-    assert not any("straight line" in title.get_text() for title in explorer.view._titles)
+    assert not any("straight line" in panel.name for panel in explorer.picture.shown.panels)
     explorer.with_baselines.value = True
+
+
+def test_numbers_are_relative_to_baselines():
+    assert relative(0.5, 1.0) == "0.50 (-6.0 dB)" and relative(2.0, 1.0) == "2.00 (+6.0 dB)"
+    assert relative(0.5, 0.0) == "–" and relative(0.0, 0.5) == "0"
+    text = numbers({"a <b>": 0.5}, {"line": 1.0}, std=2.0)
+    assert "a &lt;b&gt;" in text and "0.500" in text and f"{40 / np.log(10) * 0.5:.1f} dB" in text
+
+
+def test_it_opens_on_the_loudest_crop(explorer, tmp_path):
+    wave = 0.01 * np.random.default_rng(0).standard_normal(16000 * 20)
+    wave[16000 * 12 : 16000 * 13] *= 30
+    soundfile.write(tmp_path / "burst.wav", wave, 16000)
+    explorer.chooser.source.value = "file"
+    explorer.chooser.path.value = str(tmp_path / "burst.wav")
+    assert explorer.start.value <= 12 <= 13 <= explorer.start.value + explorer.seconds + 0.2
+    explorer.chooser.source.value = "data set"
 
 
 def test_time_is_that_of_the_recording(explorer, tmp_path):
@@ -426,6 +414,7 @@ def test_time_is_that_of_the_recording(explorer, tmp_path):
     explorer.chooser.source.value = "file"
     explorer.chooser.path.value = str(tmp_path / "long.wav")
     explorer.start.value = 12.5
-    left, right = explorer.view.figure.axes[0].get_xlim()
+    assert explorer.picture.scene["start"] == pytest.approx(12.5, abs=0.06)
+    left, right = explorer.picture.figure().axes[0].get_xlim()
     assert left == pytest.approx(12.5, abs=0.06) and right > left
     explorer.chooser.source.value = "data set"

@@ -44,17 +44,13 @@ def labelled(control: ipywidgets.Widget, text: str, hint: str = "") -> ipywidget
 
 def render(figure: Figure, dpi: float = 100) -> bytes:
     """The figure as PNG bytes, inches times `dpi` pixels large."""
+    from PIL import Image
+
     figure.set_dpi(dpi)
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     canvas.draw()  # once, where savefig draws twice
-    return encoded(canvas)
-
-
-def encoded(canvas: FigureCanvasAgg) -> bytes:
-    """What has been drawn on `canvas` as PNG bytes, packed quickly rather than tightly."""
-    from PIL import Image
-
     buffer = io.BytesIO()
+    # Packed quickly rather than tightly.
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
@@ -108,7 +104,7 @@ class FigureImage(ipywidgets.Image):
         self._current.replace(figure)
 
     def show(self, png: bytes, alt: str = "") -> None:
-        """Show PNG bytes made elsewhere, such as by `encoded`."""
+        """Show PNG bytes made elsewhere."""
         with self.hold_sync():
             self.value, self.tooltip = png, alt
         self.layout.display = None if png else "none"  # an image without bytes shows as a broken one

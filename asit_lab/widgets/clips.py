@@ -24,6 +24,21 @@ def clip_name(manifest: Manifest, row: int) -> str:
     return f"clip {row} of {manifest.source} ({manifest.table['label'].iloc[row] or 'no label'})"
 
 
+def loudest(wave: np.ndarray, sample_rate: int, seconds: float) -> float:
+    """Where the `seconds` of a wave [samples] with the most energy start, s; 0 for a wave that is not longer."""
+    hop = sample_rate // 10
+    sums = (
+        np.add.reduceat(np.square(wave, dtype=np.float64), np.arange(0, len(wave), hop)) if len(wave) else np.zeros(1)
+    )
+    wide = round(seconds * sample_rate) // hop
+    places = (len(wave) - round(seconds * sample_rate)) // hop + 1
+    if places < 2:
+        return 0.0
+    sums = np.add.reduceat(np.square(wave, dtype=np.float64), np.arange(0, len(wave), hop))
+    energy = np.concatenate([[0.0], np.cumsum(sums)])
+    return int(np.argmax(energy[wide : wide + places] - energy[:places])) / 10
+
+
 def source_text(data: str) -> str:
     """`data`, if it can be typed where explorers ask for a data set. Raises InputError."""
     if not isinstance(data, str):

@@ -14,9 +14,10 @@ from ..figures.axes import MelAxes
 from ..masking import corrupt, gmml, inverse_blocks
 from ..random import key
 from ..settings import Mask
-from .base import Explorer, FigureImage, Sound, encoded, labelled, seed_entry, whole_number
-from .clips import ClipChooser, clip_name
-from .mask_panels import MaskPanels
+from .base import Explorer, Sound, labelled, seed_entry, whole_number
+from .clips import ClipChooser, clip_name, loudest
+from .scene import Panel, Scene
+from .spectrogram_view import SpectrogramView
 
 INVERSE = "inverse"
 KINDS = {
@@ -28,7 +29,6 @@ KINDS = {
     "inverse (ASDA)": INVERSE,
 }
 MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
-DPI = 138
 
 
 class MaskExplorer(Explorer):
@@ -40,7 +40,7 @@ class MaskExplorer(Explorer):
 
     def __init__(self, data: str = "synth:40", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
         super().__init__()
-        self.picture = FigureImage()
+        self.picture = SpectrogramView()
         self.saved = (self.picture,)
         with self.errors_in_words():
             self._build(load_config(preset), data, clip, seed)
@@ -48,12 +48,11 @@ class MaskExplorer(Explorer):
     def _build(self, cfg: RunConfig, data: str, clip: int, seed: int) -> None:
         self.cfg = cfg
         self.front_end = LogMel.from_config(cfg.features)
-        self.panels = MaskPanels(
-            (cfg.input_frames, cfg.features.mel_bins), cfg.model.patch, MelAxes.of(cfg.features, normalised=True), DPI
-        )
+        self._steady = False  # while controls are set together, which should draw once
         self.clean: Tensor | None = None  # [1, frames, mels], normalised, padded to a crop
         self.corrupted: Tensor | None = None  # [frames, mels], NaN where nothing is seen
         self.frames = 0  # of `clean` before its padding
+        self.first = 0.0  # s, where in the clip the crop starts
         self._donor: tuple[str, int, Tensor] | None = None  # data set, row and log-mel that alien blocks come from
         self._clean_wave: np.ndarray | None = None
         self.chooser = ClipChooser(data, clip, cfg.features.sample_rate)
@@ -95,18 +94,22 @@ class MaskExplorer(Explorer):
     def _take(self) -> None:
         """Another clip."""
         room = max(0, len(self.chooser.wave) - self.cfg.crop_samples) / self.chooser.sample_rate
+        self._steady = True
         self.start.value, self.start.max = 0.0, room
+        self.start.value = loudest(self.chooser.wave, self.chooser.sample_rate, self.cfg.data.crop_seconds)
         self.start.layout.display = None if room else "none"
+        self._steady = False
         self._cut()
 
     def _cut(self) -> None:
         """The crop that starts where the slider stands."""
+        if self._steady:
+            return
         first = round(self.start.value * self.chooser.sample_rate)
         crop = self.chooser.wave[first : first + self.cfg.crop_samples]
         self.clean, self.frames = self._log_mel(crop)
-        shown = self.clean[0].clone()
-        shown[self.frames :] = torch.nan
-        self.panels.set_clean(shown.numpy(), f"clean: {self.chooser.name}", first / self.chooser.sample_rate)
+        self.first = first / self.chooser.sample_rate
+        self.picture.fit(self._unpadded(self.clean[0]))
         self.original.load(crop, self.chooser.sample_rate)
         self._clean_wave = None
         self.clean_sound.load(None, 0)
@@ -140,22 +143,44 @@ class MaskExplorer(Explorer):
             raise InputError("there is no clip to corrupt yet")
         self.corrupted, pixels, tokens, how = self._inverse() if inverse else self._blocks()
         shares = 100 * pixels.mean(), 100 * tokens.mean()
-        corrupted = self.corrupted.clone()
-        corrupted[self.frames :] = torch.nan
-        self.panels.set_mask(
-            corrupted.numpy(),
-            pixels,
-            tokens,
-            (
+        clean = self._unpadded(self.clean[0])
+        panels = [
+            Panel("clean", f"clean: {self.chooser.name}", clean, sound="clean"),
+            Panel(
+                "corrupted",
                 f"corrupted: {shares[0]:.1f} % of pixels, {how}",
-                f"corrupted tokens (grey): {shares[1]:.1f} %, {tokens.sum()} of {tokens.size}",
+                self._unpadded(self.corrupted),
+                outline=True,
+                sound="corrupted",
             ),
+            Panel(
+                "tokens",
+                f"corrupted tokens (grey): {shares[1]:.1f} %, {tokens.sum()} of {tokens.size}",
+                clean,
+                tokens=True,
+            ),
+        ]
+        features = self.cfg.features
+        scene = Scene(
+            panels,
+            MelAxes.of(features, normalised=True, start=self.first),
+            (features.std, features.mean),
+            mask=pixels,
+            tokens=tokens,
+            patch=self.cfg.model.patch,
+            file=f"mask {self.chooser.name}",
         )
-        alt = f"{self.chooser.name}: log-mel clean, corrupted on {shares[0]:.0f} % of pixels, and its corrupted tokens"
-        self.picture.show(encoded(self.panels.canvas), alt)
+        alt = f"{self.chooser.name}: log-mel clean, corrupted on {shares[0]:.0f} % of pixels, and its corrupted tokens."
+        self.picture.show(scene, alt)
         self.summary.value = _SUMMARY.format(*shares, tokens.sum(), tokens.size, html.escape(" ".join(self._notes())))
         if self.corrupted_sound.layout.display != "none":  # it was that of another mask
             self.corrupted_sound.load(None, 0)
+
+    def _unpadded(self, log_mel: Tensor) -> np.ndarray:
+        """[frames, mels] with NaN where a short clip is padded."""
+        shown = log_mel.clone()
+        shown[self.frames :] = torch.nan
+        return shown.numpy()
 
     def _keys(self) -> Tensor:
         return key(whole_number(self.seed), 0, torch.arange(1), "reconstruct")  # as Encoder.draw_mask

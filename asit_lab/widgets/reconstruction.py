@@ -10,15 +10,15 @@ import torch
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
-from ..figures.axes import colour_limits
 from ..settings import MASK_KINDS, Mask
 from . import snapshots_compared as compared
-from .base import Explorer, FigureImage, Sound, labelled, seed_entry, whole_number
-from .clips import ClipChooser, clip_name
-from .reconstruction_panels import Panel, ReconstructionView, Scales
+from .base import Explorer, Sound, labelled, seed_entry, whole_number
+from .clips import ClipChooser, clip_name, loudest
+from .reconstruction_numbers import numbers
+from .scene import Panel, Scene
+from .spectrogram_view import SpectrogramView
 
 MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
-_RANGE = (-3.0, 3.0)  # of the colour scale's ends: normalised log-mels have a standard deviation of 0.5
 _LISTEN = "Hear the log-mels"
 
 
@@ -44,7 +44,7 @@ class ReconstructionExplorer(Explorer):
         a data set and its row. seed: of the mask, and of a preset's untrained weights.
         """
         super().__init__()
-        self.picture, self.view = FigureImage(), ReconstructionView()
+        self.picture = SpectrogramView()
         self.saved = (self.picture,)
         self.clean: torch.Tensor | None = None  # the crop's log-mel, normalised [1, T, M]
         self.results: list = []  # of each encoder: its reconstruction, or the error of its features [T, M]
@@ -82,8 +82,6 @@ class ReconstructionExplorer(Explorer):
         self.seed = seed_entry(seed)
         self.with_baselines = ipywidgets.Checkbox(True, indent=True)
         labelled(self.with_baselines, "baselines", "show a straight line in time, and the mean of each band, as panels")
-        self.colours = ipywidgets.FloatRangeSlider(value=(-1.0, 1.0), min=_RANGE[0], max=_RANGE[1], step=0.05)
-        self.most = ipywidgets.FloatSlider(1.0, min=0.0, max=_RANGE[1])
         labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
         for slider, text in zip(self.snapshots, ("step", "step, 2nd run"), strict=False):
             labelled(slider, text, "step of the run after which these weights were kept")
@@ -92,9 +90,6 @@ class ReconstructionExplorer(Explorer):
         labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
         labelled(self.side, "block", "side of a block of visible patches, in patches")
         labelled(self.align, "aligned to patches", "blocks start and end where patches do")
-        self.colours.readout_format = ".1f"  # two numbers have little room
-        labelled(self.colours, "colours", "ends of the log-mels' colour scale; another clip brings its own")
-        labelled(self.most, "error up to", "end of the error's colour scale, and of its axes unless a curve is higher")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")
         names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
         self.recording, *self.sounds = map(Sound, names)
@@ -107,14 +102,13 @@ class ReconstructionExplorer(Explorer):
         sounds = [self.listen, self.recording, *self.sounds] if self.reconstructs else [self.recording]
         self.picture.layout.max_width = "920px" if len(first) == 1 else "1300px"
         self.arrange(
-            [self.chooser, self.start, *self.snapshots, *masks, self.seed, self.colours, self.most, *sounds],
+            [self.chooser, self.start, *self.snapshots, *masks, self.seed, *sounds],
             [self.summary, self.picture],
             narrowest=520 if len(first) == 1 else 600,
         )
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
         self.on(self.start, self._cut)
         self.on([*self.snapshots, *masks, self.seed], self.redraw)
-        self.on([self.colours, self.most], self._recolour)
         self.on_click(self.listen, self._make_sounds)
 
     @staticmethod
@@ -132,6 +126,7 @@ class ReconstructionExplorer(Explorer):
         room = max(0.0, len(self.chooser.wave) / self.chooser.sample_rate - self.seconds)
         self._steady = True
         self.start.value, self.start.max = 0.0, room
+        self.start.value = loudest(self.chooser.wave, self.chooser.sample_rate, self.seconds)
         self.start.layout.display = None if room else "none"
         self._steady = False
         self._cut()
@@ -203,85 +198,83 @@ class ReconstructionExplorer(Explorer):
 
     def _fit_colours(self) -> None:
         """Colour scales for this crop. They stay from move to move, so that colours compare."""
-        low, high = np.clip(colour_limits(self.clean[0].numpy()), *_RANGE)
-        most = (high - low) / 2
-        if not self.reconstructs:
-            most = 1.25 * float(np.nanpercentile(np.stack(self.results), 99))
-        step = float(10.0 ** np.floor(np.log10(max(most, 1e-6)) - 1))  # two digits
-        self._steady = True
-        self.colours.value = (round(float(low), 2), round(float(high), 2))
-        most = float(np.ceil(most / step)) * step
-        self.most.step, self.most.max = step, 4 * most
-        self.most.value = most
-        self._steady = False
-
-    def _recolour(self) -> None:
-        if not self._steady:
-            self._paint()
+        self.picture.fit(self.clean[0].numpy(), () if self.reconstructs else self.results)
 
     def _paint(self) -> None:
         if not self.results:
             raise InputError("there is nothing to draw yet")
-        low, high = self.colours.value
-        scales = Scales(low, max(high, low + self.colours.step), max(self.most.value, self.most.step))
-        axes = MelAxes.of(self.cfg.features, normalised=True, start=self.first / self.chooser.sample_rate)
-        rows, errors = self._pixel_panels() if self.reconstructs else self._feature_panels()
-        unit = "|error|" if self.reconstructs else "squared error"
-        self.view.draw(rows, errors, axes, scales, unit, self._titles())
-        self.picture.show(self.view.png(), f"{self.chooser.name}: {'; '.join(panel.title for panel in errors)}")
-        self.summary.value = _SUMMARY.format(html.escape(" ".join(self._words())))
+        panels = self._pixel_panels() if self.reconstructs else self._feature_panels()
+        features = self.cfg.features
+        scene = Scene(
+            panels,
+            MelAxes.of(features, normalised=True, start=self.first / self.chooser.sample_rate),
+            (features.std, features.mean),
+            columns=len(self.results),
+            mask=self.results[0].mask if self.reconstructs else None,
+            error_unit="|error|" if self.reconstructs else "squared error",
+            names=self._titles(),
+            file=f"reconstruction {self.chooser.name}",
+        )
+        self.picture.show(scene, f"{self.chooser.name}: {'; '.join(panel.title for panel in scene.errors)}.")
+        self.summary.value = _SUMMARY.format(self._numbers(), html.escape(" ".join(self._words())))
 
-    def _pixel_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
-        clip = self.results[0]
-        clean = Panel(f"clean: {self.chooser.name}", clip.clean)
-        corrupted = Panel(f"corrupted: {100 * clip.mask.mean():.0f} % of pixels", clip.corrupted)
-        if len(self.results) == 1:
-            filled = Panel(f"reconstructed: {clip.title}", clip.reconstructed)
-            together = Panel("pasted: the reconstruction where it was corrupted", compared.pasted(clip))
-            error = Panel(f"error: {clip.summary()} (grey: not corrupted)", clip.error())
-            rows = [[clean], [corrupted], [filled], [together]]
-            if self.with_baselines.value:
-                rows += [[Panel(f"{name}: L1 {l1:.3f}", image)] for name, image, l1 in self.baselines]
-            return rows, [error]
-        rows = [
-            [clean, corrupted],
-            [Panel(f"reconstructed: {filled.title}", filled.reconstructed) for filled in self.results],
-            [Panel("pasted where it was corrupted", compared.pasted(filled)) for filled in self.results],
+    def _pixel_panels(self) -> list[Panel]:
+        """Row by row, as many a row as there are encoders."""
+        clip, several = self.results[0], len(self.results) > 1
+        ends = ("", ", 2nd")[: len(self.results)]  # of names
+        filled = list(zip(self.results, ends, strict=True))
+        panels = [
+            Panel("clean", f"clean: {self.chooser.name}", clip.clean, sound="clean"),
+            Panel(
+                "corrupted",
+                f"corrupted: {100 * clip.mask.mean():.0f} % of pixels",
+                clip.corrupted,
+                outline=True,
+                sound="corrupted",
+            ),
+        ]
+        panels += [
+            Panel(f"reconstructed{end}", f"reconstructed: {one.title}", one.reconstructed) for one, end in filled
+        ]
+        title = "pasted where it was corrupted" if several else "pasted: the reconstruction where it was corrupted"
+        panels += [
+            Panel(f"pasted{end}", title, compared.pasted(one), outline=True, sound=f"filled in{end}")
+            for one, end in filled
         ]
         if self.with_baselines.value:
-            rows.append([Panel(f"{name}: L1 {l1:.3f}", image) for name, image, l1 in self.baselines])
-        return rows, [Panel(filled.summary(), filled.error()) for filled in self.results]
+            panels += [Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True) for name, image, l1 in self.baselines]
+        grey = "" if several else " (grey: not corrupted)"
+        panels += [Panel(f"error{end}", f"error: {one.summary()}{grey}", one.error(), "error") for one, end in filled]
+        return panels
 
-    def _feature_panels(self) -> tuple[list[list[Panel]], list[Panel]]:
+    def _feature_panels(self) -> list[Panel]:
         clean = self.clean[0].numpy()
         seen = np.where(np.isnan(self.results[0]), clean, np.nan)
         share = 100 * np.isfinite(self.results[0]).mean()
-        panels = [Panel(f"clean: {self.chooser.name}", clean)]
-        panels.append(Panel(f"what the student sees ({share:.0f} % of patches hidden)", seen))
-        titles = [f"error of predicted features: {title}" for title in self._titles()]
-        errors = [Panel(title, error) for title, error in zip(titles, self.results, strict=True)]
-        return [[panel] for panel in panels] if len(errors) == 1 else [panels], errors
+        panels = [Panel("clean", f"clean: {self.chooser.name}", clean)]
+        panels.append(Panel("visible", f"what the student sees ({share:.0f} % of patches hidden)", seen))
+        for title, error in zip(self._titles(), self.results, strict=True):
+            panels.append(Panel(f"error, {title}", f"error of predicted features: {title}", error, "error"))
+        return panels
+
+    def _numbers(self) -> str:
+        """The errors, as a table."""
+        if not self.reconstructs or not self.results[0].mask.any():
+            return ""
+        errors = {clip.title: float(np.nanmean(clip.error())) for clip in self.results}
+        return numbers(errors, {name: l1 for name, _, l1 in self.baselines}, self.cfg.features.std)
 
     def _words(self) -> list[str]:
-        """The errors in numbers, and what the picture does not say by itself."""
+        """What picture and table do not say by themselves."""
         if not self.reconstructs:
             pairs = zip(self._titles(), self.results, strict=True)
             means = [f"{title}: {np.nanmean(error):.3g}" for title, error in pairs]
             return [f"Mean error over hidden patches: {'; '.join(means)}.", *_ABOUT_FEATURES]
-        unit = 2 * self.cfg.features.std
-        words = []
-        for clip in self.results:
-            in_log = f", {unit * np.nanmean(clip.error()):.2f} in natural log" if clip.mask.any() else ""
-            words.append(f"{clip.title}: {clip.summary()}{in_log}.")
-        if self.baselines and self.results[0].mask.any():
-            words.append(f"Baselines: {', '.join(f'{name} {l1:.3f}' for name, _, l1 in self.baselines)}.")
-            line = self.baselines[0][2]
-            for clip in self.results:
-                ratio = np.nanmean(clip.error()) / max(line, 1e-9)
-                words.append(f"{clip.title} has {ratio:.2f} of the straight line's error (below 1 is better).")
+        if not self.results[0].mask.any():
+            return ["There are no corrupted pixels."]
         if self.kind.value == "alien":
-            words.append(f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor_row())}.")
-        return words
+            return [f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor_row())}."]
+        return []
 
     # --- The sound --------------------------------------------------------------------------------------------------
 
@@ -305,4 +298,4 @@ _ABOUT_FEATURES = (
     "ASDA predicts the teacher's features of hidden patches, not log-mels, so there is nothing to paste or to hear:",
     "the map shows each hidden patch's squared error over the root of the width; grey patches were visible.",
 )
-_SUMMARY = '<div aria-live="polite" style="line-height: 1.5">{}</div>'
+_SUMMARY = '<div aria-live="polite" style="line-height: 1.5">{}{}</div>'

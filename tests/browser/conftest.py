@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from lab_case import FLAGS, PATIENCE, PROJECT, Lab, OpenNotebook, chromium
 from playwright.sync_api import sync_playwright
+from script_case import MODEL
 
 import asit_lab
 
@@ -86,3 +87,12 @@ def recordings(tmp_path_factory) -> dict[str, str]:
     for name, wave in {"rising": rising, "falling": rising[::-1]}.items():
         soundfile.write(folder / f"{name}.wav", wave, rate)
     return {"file": str(folder / "rising.wav"), "upload": str(folder / "falling.wav")}
+
+
+@pytest.fixture
+def bare(browser):
+    page = browser.new_page(viewport={"width": 600, "height": 500})
+    page.set_content("<body style='margin: 0'><div id='here'></div></body>")
+    page.evaluate(f"() => {{ {MODEL} }}")
+    yield page
+    page.close()

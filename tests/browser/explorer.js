@@ -14,6 +14,7 @@
     text: "input[type=text], textarea",
     sound: "audio[controls]",
     clickable: ".asit-clickable[tabindex]",
+    spectrogram: ".asit-spectrogram[tabindex]",
   };
   // Parts of a control that have their own place in the order of focus.
   const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *";
@@ -26,7 +27,7 @@
   const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
   const text = (element) => (element?.innerText ?? "").replace(/[\s\u200b]+/g, " ").trim();
   const visible = (element) => element.checkVisibility({ visibilityProperty: true });
-  const pictures = (root) => [...root.querySelectorAll("img, canvas")].filter(visible);
+  const pictures = (root) => [...root.querySelectorAll("img, canvas:not(.asit-over)")].filter(visible);
 
   function enabled(element) {
     const slider = element.closest(".noUi-target");
@@ -136,11 +137,13 @@
       if (event.target.closest(".asit-picture")) shown ??= performance.now();
     };
     root.addEventListener("load", loaded, true); // load does not bubble, but it can be captured
+    root.addEventListener("asit-drawn", loaded);
     const options = { key, code: key, bubbles: true, cancelable: true };
     slider.dispatchEvent(new KeyboardEvent("keydown", options));
     slider.dispatchEvent(new KeyboardEvent("keyup", options));
     while (shown === null && performance.now() - began < timeout) await sleep(1);
     root.removeEventListener("load", loaded, true);
+    root.removeEventListener("asit-drawn", loaded);
     return shown === null ? null : shown - began;
   }
 

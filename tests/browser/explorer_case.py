@@ -165,9 +165,9 @@ class Explorer:
             yield
 
     def _number(self, control: Control, entry) -> Iterator[None]:
-        start = int(entry.input_value())
+        start = float(entry.input_value())
         for value in (start + 1, start):
-            entry.fill(str(value))
+            entry.fill(f"{value:g}")
             entry.press("Enter")
             yield
 
@@ -179,6 +179,12 @@ class Explorer:
         box = picture.bounding_box()
         for x, y in ((0.3, 0.6), (0.7, 0.4)):
             picture.click(position={"x": x * box["width"], "y": y * box["height"]})
+            yield
+
+    def _spectrogram(self, control: Control, view) -> Iterator[None]:
+        view.focus()
+        for key in ("+", "ArrowRight", "Home"):
+            view.press(key)
             yield
 
     def _entry(self, control: Control) -> str:

@@ -2,43 +2,12 @@
 
 import base64
 import io
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from asit_lab import widgets
+from script_case import STATIC
 
 pytestmark = pytest.mark.browser
-
-STATIC = Path(widgets.__file__).parent / "static"
-# The model that anywidget gives to a script, without a kernel behind it.
-MODEL = """
-window.fakeModel = (state) => {
-  const handlers = {};
-  return {
-    get: (name) => state[name],
-    set: (name, value) => { state[name] = value; (handlers[`change:${name}`] ?? []).forEach((call) => call()); },
-    save_changes: () => {},
-    on: (name, call) => (handlers[name] ??= []).push(call),
-    off: () => {},
-    send: () => {},
-  };
-};
-window.load = async (source) => {
-  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  return (await import(url)).default;
-};
-"""
-
-
-@pytest.fixture
-def bare(browser):
-    page = browser.new_page(viewport={"width": 600, "height": 500})
-    page.set_content("<body style='margin: 0'><div id='here'></div></body>")
-    page.evaluate(f"() => {{ {MODEL} }}")
-    yield page
-    page.close()
 
 
 @pytest.fixture

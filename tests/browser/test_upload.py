@@ -22,9 +22,9 @@ def test_a_large_file_is_uploaded_and_then_another(opened, tmp_path, page):
         with page.expect_file_chooser() as chooser:
             explorer.root.locator("button.asit-upload").click()
         chooser.value.set_files(tmp_path / f"{name}.wav")
-        image = explorer.root.locator("img.asit-picture").first
+        image = explorer.root.locator("canvas.asit-plot").first
         page.wait_for_function(
-            "([image, name]) => image.alt.startsWith(name)",
+            "([image, name]) => image.ariaLabel.startsWith(name)",
             arg=[image.element_handle(), f"{name}.wav"],
             timeout=PATIENCE * 1000,
         )

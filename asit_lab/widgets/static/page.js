@@ -2,6 +2,7 @@
 // and its picture in the notebook that JupyterLab saves.
 
 const VIEW = "application/vnd.jupyter.widget-view+json";
+const DRAWN = ["src", "data-drawn"]; // attributes that change with a picture
 const CAPTION = "Saved picture. Run the cell to explore.";
 
 // A handle takes the name of its slider's label, a picture that of its tooltip.
@@ -32,20 +33,25 @@ function hidden(element, explorer) {
 
 // The pictures of an explorer in one, as base64 of a PNG; null while there is none.
 function picture(explorer) {
-  const images = [...explorer.querySelectorAll("img.asit-saved, .asit-saved img")];
-  const loaded = images.filter((image) => image.complete && image.naturalWidth && !hidden(image, explorer));
+  const shown = [...explorer.querySelectorAll("img.asit-saved, .asit-saved img, .asit-saved canvas.asit-plot")];
+  const loaded = shown
+    .filter((part) => (part.asitPicture ? part.closest("[data-drawn]") : part.complete && part.naturalWidth))
+    .filter((part) => !hidden(part, explorer))
+    .map((part) => part.asitPicture?.() ?? part); // spectrograms draw themselves anew, on white
   if (!loaded.length) return null;
   const canvas = document.createElement("canvas");
   const line = 26;
-  canvas.width = Math.max(...loaded.map((image) => image.naturalWidth));
-  canvas.height = loaded.reduce((height, image) => height + image.naturalHeight, line);
+  const width = (part) => part.naturalWidth ?? part.width;
+  const height = (part) => part.naturalHeight ?? part.height;
+  canvas.width = Math.max(...loaded.map(width));
+  canvas.height = loaded.reduce((sum, part) => sum + height(part), line);
   const context = canvas.getContext("2d");
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);
   let top = 0;
-  for (const image of loaded) {
-    context.drawImage(image, 0, top);
-    top += image.naturalHeight;
+  for (const part of loaded) {
+    context.drawImage(part, 0, top);
+    top += height(part);
   }
   context.fillStyle = "#555555";
   context.font = "14px sans-serif";
@@ -86,7 +92,7 @@ function render({ model, el }) {
   let explorer = null;
   const observer = new MutationObserver((changes) => {
     name(explorer);
-    if (notebook && changes.some(({ attributeName }) => attributeName === "src")) notebook.dirty = true;
+    if (notebook && changes.some(({ attributeName }) => DRAWN.includes(attributeName))) notebook.dirty = true;
   });
   // The explorer is put on the page after its parts.
   const waiting = setInterval(() => {
@@ -95,7 +101,7 @@ function render({ model, el }) {
     clearInterval(waiting);
     name(explorer);
     explorer.addEventListener("play", silenceOthers, true);
-    observer.observe(explorer, { subtree: true, childList: true, attributeFilter: ["title", "src"] });
+    observer.observe(explorer, { subtree: true, childList: true, attributeFilter: ["title", ...DRAWN] });
     explorers?.set(model.get("explorer"), explorer);
     if (explorers && !model.get("saves")) {
       model.set("saves", true);

@@ -1,0 +1,151 @@
+"""A view of log-mels of one clip that the browser draws from their values; its static picture is drawn here.
+
+Zoom, cursor, colours, sound and files are the page's (static/spectrogram.js) and need no kernel. The kernel draws the
+same panels by matplotlib only where a picture is wanted: in a cell's output, and as PDF.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import anywidget
+import matplotlib
+import numpy as np
+import traitlets
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from ..figures.axes import colour_limits
+from ..figures.style import ERROR_MAP, LOG_MEL_MAP
+from .base import render
+from .scene import DECIBELS, Scene
+from .spectrogram_figure import spectrogram_figure
+
+_STATIC = Path(__file__).parent / "static"
+_PARTS = ("_scales", "_draw", "_sound", "_toolbar", "_gestures", "")  # one module: the page cannot import its files
+MAPS = (LOG_MEL_MAP, "cividis", "gray", "gray_r")  # of levels
+_NARROWEST = 0.05  # colour scale of levels
+_DPI = 110
+
+
+class SpectrogramView(anywidget.AnyWidget):
+    """Shows a `Scene`; hidden before the first. See static/spectrogram.js for what the page does with it."""
+
+    _esm = "\n".join((_STATIC / f"spectrogram{part}.js").read_text(encoding="utf-8") for part in _PARTS)
+    _css = _STATIC / "spectrogram.css"
+
+    scene = traitlets.Dict().tag(sync=True)
+    values = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    """a panel's float16 [frames, mels], little-endian"""
+    mask = traitlets.Bytes().tag(sync=True)
+    """uint8 [frames, mels], or empty"""
+    tokens = traitlets.Bytes().tag(sync=True)
+    """uint8 [time, freq], or empty"""
+    low = traitlets.Float(-1.0).tag(sync=True)
+    high = traitlets.Float(1.0).tag(sync=True)
+    """ends of the levels' colour scale, normalised"""
+    most = traitlets.Float(1.0).tag(sync=True)
+    """end of the errors' colour scale"""
+    fitted = traitlets.List(traitlets.Float(), [-1.0, 1.0, 1.0]).tag(sync=True)
+    """low, high and most as the clip has them"""
+    unit = traitlets.Enum(("normalised", "dB"), "normalised").tag(sync=True)
+    colours = traitlets.Enum(MAPS, LOG_MEL_MAP).tag(sync=True)
+    maps = traitlets.Dict().tag(sync=True)
+    """name -> 256 colours as bytes"""
+    alt = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self):
+        super().__init__(maps={name: _colours(name) for name in (*MAPS, ERROR_MAP)})
+        self.shown: Scene | None = None
+        self._drawn: tuple | None = None  # what the static picture is of
+        self._png = b""
+        self.layout.width, self.layout.display = "100%", "none"
+        self.add_class("asit-picture")
+        self.on_msg(self._receive)
+
+    def show(self, scene: Scene, alt: str = "") -> None:
+        """Show `scene`. alt: what is seen, for those who do not see it."""
+        self.shown = scene
+        with self.hold_sync():
+            self.scene = _described(scene)
+            self.values = [np.ascontiguousarray(panel.values, "<f2").tobytes() for panel in scene.panels]
+            self.mask = b"" if scene.mask is None else np.ascontiguousarray(scene.mask, np.uint8).tobytes()
+            self.tokens = b"" if scene.tokens is None else np.ascontiguousarray(scene.tokens, np.uint8).tobytes()
+            self.alt = alt
+        self.layout.display = None
+
+    def fit(self, clean: np.ndarray, errors: Sequence[np.ndarray] = ()) -> None:
+        """Colour scales for another clip, log-mel [frames, mels]; the errors' from `errors`, or as wide as half the
+        levels' where none are given."""
+        low, high = (round(float(value), 2) for value in colour_limits(clean))
+        high = max(high, low + _NARROWEST)
+        most = 1.25 * float(np.nanpercentile(np.stack(errors), 99)) if len(errors) else (high - low) / 2
+        step = 10.0 ** np.floor(np.log10(max(most, 1e-6)) - 1)  # two digits
+        most = float(np.ceil(most / step) * step)
+        with self.hold_sync():
+            self.fitted = [low, high, most]
+            self.low, self.high, self.most = self.fitted
+
+    def figure(self) -> Figure:
+        """What is shown, in full, as a figure. Raises InputError while there is nothing."""
+        if self.shown is None:
+            raise InputError("there is no picture yet")
+        scene, limits = self.shown, np.array([self.low, max(self.high, self.low + _NARROWEST), max(self.most, 1e-6)])
+        if self.unit == "dB":
+            slope, offset = 2 * scene.scale[0] * DECIBELS, scene.scale[1] * DECIBELS
+            limits = limits * (slope, slope, slope if scene.error_in_decibels else 1) + (offset, offset, 0)
+            scene = scene.in_decibels()
+        return spectrogram_figure(scene, *limits.tolist(), colours=self.colours, decibels=self.unit == "dB")
+
+    @property
+    def png(self) -> bytes:
+        """`figure` as PNG, drawn when asked for; empty while there is nothing."""
+        wanted = (id(self.shown), self.low, self.high, self.most, self.unit, self.colours)
+        if self.shown is not None and self._drawn != wanted:
+            figure = self.figure()
+            self._png, self._drawn = render(figure, _DPI), wanted
+            figure.clear()  # a figure is full of cycles, which the collector finds late
+        return self._png
+
+    def _receive(self, _widget, content: dict, _buffers: list) -> None:
+        """A message of the page: pdf (of the frames t0 to t1 and bands b0 to b1)."""
+        if content.get("kind") != "pdf" or self.shown is None:
+            return
+        figure, seen, axes = self.figure(), content["view"], self.shown.axes
+        for ax in figure.axes:
+            if ax.get_label() in ("panel", "time"):
+                ax.set_xlim(axes.time(seen["t0"]), axes.time(seen["t1"]))
+            if ax.get_label() in ("panel", "band"):
+                ax.set_ylim(seen["b0"], seen["b1"])
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+        self.send({"kind": "pdf"}, [buffer.getvalue()])
+
+
+def _colours(name: str) -> bytes:
+    return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
+
+
+def _described(scene: Scene) -> dict:
+    """What the page needs besides the values."""
+    axes = scene.axes
+    kept = ("name", "title", "kind", "outline", "tokens", "sound")
+    return {
+        "shape": list(map(int, scene.shape)),
+        "hop": axes.hop_seconds,
+        "start": axes.start,
+        "low_hz": axes.low_hz,
+        "top_hz": axes.top_hz,
+        "columns": scene.columns,
+        "panels": [{name: getattr(panel, name) for name in kept} for panel in scene.panels],
+        "patch": list(map(int, scene.patch)),
+        "grid": [0, 0] if scene.tokens is None else list(map(int, scene.tokens.shape)),
+        "names": list(scene.names),
+        "slope": 2 * scene.scale[0],
+        "offset": scene.scale[1],
+        "level_unit": axes.unit,
+        "error_unit": scene.error_unit,
+        "error_decibels": scene.error_in_decibels,
+        "error_map": ERROR_MAP,
+        "file": scene.file,
+    }

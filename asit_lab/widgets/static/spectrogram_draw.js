@@ -1,0 +1,294 @@
+// The drawing of a spectrogram view: panels on one time and one frequency axis, colour bars, means of the error.
+
+const LEFT = 52;
+const RIGHT = 86;
+const TITLE = 19;
+const TICKS = 18; // below a panel with times
+const GAP = 14; // between columns
+const FONT = "12px system-ui, sans-serif";
+const SMALL = "11px system-ui, sans-serif";
+// ratio: pixels of the canvas to one of the page. nothing: the colour of NaN.
+const LIGHT = { background: "white", text: "#222222", line: "#555555", nothing: [200, 200, 200], ratio: 2 };
+LIGHT.curves = ["#0072B2", "#D55E00"];
+const DARK = { background: null, text: "#e0e0e0", line: "#9a9a9a", nothing: [84, 84, 84], curves: ["#56B4E9", "#E69F00"] };
+
+// Where everything is, in pixels: a cell a panel, cells of the two profiles and of the colour bars.
+function layoutOf(scene, width) {
+  const columns = scene.columns;
+  const rows = Math.ceil(scene.panels.length / columns);
+  const errors = scene.panels.filter(({ kind }) => kind === "error").length;
+  const height = rows > 5 ? 84 : rows > 3 ? 98 : 128;
+  const across = (width - LEFT - RIGHT - GAP * (columns - 1)) / columns;
+  const cells = [];
+  let top = 0;
+  for (let row = 0; row < rows; row++) {
+    top += TITLE;
+    for (let column = 0; column < columns && cells.length < scene.panels.length; column++) {
+      cells.push({ x: LEFT + column * (across + GAP), y: top, w: across, h: height, first: column === 0 });
+    }
+    top += height + 5;
+  }
+  const last = cells.slice(-columns);
+  const times = errors === 1 ? [] : [...last]; // cells with times below them
+  if (times.length) top += TICKS;
+  const layout = { width, cells, times, byTime: null, byBand: null, strip: null, bars: [] };
+  const right = LEFT + columns * across + (columns - 1) * GAP;
+  const shown = cells.filter((_, i) => scene.panels[i].kind === "level");
+  layout.bars.push({ kind: "level", x: right + 14, y: shown[0].y, w: 10, h: shown.at(-1).y + height - shown[0].y });
+  if (errors) {
+    top += TITLE;
+    const below = { y: top, h: 62, w: across };
+    layout.byTime = { x: LEFT, ...below };
+    times.push(layout.byTime);
+    if (errors > 1) layout.byBand = { x: LEFT + across + GAP, ...below };
+    else layout.strip = { x: right + 8, y: last[0].y, w: RIGHT - 18, h: height };
+    const { y, h } = errors > 1 ? last[0] : below;
+    layout.bars.push({ kind: "error", x: right + 14, y, w: 10, h });
+    top += below.h + TICKS;
+  }
+  layout.height = top + 18; // the name of the time axis
+  return layout;
+}
+
+class Drawing {
+  // state: scene, axes, unit, range {t0, t1, b0, b1}, limits {level, error}, rasters, outlines, profiles, maps, theme
+  constructor(context, layout, state) {
+    Object.assign(this, state, { context, layout });
+  }
+
+  x(cell, frame) {
+    return cell.x + ((frame - this.range.t0) / (this.range.t1 - this.range.t0)) * cell.w;
+  }
+
+  y(cell, band) {
+    return cell.y + cell.h - ((band - this.range.b0) / (this.range.b1 - this.range.b0)) * cell.h;
+  }
+
+  all() {
+    const { context, layout } = this;
+    context.clearRect(0, 0, layout.width, layout.height);
+    if (this.theme.background) {
+      context.fillStyle = this.theme.background;
+      context.fillRect(0, 0, layout.width, layout.height);
+    }
+    layout.cells.forEach((cell, i) => this.panel(cell, i));
+    layout.times.forEach((cell) => this.timeTicks(cell));
+    for (const cell of layout.times.filter(({ y }) => y === Math.max(...layout.times.map((time) => time.y)))) {
+      this.text("time (s)", cell.x + cell.w / 2, cell.y + cell.h + TICKS + 13, { align: "center" });
+    }
+    layout.bars.forEach((bar) => this.bar(bar));
+    if (layout.byTime) this.curves();
+  }
+
+  text(text, x, y, { align = "left", font = SMALL, most = Infinity } = {}) {
+    const { context } = this;
+    context.font = font;
+    context.fillStyle = this.theme.text;
+    context.textAlign = align;
+    let shown = text;
+    if (context.measureText(shown).width > most) {
+      while (shown && context.measureText(`${shown}…`).width > most) shown = shown.slice(0, -1);
+      shown += "…";
+    }
+    context.fillText(shown, x, y);
+  }
+
+  frame(cell) {
+    this.context.strokeStyle = this.theme.line;
+    this.context.lineWidth = 1;
+    this.context.strokeRect(cell.x - 0.5, cell.y - 0.5, cell.w + 1, cell.h + 1);
+  }
+
+  inside(cell, paint) {
+    this.context.save();
+    this.context.beginPath();
+    this.context.rect(cell.x, cell.y, cell.w, cell.h);
+    this.context.clip();
+    paint();
+    this.context.restore();
+  }
+
+  panel(cell, i) {
+    const { context, range, axes, scene } = this;
+    const panel = scene.panels[i];
+    this.inside(cell, () => {
+      const ratio = this.theme.ratio;
+      const [wide, high] = [range.t1 - range.t0, range.b1 - range.b0];
+      context.imageSmoothingEnabled = wide > cell.w * ratio || high > cell.h * ratio; // fewer pixels than values
+      context.drawImage(this.rasters[i], range.t0, axes.bands - range.b1, wide, high, cell.x, cell.y, cell.w, cell.h);
+      if (panel.tokens) this.tokens(cell);
+      if (panel.outline) this.lines(cell, this.outlines.pixels, [1, 1]);
+    });
+    this.frame(cell);
+    this.text(panel.title, cell.x, cell.y - 6, { font: FONT, most: cell.w - 76 }); // a value stands at the right
+    if (cell.first) this.hzTicks(cell);
+  }
+
+  // Corrupted tokens shaded, all patches ruled.
+  tokens(cell) {
+    const { context, range, scene } = this;
+    const [frames, bands] = scene.patch;
+    const [columns, rows] = scene.grid;
+    context.fillStyle = "rgb(128 128 128 / 84%)";
+    for (let column = 0; column < columns; column++) {
+      for (let row = 0; row < rows; row++) {
+        if (!this.outlines.shaded[column * rows + row]) continue;
+        const [x, y] = [this.x(cell, column * frames), this.y(cell, (row + 1) * bands)];
+        context.fillRect(x, y, this.x(cell, (column + 1) * frames) - x, this.y(cell, row * bands) - y);
+      }
+    }
+    context.strokeStyle = "rgb(255 255 255 / 45%)";
+    context.lineWidth = 0.5;
+    context.beginPath();
+    if ((frames / (range.t1 - range.t0)) * cell.w > 4) {
+      for (let column = 1; column < columns; column++) this.rule(cell, column * frames, null);
+    }
+    for (let row = 1; row < rows; row++) this.rule(cell, null, row * bands);
+    context.stroke();
+    this.lines(cell, this.outlines.tokens, scene.patch);
+  }
+
+  rule(cell, frame, band) {
+    const [x, y] = [frame === null ? cell.x : this.x(cell, frame), band === null ? cell.y : this.y(cell, band)];
+    this.context.moveTo(x, y);
+    this.context.lineTo(frame === null ? cell.x + cell.w : x, band === null ? cell.y + cell.h : y);
+  }
+
+  // White on black is seen on dark and on bright pixels alike.
+  lines(cell, lines, [wide, high]) {
+    const { context } = this;
+    context.beginPath();
+    for (const [x0, y0, x1, y1] of lines) {
+      context.moveTo(this.x(cell, x0 * wide), this.y(cell, y0 * high));
+      context.lineTo(this.x(cell, x1 * wide), this.y(cell, y1 * high));
+    }
+    for (const [colour, width] of [["black", 2.4], ["white", 1]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.stroke();
+    }
+  }
+
+  hzTicks(cell) {
+    const { context, range } = this;
+    context.strokeStyle = this.theme.line;
+    for (const [place, label] of this.axes.hzTicks(range.b0, range.b1, (15 / cell.h) * (range.b1 - range.b0))) {
+      const y = this.y(cell, place);
+      context.beginPath();
+      context.moveTo(cell.x - 4, y);
+      context.lineTo(cell.x, y);
+      context.stroke();
+      this.text(label, cell.x - 7, Math.min(Math.max(y + 4, cell.y + 8), cell.y + cell.h), { align: "right" });
+    }
+    context.save();
+    context.translate(11, cell.y + cell.h / 2);
+    context.rotate(-Math.PI / 2);
+    this.text("Hz", 0, 0, { align: "center" });
+    context.restore();
+  }
+
+  timeTicks(cell) {
+    const { context, axes, range } = this;
+    const times = niceSteps(axes.time(range.t0), axes.time(range.t1), cell.w / 80);
+    labels(times).forEach((label, i) => {
+      const x = this.x(cell, axes.frame(times[i]));
+      context.strokeStyle = this.theme.line;
+      context.beginPath();
+      context.moveTo(x, cell.y + cell.h);
+      context.lineTo(x, cell.y + cell.h + 4);
+      context.stroke();
+      this.text(label, x, cell.y + cell.h + 15, { align: "center" });
+    });
+  }
+
+  bar({ kind, x, y, w, h }) {
+    const { context } = this;
+    const colours = this.maps[kind];
+    for (let i = 0; i < h; i++) {
+      const level = 3 * Math.min(255, Math.floor(((h - 1 - i) / h) * 256));
+      context.fillStyle = `rgb(${colours[level]} ${colours[level + 1]} ${colours[level + 2]})`;
+      context.fillRect(x, y + i, w, 1.5);
+    }
+    this.frame({ x, y, w, h });
+    const [low, high] = this.limits[kind].map((value) => this.unit.shown(value, kind));
+    const ticks = niceSteps(low, high, Math.max(2, Math.min(6, h / 40)));
+    labels(ticks).forEach((label, i) => {
+      const at = y + h - ((ticks[i] - low) / (high - low)) * h;
+      this.text(label, x + w + 4, Math.min(Math.max(at + 4, y + 8), y + h));
+    });
+    context.save();
+    context.translate(this.layout.width - 6, y + h / 2);
+    context.rotate(-Math.PI / 2);
+    this.text(this.unit.name(kind), 0, 0, { align: "center", most: Math.max(h, 90) });
+    context.restore();
+  }
+
+  // Means of the error by time and by band, each with its own scale from 0.
+  curves() {
+    const { layout, axes, range } = this;
+    const errors = this.profiles.map(({ curves }) => curves);
+    const reach = Math.max(this.limits.error[1], ...errors.flat(2).filter(Number.isFinite)) * 1.05;
+    const up = (cell) => (value) => cell.y + cell.h - (value / reach) * cell.h;
+    const middles = (values) => values.map((_, i) => i + 0.5);
+    const one = layout.byTime;
+    this.plot(one, "mean error by time", errors, 0, (i) => this.x(one, i), up(one));
+    this.scaleOf(one, reach);
+    if (layout.strip) {
+      const cell = layout.strip;
+      this.inside(cell, () =>
+        this.line(errors[0][1].map((value, i) => [cell.x + (value / reach) * cell.w, this.y(cell, i + 0.5)]), 0),
+      );
+      this.frame(cell);
+      this.text("by band", cell.x, cell.y - 6, { font: FONT });
+    } else {
+      const cell = layout.byBand;
+      const along = (i) => cell.x + ((i - range.b0) / (range.b1 - range.b0)) * cell.w;
+      this.plot(cell, "mean error by band", errors, 1, along, up(cell));
+      for (const [place, label] of axes.hzTicks(range.b0, range.b1, (34 / cell.w) * (range.b1 - range.b0))) {
+        this.text(label, along(place), cell.y + cell.h + 15, { align: "center" });
+      }
+      this.text("Hz", cell.x + cell.w / 2, cell.y + cell.h + TICKS + 13, { align: "center" });
+      this.legend(one);
+    }
+  }
+
+  plot(cell, title, errors, axis, along, up) {
+    this.inside(cell, () => {
+      errors.forEach((curves, n) => this.line(curves[axis].map((value, i) => [along(i + 0.5), up(value)]), n));
+    });
+    this.frame(cell);
+    this.text(title, cell.x, cell.y - 6, { font: FONT });
+  }
+
+  line(points, number) {
+    const { context } = this;
+    context.strokeStyle = this.theme.curves[number];
+    context.lineWidth = 1.6;
+    context.setLineDash(number ? [5, 3] : []);
+    context.beginPath();
+    let pen = false;
+    for (const [x, y] of points) {
+      if (!Number.isFinite(x) || !Number.isFinite(y)) pen = false;
+      else if (pen) context.lineTo(x, y);
+      else pen = !context.moveTo(x, y);
+    }
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  scaleOf(cell, reach) {
+    const top = this.unit.shown(reach, "error");
+    for (const value of niceSteps(0, top, 2)) {
+      const y = cell.y + cell.h - (value / top) * cell.h;
+      this.text(`${Number(value.toPrecision(2))}`, cell.x - 7, Math.max(y + 4, cell.y + 8), { align: "right" });
+    }
+  }
+
+  legend(cell) {
+    this.scene.names.forEach((name, i) => {
+      const y = cell.y + 14 + 15 * i;
+      this.line([[cell.x + 8, y - 4], [cell.x + 30, y - 4]], i);
+      this.text(name, cell.x + 36, y, { most: cell.w - 40 });
+    });
+  }
+}

@@ -1,0 +1,180 @@
+// Seconds, Hz and levels of a log-mel, and its colours. Places on the axes are frames and bands, from 0 at the left and
+// at the bottom; band i reaches from i to i + 1.
+
+const DECIBELS = 10 / Math.LN10; // of one unit of natural log of power
+const LABELLED_HZ = [1000, 4000, 8000, 2000, 500, 16000, 100, 200, 32000]; // the most wanted first
+const mel = (hz) => 1127 * Math.log1p(hz / 700);
+
+class MelAxes {
+  constructor({ shape, hop, start, low_hz, top_hz }) {
+    [this.frames, this.bands] = shape;
+    Object.assign(this, { hop, start, low: mel(low_hz), step: (mel(top_hz) - mel(low_hz)) / (shape[1] + 1) });
+    this.edges = [low_hz, top_hz];
+  }
+
+  time(frame) {
+    return this.start + frame * this.hop;
+  }
+
+  frame(time) {
+    return (time - this.start) / this.hop;
+  }
+
+  hz(place) {
+    const hz = 700 * Math.expm1((this.low + (place + 0.5) * this.step) / 1127);
+    return Math.min(Math.max(hz, this.edges[0]), this.edges[1]);
+  }
+
+  place(hz) {
+    return Math.min(Math.max((mel(hz) - this.low) / this.step - 0.5, 0), this.bands);
+  }
+
+  // [place, label] of the frequencies from band `low` to `high` for which there is room; `room`: bands between two.
+  hzTicks(low, high, room) {
+    const kept = [];
+    const between = niceSteps(this.hz(low), this.hz(high), 5);
+    for (const hz of [...LABELLED_HZ, ...between]) {
+      const place = this.place(hz);
+      if (hz < this.edges[0] || hz > this.edges[1] || place < low || place > high) continue;
+      if (kept.every(([other]) => Math.abs(other - place) >= room)) kept.push([place, shortHz(hz)]);
+    }
+    return kept;
+  }
+}
+
+function shortHz(hz) {
+  return hz < 1000 ? `${Math.round(hz)}` : `${Number((hz / 1000).toFixed(2))}k`;
+}
+
+// Some `count` round numbers from low to high.
+function niceSteps(low, high, count) {
+  const raw = (high - low) / count;
+  if (!(raw > 0)) return [];
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw) * power;
+  const steps = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) steps.push(i * step);
+  return steps;
+}
+
+// Round numbers with as many decimals as tell them apart.
+function labels(values) {
+  const step = values.length > 1 ? values[1] - values[0] : 1;
+  const decimals = Math.max(0, Math.min(4, -Math.floor(Math.log10(step) + 1e-9)));
+  return values.map((value) => value.toFixed(decimals).replace(/^-(0\.?0*)$/, "$1"));
+}
+
+// How a level or an error is shown: as the model sees it, or in dB.
+class Unit {
+  constructor(scene, unit) {
+    this.decibels = unit === "dB";
+    this.scene = scene;
+  }
+
+  applies(kind) {
+    return this.decibels && (kind === "level" || this.scene.error_decibels);
+  }
+
+  shown(value, kind) {
+    if (!this.applies(kind)) return value;
+    return DECIBELS * (this.scene.slope * value + (kind === "level" ? this.scene.offset : 0));
+  }
+
+  stored(value, kind) {
+    if (!this.applies(kind)) return value;
+    return (value / DECIBELS - (kind === "level" ? this.scene.offset : 0)) / this.scene.slope;
+  }
+
+  text(value, kind) {
+    if (Number.isNaN(value)) return "–";
+    const shown = this.shown(value, kind);
+    return this.applies(kind) ? `${shown.toFixed(1)} dB` : shown.toFixed(Math.abs(shown) < 0.1 && kind === "error" ? 4 : 2);
+  }
+
+  name(kind) {
+    if (kind === "level") return this.decibels ? "level (dB)" : this.scene.level_unit;
+    return this.applies(kind) ? `${this.scene.error_unit} (dB)` : this.scene.error_unit;
+  }
+}
+
+function bytesOf(view) {
+  if (!view) return new Uint8Array(0);
+  return new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
+}
+
+// Little-endian float16 to float32.
+function floats(view) {
+  const bytes = bytesOf(view);
+  const values = new Float32Array(bytes.length >> 1);
+  for (let i = 0; i < values.length; i++) {
+    const bits = bytes[2 * i] | (bytes[2 * i + 1] << 8);
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    const size =
+      exponent === 31
+        ? fraction ? NaN : Infinity
+        : exponent ? 2 ** (exponent - 25) * (1024 + fraction) : fraction * 2 ** -24;
+    values[i] = bits & 0x8000 ? -size : size;
+  }
+  return values;
+}
+
+// Values [frames, bands] as a picture, frames to the right and bands upwards; NaN has the colour `nothing`.
+function raster(values, axes, [low, high], colours, nothing) {
+  const canvas = new OffscreenCanvas(axes.frames, axes.bands);
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(axes.frames, axes.bands);
+  const pixels = new Uint32Array(image.data.buffer);
+  const table = new Uint32Array(257);
+  for (let i = 0; i < 256; i++) {
+    table[i] = (255 << 24) | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i];
+  }
+  table[256] = (255 << 24) | (nothing[2] << 16) | (nothing[1] << 8) | nothing[0];
+  const scale = 256 / (high - low);
+  for (let frame = 0, i = 0; frame < axes.frames; frame++) {
+    for (let band = 0; band < axes.bands; band++, i++) {
+      const value = values[i];
+      const level = Number.isNaN(value) ? 256 : Math.min(255, Math.max(0, Math.floor((value - low) * scale)));
+      pixels[(axes.bands - 1 - band) * axes.frames + frame] = table[level];
+    }
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+// Straight lines around the marked places of mask [columns, rows]: x0, y0, x1, y1 of each, in units of the mask.
+function borders(mask, columns, rows) {
+  const lines = [];
+  const at = (x, y) => x >= 0 && y >= 0 && x < columns && y < rows && mask[x * rows + y] > 0;
+  for (let x = 0; x <= columns; x++) {
+    for (let y = 0, start = -1; y <= rows; y++) {
+      const edge = y < rows && at(x - 1, y) !== at(x, y);
+      if (edge && start < 0) start = y;
+      if (!edge && start >= 0) [start] = [-1, lines.push([x, start, x, y])];
+    }
+  }
+  for (let y = 0; y <= rows; y++) {
+    for (let x = 0, start = -1; x <= columns; x++) {
+      const edge = x < columns && at(x, y - 1) !== at(x, y);
+      if (edge && start < 0) start = x;
+      if (!edge && start >= 0) [start] = [-1, lines.push([start, y, x, y])];
+    }
+  }
+  return lines;
+}
+
+// Means of an error [frames, bands] over what counts, by frame and by band.
+function profiles(values, axes) {
+  const sums = [new Float64Array(axes.frames), new Float64Array(axes.bands)];
+  const counts = [new Uint32Array(axes.frames), new Uint32Array(axes.bands)];
+  for (let frame = 0, i = 0; frame < axes.frames; frame++) {
+    for (let band = 0; band < axes.bands; band++, i++) {
+      if (Number.isNaN(values[i])) continue;
+      sums[0][frame] += values[i];
+      sums[1][band] += values[i];
+      counts[0][frame]++;
+      counts[1][band]++;
+    }
+  }
+  return sums.map((sum, axis) => Array.from(sum, (value, place) => value / counts[axis][place]));
+}

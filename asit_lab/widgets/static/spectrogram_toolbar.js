@@ -1,0 +1,113 @@
+// The buttons and entries above a spectrogram view, and the files they save.
+
+const HELP =
+  "Wheel: zoom in time (Shift: in frequency). Drag: move. Click: play from here. Shift-drag: select. Double click: all.";
+
+function element(name, properties = {}, children = []) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function button(text, title, press) {
+  const made = element("button", { className: "jupyter-button widget-button", textContent: text, title });
+  made.addEventListener("click", press);
+  return made;
+}
+
+function choice(name, change) {
+  const made = element("select", { title: name });
+  made.setAttribute("aria-label", name);
+  made.addEventListener("change", () => change(made.value));
+  return made;
+}
+
+function offer(select, names, chosen) {
+  if ([...select.options].map(({ value }) => value).join("\n") !== names.join("\n")) {
+    select.replaceChildren(...names.map((name) => new Option(name, name)));
+  }
+  select.value = chosen;
+}
+
+function entry(name, change) {
+  const made = element("input", { type: "number", title: name });
+  made.setAttribute("aria-label", name);
+  made.addEventListener("change", () => Number.isFinite(made.valueAsNumber) && change(made.valueAsNumber));
+  return made;
+}
+
+// view: what `render` of spectrogram.js makes.
+class Toolbar {
+  constructor(view) {
+    const { model, sounds } = view;
+    this.view = view;
+    this.play = button("▶ Play", "play the selection, or all (Space)", () => sounds.toggle());
+    this.loop = button("Loop", "repeat the selection, or all (L)", () => view.toggleLoop());
+    this.sound = choice("sound", (name) => sounds.choose(name));
+    this.all = button("Show all", "the whole time and frequency range (Home)", () => view.reset());
+    this.colours = choice("colour map", (name) => view.set({ colours: name }));
+    this.unit = choice("unit", (unit) => view.set({ unit }));
+    this.low = entry("lowest level", (value) => view.setLimit("low", value));
+    this.high = entry("highest level", (value) => view.setLimit("high", value));
+    this.most = entry("largest error", (value) => view.setLimit("most", value));
+    this.fit = button("Fit", "colours as the clip has them", () => view.fitColours());
+    this.errors = element("label", {}, ["error to ", this.most]);
+    this.saves = [
+      button("PNG", "save what is shown as a picture", () => view.savePicture()),
+      button("PDF", "save what is shown as a figure for print", () => model.send({ kind: "pdf", view: view.shown() })),
+      button("CSV", "save the values that are shown", () => view.saveValues()),
+      button("WAV", "save the selection, or all, of the chosen sound", () => view.saveSound()),
+    ];
+    const group = (...parts) => element("span", {}, parts);
+    this.element = element("div", { className: "asit-tools" }, [
+      group(this.play, this.loop, this.sound),
+      group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.errors, this.fit, this.all),
+      group("save ", ...this.saves),
+    ]);
+  }
+
+  update() {
+    const { model, sounds, scene, unit } = this.view;
+    const there = sounds.available();
+    this.play.textContent = sounds.playing ? "❚❚ Pause" : "▶ Play";
+    this.play.disabled = this.loop.disabled = this.sound.disabled = this.saves[3].disabled = !there.size;
+    this.loop.classList.toggle("mod-active", sounds.loop);
+    this.loop.setAttribute("aria-pressed", sounds.loop);
+    offer(this.sound, [...there.keys()], sounds.audio ? sounds.chosen : "");
+    this.sound.hidden = there.size < 2;
+    offer(this.colours, Object.keys(model.get("maps")).filter((name) => name !== scene.error_map), model.get("colours"));
+    offer(this.unit, ["normalised", "dB"], model.get("unit"));
+    this.errors.hidden = !scene.panels.some(({ kind }) => kind === "error");
+    for (const [name, kind] of [["low", "level"], ["high", "level"], ["most", "error"]]) {
+      const shown = unit.shown(model.get(name), kind);
+      this[name].step = unit.applies(kind) ? 1 : Math.abs(shown) < 0.1 ? 0.005 : 0.05;
+      this[name].value = Number(shown.toFixed(unit.applies(kind) ? 1 : 3));
+    }
+  }
+}
+
+function download(name, content, type) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+// What is in the window `view`, a row for each frame and band, a column for each panel.
+function csvOf({ scene, axes, unit, values, masks }, view) {
+  const names = scene.panels.map(({ name, kind }) => (unit.applies(kind) ? `${name} (dB)` : name));
+  const rows = [["time_s", "frequency_hz", ...(masks.pixels.length ? ["masked"] : []), ...names].map(quoted).join(",")];
+  const kinds = scene.panels.map(({ kind }) => kind);
+  for (let frame = Math.floor(view.t0); frame < Math.ceil(view.t1); frame++) {
+    for (let band = Math.floor(view.b0); band < Math.ceil(view.b1); band++) {
+      const at = frame * axes.bands + band;
+      const cells = values.map((all, i) => (Number.isNaN(all[at]) ? "" : unit.shown(all[at], kinds[i]).toPrecision(4)));
+      const masked = masks.pixels.length ? [masks.pixels[at]] : [];
+      rows.push([axes.time(frame).toFixed(4), axes.hz(band + 0.5).toFixed(1), ...masked, ...cells].join(","));
+    }
+  }
+  return `${rows.join("\n")}\n`;
+}
+
+function quoted(text) {
+  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
