@@ -234,6 +234,8 @@ def test_scores_figure_draws_dots_whiskers_and_chance():
         assert dashed == pytest.approx([10.0] * 4)
         assert ax.get_xlabel() == "accuracy (%)"
     assert {"70.0 [65.0, 74.0]", "accuracy, 95 % interval", "chance"} <= set(texts(figure))
+    of_speakers = figures.scores_figure(table.assign(unit="speaker"))
+    assert "accuracy, 95 % interval over speakers" in texts(of_speakers)
 
 
 def test_scores_figure_with_scores_alone_and_holes():

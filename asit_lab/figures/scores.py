@@ -1,4 +1,4 @@
-"""Scores of encoders: a panel a protocol, a line an encoder, with intervals over clips or the spread over folds."""
+"""Scores of encoders: a panel a protocol, a line an encoder, with intervals or the spread over folds."""
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,11 @@ _CHANCE = {"linestyle": "--", "color": "black", "linewidth": 1}
 
 
 @styled
-def scores_figure(table: pd.DataFrame, metric: str = "accuracy", interval: str = "95 % interval") -> Figure:
+def scores_figure(table: pd.DataFrame, metric: str = "accuracy") -> Figure:
     """Dots and whiskers: a line an encoder, a panel a protocol, chance as a dashed line.
 
     table: columns encoder, protocol, mean, and optionally low, high (the ends of the whiskers) and chance, all shares
-    from 0 to 1, drawn in percent. metric, interval: words for the labels.
+    from 0 to 1, drawn in percent; optionally unit, what the interval is over ("clip"). metric: a word for the label.
     Raises InputError for missing columns, no rows, or values that are not shares.
     """
     rows = checked_shares(table, ("encoder", "protocol"), "mean", ("low", "high", "chance"))
@@ -27,7 +27,9 @@ def scores_figure(table: pd.DataFrame, metric: str = "accuracy", interval: str =
         f"{100 * row.mean:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" if has_interval else f"{100 * row.mean:.1f}"
         for row, has_interval in zip(rows.itertuples(), measured, strict=True)
     ]
-    whiskers = f", {interval}" if measured.any() else ""
+    units = sorted(set(table.loc[measured.to_numpy(), "unit"])) if "unit" in table else []
+    over = f" over {' or '.join(f'{unit}s' for unit in units)}" if units else ""
+    whiskers = f", 95 % interval{over}" if measured.any() else ""
     return _panels(rows.assign(number=numbers), metric, [Line2D([], [], label=metric + whiskers, **_MEAN)])
 
 

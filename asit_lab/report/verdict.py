@@ -1,8 +1,8 @@
 """Says whether a setting differs from the reference.
 
 Another seed and other clips make differences that mean nothing. So a difference counts when it is larger than the
-spread over seeds and its interval over clips does not include zero. With one seed the former is unknown, which the
-verdict says.
+spread over seeds and its interval over recordings, speakers or clips does not include zero. With one seed the former is
+unknown, which the verdict says.
 """
 
 import math
