@@ -34,7 +34,7 @@ class AttentionExplorer(Explorer):
     def __init__(
         self,
         encoder_or_run: Encoder | str | Path,
-        data: str = "synth:40",
+        data: str = "synth:examples",
         clip: int = 0,
         layer: int = -1,
         head: int | None = None,

@@ -38,7 +38,7 @@ class MaskExplorer(Explorer):
     YAML file or a run). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of that length.
     """
 
-    def __init__(self, data: str = "synth:40", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
+    def __init__(self, data: str = "synth:examples", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
         super().__init__()
         self.picture = SpectrogramView()
         self.saved = (self.picture,)

@@ -36,7 +36,7 @@ class ReconstructionExplorer(Explorer):
         self,
         encoder_or_run: Encoder | str | Path,
         other: Encoder | str | Path | None = None,
-        data: str = "synth:40",
+        data: str = "synth:examples",
         clip: int = 0,
         seed: int = 0,
     ):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from .scene import DECIBELS
 
 _TABLE = '<table class="asit-numbers" style="border-collapse: collapse; line-height: 1.5">{}</table>'
-_CELL = '<{0} style="text-align: {1}; padding: 0 14px 0 0; font-weight: {2}">{3}</{0}>'
+_CELL = '<{0} style="text-align: {1}; padding: 0 14px 0 0; font-weight: {2}; white-space: {3}">{4}</{0}>'
 
 
 def relative(error: float, baseline: float) -> str:
@@ -21,7 +21,7 @@ def relative(error: float, baseline: float) -> str:
 def numbers(errors: Mapping[str, float], baselines: Mapping[str, float], std: float) -> str:
     """HTML table of L1 on corrupted pixels, normalised: name -> L1 of models and of baselines, and each model relative
     to each baseline. std: standard deviation of the normalisation, natural log, which turns L1 into dB of power."""
-    rows = [["", "L1 on corrupted pixels", "in dB", *(f"of {name}" for name in baselines)]]
+    rows = [["", "L1, corrupted pixels", "L1 in dB", *(f"of {name}" for name in baselines)]]
     for name, error in (errors | dict(baselines)).items():
         shares = [relative(error, baseline) if name in errors else "" for baseline in baselines.values()]
         rows.append([name, f"{error:.3f}", f"{2 * std * DECIBELS * error:.1f} dB", *shares])
@@ -29,6 +29,9 @@ def numbers(errors: Mapping[str, float], baselines: Mapping[str, float], std: fl
     for number, row in enumerate(rows):
         weight = 600 if number == 0 or row[0] in errors else 400
         tag = "td" if number else "th"
-        cells = [_CELL.format(tag, "right" if i else "left", weight, html.escape(text)) for i, text in enumerate(row)]
+        cells = []
+        for place, text in enumerate(row):
+            wrap = "nowrap" if number and place else "normal"  # names and headings may wrap, numbers may not
+            cells.append(_CELL.format(tag, "right" if place else "left", weight, wrap, html.escape(text)))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return _TABLE.format("".join(lines))
