@@ -120,7 +120,9 @@ class Drawing {
       if (panel.outline) this.lines(cell, this.outlines.pixels, [1, 1]);
     });
     this.frame(cell);
-    this.text(panel.title, cell.x, cell.y - 6, { font: FONT, most: cell.w - 76 }); // a value stands at the right
+    context.font = FONT;
+    const font = context.measureText(panel.title).width > cell.w ? SMALL : FONT;
+    this.text(panel.title, cell.x, cell.y - 6, { font, most: cell.w }); // the cursor's value lies over its end
     if (cell.first) this.hzTicks(cell);
   }
 
