@@ -10,6 +10,7 @@ Shapes: B clips, S samples, T frames, M mel bands. "raw" is the natural log of m
 """
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ _UPDATES = 30  # of the spectrum for a log-mel, after which log energies are off
 PREEMPHASIS = 0.97
 LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # -15.9424, what a frame of digital silence gives
 PAD = 0.0  # raw value of frames past the end of a clip; the released code pads before it normalises
+_FRAMES_AT_ONCE = 1 << 14  # of one clip
 _CPU_CHUNK = (
     1 << 19
 )  # frame samples a CPU works on at once, so that its cache holds them; a large batch is then 1.6 x faster
@@ -112,11 +114,30 @@ class LogMel(nn.Module):
                 mean = (wave * valid).sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
                 wave = (wave - mean) * valid
             chunk = max(1, _CPU_CHUNK // (frames * self.fft_size)) if wave.device.type == "cpu" else len(wave)
-            log_mel = torch.cat([self._raw(part) for part in wave.split(chunk)])
+            log_mel = torch.cat([self._in_pieces(part, frames) for part in wave.split(chunk)])
         if lengths is not None:
             past = torch.arange(frames, device=wave.device) >= self.frames_of(lengths)[:, None]  # [B, T]
             log_mel = log_mel.masked_fill(past[..., None], PAD)
         return log_mel
+
+    def _in_pieces(self, wave: Tensor, frames: int) -> Tensor:
+        """Of hours, a few minutes at a time: the frames and their spectra take 12 times the memory of the samples."""
+        pieces = [
+            self._raw(wave[:, at * self.hop : (min(at + _FRAMES_AT_ONCE, frames) - 1) * self.hop + self.frame])
+            for at in range(0, frames, _FRAMES_AT_ONCE)
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def pieces(self, waves: Iterable[np.ndarray | Tensor]) -> Iterator[Tensor]:
+        """Raw log-mel of a recording whose samples come one block [samples] after the other: a piece float [T', M] for
+        each block that ends a frame, all together `forward` of the whole."""
+        waiting = torch.zeros(0, device=self.window.device)
+        for block in waves:
+            waiting = torch.cat([waiting, torch.as_tensor(block).to(self.window)])
+            frames = self.frames_of(len(waiting))
+            if frames:
+                yield self._in_pieces(waiting[None], frames)[0]
+                waiting = waiting[frames * self.hop :]
 
     def _raw(self, wave: Tensor) -> Tensor:
         # Kaldi removes each frame's mean m and then pre-emphasises: x[t] - m - 0.97 (x[t-1] - m). The pre-emphasis of

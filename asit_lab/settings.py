@@ -107,7 +107,8 @@ class Data(Section):
     holdout: Share = 0.1
     """share of the recordings kept out of pretraining, by source recording; pictures and errors are of these"""
     max_bad_share: Share = 0.2
-    """unreadable files are skipped and listed; above this share of the data set the run stops"""
+    """unreadable files are skipped and listed; beyond this share, by headers and a decoded sample, a run
+    does not start"""
     workers: Annotated[int, Field(ge=0)] = 0
     """loader processes (0: load in the training process)"""
     cache_mb: NonNegative = 1024.0

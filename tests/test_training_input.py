@@ -8,7 +8,7 @@ import soundfile
 
 import asit_lab
 from asit_lab import InputError, load_config, load_run, plan
-from asit_lab.data import load_manifest
+from asit_lab.data import check, load_manifest
 from asit_lab.training import recorder
 
 RATE = 8000
@@ -204,3 +204,30 @@ def test_batches_of_few_clips_and_more_than_there_are(tmp_path, batch):
 def test_alien_blocks_need_company(tmp_path):
     with pytest.raises(InputError, match=r"alien blocks need another clip .* train\.batch_size >= 2"):
         asit_lab.pretrain(config("synth:10", "train.batch_size=1"), tmp_path / "run")
+
+
+def test_what_is_unusual_in_a_sample_is_noted_before_the_first_step(tmp_path, capsys):
+    data = recordings(tmp_path / "data")
+    write(data / "a/silent.wav", np.zeros(9600, np.float32))
+    write(data / "b/integers.wav", 3000 * np.random.default_rng(1).standard_normal(9600).astype(np.float32))
+    run = asit_lab.pretrain(config(source(data), "train.steps=1", "features.mean=100"), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "1 of 11 sampled clips: silent throughout (below -80 dB), such as" in said and "silent.wav" in said
+    assert "level of integers" in said and "far from features.mean 100" in said
+    assert run.bad_files.empty
+
+
+def test_files_that_fail_after_the_start_are_skipped(tmp_path, monkeypatch):
+    """However many: only a batch that cannot be made ends a run."""
+    data = recordings(tmp_path / "data", good=4)
+    names = {str(with_nan(data / f"a/nan{i}.wav")) for i in range(8)}
+    monkeypatch.setattr(check, "_measure", lambda *_: {"reason": ""})  # not among the sample
+    run = asit_lab.pretrain(config(source(data), "train.steps=8", "data.max_bad_share=0.1"), tmp_path / "run")
+    assert run.status == "finished" and len(run.bad_files) > 4 and set(run.bad_files["path"]) <= names
+
+
+def test_a_sample_is_bounded(tmp_path):
+    manifest = load_manifest(source(recordings(tmp_path / "data", good=12)))
+    assert len(check.check_sample(manifest, clips=5).table) == 5
+    assert len(check.check_sample(manifest, seconds=-1.0).table) == 5  # known already
+    assert check.check_sample(load_manifest("synth:4")).table.empty

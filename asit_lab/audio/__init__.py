@@ -1,6 +1,17 @@
 """Audio files: any format, rate and number of channels becomes mono float32 at one rate."""
 
 from .containers import FORMATS, HOW_TO_ADD
-from .reading import LOUDEST, SHORTEST, AudioInfo, blocks, info, read, read_noted
+from .reading import LOUDEST, SHORTEST, AudioInfo, blocks, check_samples, info, read
 
-__all__ = ["FORMATS", "HOW_TO_ADD", "LOUDEST", "SHORTEST", "AudioInfo", "blocks", "info", "read", "read_noted"]
+__all__ = [
+    "FORMATS",
+    "HOW_TO_ADD",
+    "LOUDEST",
+    "SHORTEST",
+    "AudioInfo",
+    "blocks",
+    "check_samples",
+    "info",
+    "read",
+    "read_noted",
+]

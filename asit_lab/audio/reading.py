@@ -59,13 +59,6 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
     Raises InputError naming file and reason: missing, not audio, corrupt, truncated, zero length, shorter than 25 ms,
     a stretch that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
     """
-    return read_noted(path, sample_rate, start, seconds)[0]
-
-
-def read_noted(
-    path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None
-) -> tuple[np.ndarray, str]:
-    """What `read` gives, and `AudioInfo.note` of the file."""
     for name, value in (("sample_rate", sample_rate), ("seconds", 1.0 if seconds is None else seconds)):
         if not value > 0:
             raise InputError(f"{name}: {value:g}; expected more than 0")
@@ -85,21 +78,22 @@ def read_noted(
         raise InputError(f"{path}: no audio at {start:g} s, the file ends before")
     if rate != sample_rate:
         wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
-    return (wave[skip : skip + length] if length != math.inf else wave[skip:]), decoder.note
+    return wave[skip : skip + length] if length != math.inf else wave[skip:]
 
 
-def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0) -> Iterator[np.ndarray]:
+def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: bool = True) -> Iterator[np.ndarray]:
     """A file from its beginning to its end in blocks of `seconds`, the last one shorter: mono float32 [samples].
 
     The same samples as `read` gives in one piece, in memory that does not grow with the length. Raises InputError as
-    `read` does.
+    `read` does; without `checked` samples that are no sound come out, too (see `check_samples`).
     """
-    size = round(seconds * sample_rate)
+    size = max(1, round(seconds * sample_rate))
     with _opened(path) as decoder:
         resampler = soxr.ResampleStream(decoder.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
         waiting = np.zeros(0, np.float32)
         for block in decoder.blocks(0):
-            _check_samples(path, block)
+            if checked:
+                check_samples(path, block)
             fresh = resampler.resample_chunk(block) if decoder.sample_rate != sample_rate else block
             waiting = np.concatenate([waiting, fresh])
             while len(waiting) >= size:
@@ -156,7 +150,7 @@ def _decode(path: str | Path, decoder: Decoder, begin: int, end: float) -> np.nd
     frames = decoder.frames
     if decoder.exact and frames is not None and left > _few(frames, decoder.sample_rate):
         raise InputError(f"{path}: corrupt: of {frames} samples only {begin + len(wave)} can be decoded")
-    _check_samples(path, wave)
+    check_samples(path, wave)
     return wave
 
 
@@ -166,7 +160,7 @@ def _few(frames: int, rate: int) -> float:
     return max(SLACK * rate, 4608, min(0.01 * frames, rate))
 
 
-def _check_samples(path: str | Path, wave: np.ndarray) -> None:
+def check_samples(path: str | Path, wave: np.ndarray) -> None:
     """Raises InputError for samples that are no sound."""
     if len(wave) and not np.abs(wave).max() <= LOUDEST:  # also where it is NaN
         infinite, huge = np.count_nonzero(~np.isfinite(wave)), np.count_nonzero(np.abs(wave) > LOUDEST)

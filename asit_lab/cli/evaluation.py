@@ -215,23 +215,37 @@ def embed(
     layer: Annotated[
         int | None, typer.Option(help="Block to read, negative ones from the last (default: the final output).")
     ] = None,
+    windows: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0.01, help="One row for each stretch of this length.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Write one vector for each file: columns path, seconds, d0, d1, ..."""
+    """Write one vector for each file or window: columns path, seconds (or start, end), d0, d1, ..."""
     import asit_lab
     from asit_lab.embedding.dataset import on_device
 
     with redirect_stdout(sys.stderr):
         vectors = asit_lab.evaluation.embed_files(
-            on_device(asit_lab.zoo.open_source(encoder), device), _as_typed(files), out, pool, layer
+            on_device(asit_lab.zoo.open_source(encoder), device), _as_typed(files), out, pool, layer, windows=windows
         )
     skipped = [{"skipped": path, "reason": reason} for path, reason in vectors.skipped]
     if as_json:
-        print(as_json_text({"out": str(vectors.out), "files": len(vectors.table), "skipped": skipped}))
+        found = {
+            "out": str(vectors.out),
+            "files": vectors.table["path"].nunique(),
+            "rows": len(vectors.table),
+            "skipped": skipped,
+            "notes": vectors.notes,
+        }
+        print(as_json_text(found))
         return
     print_rows(skipped)
-    print(f"{len(vectors.table)} files, {vectors.table.shape[1] - 2} numbers each: {vectors.out}")
+    for note in vectors.notes:
+        print(f"note: {note}")
+    numbers = sum(name.startswith("d") for name in vectors.table.columns)
+    rows = f"{len(vectors.table)} {'windows' if windows else 'files'}"
+    print(f"{rows}, {numbers} numbers each: {vectors.out}")
 
 
 def _as_typed(files: list[str]) -> list[str]:

@@ -8,9 +8,11 @@ import contextlib
 import hashlib
 import html
 import json
+import math
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,14 @@ from ..audio.lengths import MEMBER
 from ..config import resolve
 from ..errors import InputError
 from ..storage.atomic import file_state, write_text
-from ..storage.progress import bar_style
+from ..storage.progress import passing_bar_style
 from .fingerprints import fingerprint
 from .manifest import Manifest, read_row
 from .silence import SOUND
+from .sources import synth
 
 _FOLDER = "data/checks"
+_DAMAGED = "cannot be decoded"
 _KEEP_EVERY = 500  # clips after which what was measured is written down
 _CLIPPED = 0.001  # share of samples at full scale
 _INTEGERS = 8.0  # a peak beyond this is not a level of -1 to 1
@@ -48,11 +52,18 @@ class Check:
     """a row a kind: finding, clips, share (of the clips), example"""
 
 
-def check(manifest: Manifest, crop_seconds: float | None = None, workers: int | None = None) -> Check:
+def check(
+    manifest: Manifest,
+    crop_seconds: float | None = None,
+    workers: int | None = None,
+    seconds: float = math.inf,
+) -> Check:
     """Decode every clip on all cores and look at it.
 
     crop_seconds: crops that are planned, to say how much of them would be padding. workers: threads (None: the cores).
+    seconds: clips that are not begun by then are left out.
     """
+    latest = time.monotonic() + seconds
     cache = resolve(_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
     known = _load(cache)
     columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
@@ -63,16 +74,40 @@ def check(manifest: Manifest, crop_seconds: float | None = None, workers: int | 
     ]
     new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in known]
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
-        measured = threads.map(lambda item: (item[0], _measure(*item[1])), new)
+        measured = threads.map(lambda item: (item[0], _measure(*item[1]) if time.monotonic() < latest else None), new)
         words = {"desc": "checking", "unit": "clip", "total": len(clips), "initial": len(clips) - len(new)}
-        for count, (name, facts) in enumerate(tqdm(measured, **words, **bar_style()), start=1):
-            known[name] = facts
+        for count, (name, facts) in enumerate(tqdm(measured, **words, **passing_bar_style()), start=1):
+            if facts is not None:
+                known[name] = facts
             if count % _KEEP_EVERY == 0:
                 _keep(cache, known)
     if new:
         _keep(cache, known)
-    table = pd.DataFrame([{"path": clip[0], **known[name]} for name, clip in zip(names, clips, strict=True)])
+    reached = [row for row, name in enumerate(names) if name in known]
+    if len(reached) < len(names):
+        manifest = manifest.subset(reached)
+    table = pd.DataFrame([{"path": clips[row][0], **known[names[row]]} for row in reached])
     return Check(table, _findings(manifest, table, crop_seconds))
+
+
+def check_sample(manifest: Manifest, clips: int = 200, seconds: float = 30.0) -> Check:
+    """What `check` finds in some clips, evenly spread, as far as they can be read in `seconds`: for a look at the data
+    before a run. Sounds that are made on the spot are not among them, and the files' list of bad ones is not repeated.
+    """
+    rows = np.flatnonzero(~manifest.table["path"].str.startswith(synth.PREFIX).to_numpy(dtype=bool))
+    if len(rows) > clips:
+        rows = rows[np.linspace(0, len(rows) - 1, clips).round().astype(int)]
+    sample = replace(manifest.subset(rows), bad=manifest.bad.iloc[:0])
+    return check(sample, seconds=seconds) if len(rows) else Check(pd.DataFrame(), pd.DataFrame())
+
+
+def sample_notes(found: Check) -> list[str]:
+    """A sentence for each finding of a sample but damaged files, which have a list of their own."""
+    return [
+        f"{row.clips} of {len(found.table)} sampled clips: {row.finding}, such as {row.example}"
+        for row in found.findings.itertuples()
+        if row.finding != _DAMAGED
+    ]
 
 
 def _measure(path: str, start: float, seconds: float, rate: int, channels: int) -> dict[str, Any]:
@@ -125,7 +160,7 @@ def _findings(manifest: Manifest, table: pd.DataFrame, crop_seconds: float | Non
     low = (table["bandwidth"] <= _NARROW_HZ) & (table["bandwidth"] > 0) & (table["silent"] < 1)
     narrow = low & (rate > 2 * _NARROW_HZ)
     kinds = {
-        "cannot be decoded": table["reason"].fillna("") != "",
+        _DAMAGED: table["reason"].fillna("") != "",
         "silent throughout (below -80 dB)": table["silent"] == 1,
         "more than half silent": (table["silent"] > 0.5) & (table["silent"] < 1),
         "clipped (over 0.1 % of samples at full scale)": table["clipped"] > _CLIPPED,

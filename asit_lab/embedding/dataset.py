@@ -4,7 +4,9 @@
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,12 +163,20 @@ def _features(store: cache.VectorStore, embedder: Embedder, rows: list[int]) -> 
 
 def _read(manifest: Manifest, rates: dict[int, set[int]], skipped: dict[int, str]) -> dict[int, dict[int, Tensor]]:
     """Row -> rate (Hz) -> waveform float32 [samples]; rows that cannot be read go to `skipped` instead."""
-    waves = {}
-    for row, of_row in rates.items():
+
+    def read(row: int) -> dict[int, Tensor] | str:
         try:
-            waves[row] = {rate: torch.from_numpy(manifest.read(row, rate)) for rate in sorted(of_row)}
+            return {rate: torch.from_numpy(manifest.read(row, rate)) for rate in sorted(rates[row])}
         except InputError as error:
-            skipped[row] = str(error)
+            return str(error)
+
+    waves = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and resampling leave Python's lock
+        for row, found in zip(rates, threads.map(read, rates), strict=True):
+            if isinstance(found, str):
+                skipped[row] = found
+            else:
+                waves[row] = found
     return waves
 
 

@@ -2,9 +2,12 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,10 @@ from ..errors import InputError
 from ..storage.atomic import UNPRINTABLE, whole
 from ..storage.progress import passing_bar_style
 
+_Found = TypeVar("_Found")
+
 FORMATS = (".parquet", ".csv")
+LONG_SECONDS = 600.0  # files above this are read in blocks
 FILES_AT_ONCE, SECONDS_AT_ONCE = 32, 600.0  # a batch ends with the file that reaches either
 
 
@@ -29,9 +35,11 @@ class Vectors:
     out: Path
     """the file it wrote"""
     table: pd.DataFrame
-    """columns path, seconds, d0, d1, ... (float32)"""
+    """columns path, seconds (or start, end), d0, d1, ... (float32)"""
     skipped: list[tuple[str, str]]
     """(path, reason) of what could not be read"""
+    notes: list[str]
+    """what was unusual in files that were read, once a kind with the number of files"""
 
 
 def embed_files(
@@ -41,6 +49,7 @@ def embed_files(
     pool: str = "mean",
     layer: int | None = None,
     overlap: float = 0.25,
+    windows: float | None = None,
 ) -> Vectors:
     """Embed audio files and write one row a file: path as given or found, seconds, and the vector as d0, d1, ...
 
@@ -49,25 +58,50 @@ def embed_files(
     have. out: .parquet (needs pyarrow; float32) or .csv (digits enough to give the same float32 back), written whole or
     not at all. A Parquet file keeps encoder, pool and layer as `pandas.read_parquet(out).attrs`.
     pool, layer, overlap: as in `Encoder.embed`.
+    windows: one row for each stretch of this many seconds (the last of a file may be shorter), with `start` and `end`
+    in s in place of `seconds`. Memory does not grow with the length of a file, with or without.
     What cannot be read is left out and listed in `skipped`. Raises InputError, before anything is read, for an `out`
     that cannot be written, and when nothing can be read, with the first reason.
     """
     out = check_table_path(resolve(out))
+    rate = enc.config.features.sample_rate
+    if windows is not None and not enc.front_end.frames_of(round(windows * rate)):
+        raise InputError(f"windows: {windows:g} s are shorter than one frame")
     paths, skipped = find_files(files)
-    rate, rows, vectors = enc.config.features.sample_rate, [], []
-    for batch in _batches(enc, paths, skipped):
-        vectors.append(enc.embed(list(batch.values()), rate, pool, layer, overlap).float().cpu().numpy())
-        rows += [(path, len(wave) / rate) for path, wave in batch.items()]
+    rows: list[tuple] = []
+    vectors, notes = [], Counter[str]()
+    clips = _windows(enc, paths, skipped, windows) if windows else _whole(enc, paths, skipped, notes)
+    bar = tqdm(total=len(paths), desc="embedding", unit="file", disable=None, **passing_bar_style())
+    last = None
+    for batch in _batches(clips, rate):
+        for clip in batch:
+            bar.update(clip.path != last)
+            last = clip.path
+        waves = [clip.wave for clip in batch if clip.wave is not None]
+        if waves:
+            vectors.append(enc.embed(waves, rate, pool, layer, overlap).float().cpu().numpy())
+            rows += [(clip.path, *clip.place) for clip in batch]
+            continue
+        (clip,) = batch  # a long one
+        blocks = audio.blocks(resolve(clip.path), rate)
+        try:
+            vector = enc.embed_blocks(blocks, clip.samples, pool, layer, overlap)
+        except InputError as error:
+            skipped.append((clip.path, str(error)))
+            continue
+        vectors.append(vector.float().cpu().numpy()[None])
+        rows.append((clip.path, *clip.place))
+    bar.close()
     if not paths and not skipped:
         raise InputError("no files given; name files, folders or patterns")
     if not rows:
         raise InputError(f"nothing to embed: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
-    table = pd.DataFrame(rows, columns=["path", "seconds"])
-    found = np.concatenate(vectors)  # [files, dim]
+    table = pd.DataFrame(rows, columns=["path", "start", "end"] if windows else ["path", "seconds"])
+    found = np.concatenate(vectors)  # [rows, dim]
     table = pd.concat([table, pd.DataFrame(found, columns=[f"d{i}" for i in range(found.shape[1])])], axis=1)
     table.attrs = {"encoder": enc.name, "pool": pool, "layer": layer}
     write_table_file(table, out)
-    return Vectors(out, table, skipped)
+    return Vectors(out, table, skipped, [f"{count:,} {note}" for note, count in notes.most_common()])
 
 
 def write_table_file(table: pd.DataFrame, out: Path) -> None:
@@ -125,23 +159,92 @@ def check_table_path(out: Path) -> Path:
     return out
 
 
-def _batches(enc: Encoder, paths: list[str], skipped: list[tuple[str, str]]) -> Iterator[dict[str, np.ndarray]]:
-    """Waveforms of a few files at a time; what cannot be read goes to `skipped`."""
-    rate, batch = enc.config.features.sample_rate, {}
-    for path in tqdm(
-        paths, desc="embedding", unit="file", disable=None, **passing_bar_style()
-    ):  # not shown where nobody looks
+@dataclass(frozen=True)
+class _Clip:
+    """What becomes a row."""
+
+    path: str
+    place: tuple[float, ...]
+    """length, or start and end, s"""
+    samples: int
+    wave: np.ndarray | None
+    """None: a file too long to be held in memory"""
+
+
+def _whole(enc: Encoder, paths: Sequence[str], skipped: list[tuple[str, str]], notes: Counter[str]) -> Iterator[_Clip]:
+    """A clip a file, decoded on all cores; what cannot be read goes to `skipped`, what is odd is counted in `notes`."""
+    for path, (clip, words) in zip(paths, _ahead(lambda path: _read(enc, path), paths), strict=True):
+        if clip is None:
+            skipped.append((path, words))
+            continue
+        if words:
+            notes[words] += 1
+        yield clip
+
+
+def _read(enc: Encoder, path: str) -> tuple[_Clip | None, str]:
+    """(clip, note), or (None, why the file cannot be used)."""
+    rate, place = enc.config.features.sample_rate, resolve(path)
+    try:
+        header = audio.info(place)
+        if header.seconds > LONG_SECONDS:  # decoded twice: windows are spread evenly over the exact length
+            wave, samples = None, sum(map(len, audio.blocks(place, rate)))
+        else:
+            wave = audio.read(place, rate)
+            samples = len(wave)
+    except InputError as error:
+        return None, str(error)
+    if not enc.front_end.frames_of(samples):
+        return None, f"{path}: {samples} samples are shorter than one frame of {enc.front_end.frame}"
+    return _Clip(path, (samples / rate,), samples, wave), header.note
+
+
+def _ahead(function: Callable[[str], _Found], items: Sequence[str]) -> Iterator[_Found]:
+    """`function` of each item in order, in threads that are a few items ahead."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[_Found]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _windows(enc: Encoder, paths: Iterable[str], skipped: list[tuple[str, str]], seconds: float) -> Iterator[_Clip]:
+    """The windows of every file; those that hold no sound are left out alone."""
+    rate = enc.config.features.sample_rate
+    for path in paths:
+        first = 0
         try:
-            wave = audio.read(resolve(path), rate)
+            for wave in audio.blocks(resolve(path), rate, seconds, checked=False):
+                start, end = first / rate, (first + len(wave)) / rate
+                first += len(wave)
+                try:
+                    audio.check_samples(f"{path}, {start:g} to {end:g} s", wave)
+                except InputError as error:
+                    skipped.append((path, str(error)))
+                    continue
+                if enc.front_end.frames_of(len(wave)):  # else a rest
+                    yield _Clip(path, (start, end), len(wave), wave)
         except InputError as error:
             skipped.append((path, str(error)))
             continue
-        if not enc.front_end.frames_of(len(wave)):
-            skipped.append((path, f"{path}: {len(wave)} samples are shorter than one frame of {enc.front_end.frame}"))
+        if not first:
+            skipped.append((path, f"{path}: zero length (no samples in it)"))
+
+
+def _batches(clips: Iterable[_Clip], rate: int) -> Iterator[list[_Clip]]:
+    """A few clips at a time; a long one by itself."""
+    batch: list[_Clip] = []
+    for clip in clips:
+        if clip.wave is None:
+            yield [clip]
             continue
-        batch[path] = wave
-        if len(batch) == FILES_AT_ONCE or sum(map(len, batch.values())) >= SECONDS_AT_ONCE * rate:
+        batch.append(clip)
+        if len(batch) == FILES_AT_ONCE or sum(held.samples for held in batch) >= SECONDS_AT_ONCE * rate:
             yield batch
-            batch = {}
+            batch = []
     if batch:
         yield batch

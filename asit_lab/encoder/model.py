@@ -10,7 +10,7 @@ Shapes: B clips, S samples, T frames, M mel bands, grid of tokens (time, freq), 
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,9 @@ from .folder import SavedEncoder, load_weights
 from .prediction import window_errors
 from .sharing import Shareable
 from .waveforms import as_waveforms
-from .windows import cover
+from .windows import cover, pool_long
 
+LONG_FRAMES = 60_000  # of a log-mel, 10 minutes as a rule, above which a clip's tokens are not kept in memory
 POOLS = ("mean", "class", "mean+std")
 
 
@@ -155,12 +156,37 @@ class Encoder(Shareable):
         cannot be, as for the class token of a layer before it joins.
         """
         _check_pool(pool)
+        chosen = self._layer_to_pool(layer, pool)
+        return _choose(self.pooled(waves, sample_rate, (chosen,), overlap)[:, 0], pool)
+
+    @torch.no_grad()
+    def embed_blocks(
+        self,
+        blocks: Iterable[np.ndarray],
+        samples: int,
+        pool: str = "mean",
+        layer: int | None = None,
+        overlap: float = 0.25,
+    ) -> Tensor:
+        """What `embed` gives of one recording, [D] or [2 D], in memory that does not grow with its length.
+
+        blocks: its samples, float [samples] at config.features.sample_rate, as `audio.blocks` gives them; samples: how
+        many there are in all. Raises InputError as `embed` does, and for a recording shorter than a patch.
+        """
+        _check_pool(pool)
+        chosen = self._layer_to_pool(layer, pool)
+        time = self.front_end.frames_of(samples) // self.config.model.patch[0]
+        if not time:
+            raise InputError(f"blocks: {samples} samples are shorter than a patch")
+        pieces = (self.front_end.normalise(piece) for piece in self.front_end.pieces(blocks))
+        return _choose(pool_long(self.backbone, pieces, time, (chosen,), _share(overlap)), pool)[0].to(self.device)
+
+    def _layer_to_pool(self, layer: int | None, pool: str) -> int:
         chosen = self._layers(None if layer is None else (layer,))[-1]
         if pool == "class" and chosen < self.backbone.class_token_at:
             joins = self.backbone.class_token_at
             raise InputError(f"layer: {layer} has no class token, which joins at block {joins}; pool patches instead")
-        pooled = self.pooled(waves, sample_rate, (chosen,), overlap)[:, 0]  # [B, 3, D]
-        return pooled[:, 1:].flatten(1) if pool == "mean+std" else pooled[:, 0 if pool == "class" else 1]
+        return chosen
 
     @torch.no_grad()
     def pooled(self, waves, sample_rate: int, layers: Sequence[int] | None = None, overlap: float = 0.25) -> Tensor:
@@ -172,9 +198,16 @@ class Encoder(Shareable):
         """
         log_mels, chosen = self._log_mels(waves, sample_rate), self._layers(layers)
         by_clip = {}
-        for clip, patches, class_token in cover(self.backbone, log_mels, chosen, _share(overlap)):
+        patch, long = self.config.model.patch[0], [len(log_mel) > LONG_FRAMES for log_mel in log_mels]
+        for clip in (clip for clip, is_long in enumerate(long) if is_long):
+            whole = log_mels[clip]
+            pooled = pool_long(self.backbone, [whole], len(whole) // patch, chosen, _share(overlap))
+            by_clip[clip] = pooled.to(self.device)
+        short = [clip for clip, is_long in enumerate(long) if not is_long]
+        covered = cover(self.backbone, [log_mels[clip] for clip in short], chosen, _share(overlap))
+        for place, patches, class_token in covered:
             patches = patches.flatten(1, 2)  # [layers, N, D]
-            by_clip[clip] = torch.stack([class_token, patches.mean(1), patches.std(1, correction=0)], dim=1)
+            by_clip[short[place]] = torch.stack([class_token, patches.mean(1), patches.std(1, correction=0)], dim=1)
         return torch.stack([by_clip[clip] for clip in range(len(log_mels))])
 
     @torch.no_grad()
@@ -343,6 +376,11 @@ class Encoder(Shareable):
             tensors = tensors | {f"student.{key}": tensor for key, tensor in section(tensors, "backbone").items()}
         load_weights(encoder, tensors, source)
         return encoder
+
+
+def _choose(pooled: Tensor, pool: str) -> Tensor:
+    """[B, 3, D] of one layer -> [B, D], or [B, 2 D] for "mean+std"."""
+    return pooled[:, 1:].flatten(1) if pool == "mean+std" else pooled[:, 0 if pool == "class" else 1]
 
 
 def _check_pool(pool: str) -> None:

@@ -9,7 +9,7 @@ Shapes: T frames, M mel bands, grid of patches (time, freq), D width.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,64 @@ def cover(
                 sums[clip].add(start, patches, class_token)
                 if start == spans[clip][-1]:
                     yield clip, *sums.pop(clip).mean()
+
+
+def pool_long(backbone: ViT, pieces: Iterable[Tensor], time: int, layers: Sequence[int], overlap: float) -> Tensor:
+    """What is pooled of one long clip, in memory that does not grow with its length: float32 [layers, 3, D], class
+    token, mean and standard deviation of the patches, equal to those of `cover`.
+
+    pieces: its normalised log-mel [T, M] in pieces of any length; time: its whole patches.
+    """
+    patch, (width, bands) = backbone.patch[0], backbone.grid
+    starts, length = window_starts(time, width, overlap), min(time, width)
+    source, frames, first = iter(pieces), torch.zeros(0), 0  # log-mel that is still needed, and its first frame
+    place, sums = 0, None  # first patch of `sums`: those that a later window may cover, too
+    pooled = _Pooled()
+    for at in range(0, len(starts), AT_ONCE):
+        batch = starts[at : at + AT_ONCE]
+        held, fresh = len(frames), []
+        while first + held < (batch[-1] + length) * patch:
+            fresh.append(next(source))
+            held += len(fresh[-1])
+        frames = torch.cat([frames, *fresh] if len(frames) else fresh) if fresh else frames
+        x = torch.stack([frames[start * patch - first :][: length * patch] for start in batch])
+        outputs = torch.stack(_outputs(backbone, x, layers)).float()  # [layers, B, 1+N, D]
+        for i, start in enumerate(batch):
+            patches = outputs[:, i, 1:].unflatten(1, (length, bands))
+            if sums is not None:
+                pooled.add(sums.patches[:, : start - place] / sums.times[: start - place])
+                shared = sums.patches.shape[1] - (start - place)
+            following = _Sum(length, patches)
+            if sums is not None:
+                following.patches[:, :shared] = sums.patches[:, start - place :]
+                following.times[:shared] = sums.times[start - place :]
+                following.class_token, following.windows = sums.class_token, sums.windows
+            following.add(0, patches, outputs[:, i, 0])
+            sums, place = following, start
+        following_start = starts[at + AT_ONCE] if at + AT_ONCE < len(starts) else time
+        drop = min(len(frames), following_start * patch - first)
+        frames, first = frames[drop:], first + drop
+    pooled.add(sums.patches / sums.times)
+    class_token = (sums.class_token / sums.windows).cpu()
+    return torch.stack([class_token, *pooled.mean_and_deviation()], dim=1)
+
+
+class _Pooled:
+    """Mean and standard deviation of patches that come a few at a time, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, patches: Tensor) -> None:
+        """patches: [layers, time, bands, D]"""
+        patches = patches.flatten(1, 2).cpu().double()  # not every device has float64
+        self.count += patches.shape[1]
+        self.total, self.squares = self.total + patches.sum(1), self.squares + patches.square().sum(1)
+
+    def mean_and_deviation(self) -> tuple[Tensor, Tensor]:
+        """Each float32 [layers, D]; the deviation is divided by the number of patches."""
+        mean = self.total / self.count
+        return mean.float(), (self.squares / self.count - mean.square()).clamp(min=0).sqrt().float()
 
 
 class _Sum:

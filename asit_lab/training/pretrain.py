@@ -7,6 +7,7 @@ number (batch, crops, masks, rates) is computed from it, so a run resumes at the
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from tqdm import tqdm
 
 from ..config import RunConfig, diff, load_config
 from ..data import Batch, Manifest, load_manifest, make_loader
+from ..data.check import check_sample, sample_notes
 from ..data.crops import crop_notes
+from ..data.statistics import measure
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -27,6 +30,9 @@ from .nonfinite import not_finite
 from .recorder import Recorder, reached, set_status
 from .start_weights import init_student
 from .step import Stepper, launch
+
+BAD_FILES = "bad_files.csv"
+_MEASURED = 32  # clips whose log-mel is compared with features.mean and features.std
 
 OnLog = Callable[[Run, dict], None]
 PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
@@ -92,11 +98,13 @@ def _train(
     leader = fabric.is_global_zero
     _check_batch(fabric, cfg)
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
-    _list_bad_files(run, cfg, manifest, {}, leader)
+    bad, looked_at = _look(fabric, cfg, manifest)  # path -> reason of the files that could not be read
+    _list_bad_files(run, manifest, bad, leader)
+    _refuse_damaged(run, cfg, manifest, bad, looked_at)
     train, held = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
-    notes = [*manifest.notes, *crop_notes(cfg, train, objective.views)]
+    notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     if cfg.train.init_from and not run.state.is_file():
         notes += init_student(objective.student, cfg.train.init_from)
@@ -109,13 +117,13 @@ def _train(
 
     stepper = Stepper(fabric, cfg, objective, len(train), requested)
     start, seconds = 0, 0.0
-    bad: dict[str, str] = {}  # path -> reason of the files that could not be read when their turn came
     changes: list[str] = []  # of what results depend on to the bit, over all starts
     setting = environment(fabric.device, fabric.world_size)
     if run.state.is_file():
         state = read_state(run.state, fabric.device)
         stepper.load_state_dict(state)
-        start, seconds, bad, changes = state["step"], state["seconds"], state["bad"], state["changes"]
+        start, seconds, changes = state["step"], state["seconds"], state["changes"]
+        bad |= state["bad"]
         new = environment_changes(state["environment"], setting)
         if state["clips"] != len(train):
             new.append(f"the data set has {len(train)} training clips now, it had {state['clips']}")
@@ -129,7 +137,7 @@ def _train(
     )
     cleanup.callback(loader.close)
     pictured = _sample_batch(cfg, held if len(held) else train, objective.views, bad)
-    _list_bad_files(run, cfg, manifest, bad, leader)
+    _list_bad_files(run, manifest, bad, leader)
     fabric.barrier()  # every process has read what the first is about to overwrite
     if leader:
         write_json(run.dir / "environment.json", setting)
@@ -151,7 +159,7 @@ def _train(
         fresh = {path: reason for path, reason in _bad_of_all(fabric, batch) if path not in bad}
         if fresh:
             bad |= fresh
-            _list_bad_files(run, cfg, manifest, bad, leader)
+            _list_bad_files(run, manifest, bad, leader)
         if leader and (step % cfg.train.log_every == 0 or done == total):
             row = {"step": step, "epoch": step / cfg.steps_per_epoch(len(train))}
             row |= {name: loss.item() for name, loss in gradients.losses.items()} | gradients.rates
@@ -257,18 +265,70 @@ def _sample_batch(cfg: RunConfig, held: Manifest, views: int, bad: dict[str, str
     return batch
 
 
-def _list_bad_files(run: Run, cfg: RunConfig, manifest: Manifest, unreadable: dict[str, str], leader: bool) -> None:
-    """List the files that were skipped; stop when they are too large a share of the data set."""
-    rows = {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | unreadable
-    listed = run.dir / "bad_files.csv"
+@dataclass(frozen=True)
+class _LookedAt:
+    """What a look at a sample of the data set gave."""
+
+    clips: int
+    damaged: int
+    notes: list[str]
+
+
+def _look(fabric: Fabric, cfg: RunConfig, manifest: Manifest) -> tuple[dict[str, str], _LookedAt]:
+    """Decode a sample of the data set before anything starts: the files that cannot be read, and what is unusual."""
+    bad, looked_at = {}, _LookedAt(0, 0, [])
+    if fabric.is_global_zero:
+        found = check_sample(manifest)
+        if len(found.table):
+            table = found.table[found.table["reason"].fillna("") != ""]
+            bad = dict(zip(table["path"], table["reason"], strict=True))
+            notes = [*sample_notes(found), *_level_notes(cfg, manifest)]
+            looked_at = _LookedAt(len(found.table), len(table), notes)
+    return fabric.broadcast((bad, looked_at))
+
+
+def _level_notes(cfg: RunConfig, manifest: Manifest) -> list[str]:
+    """A sentence where the log-mel is far from what the configuration says it is."""
+    features = cfg.features
+    try:
+        mean, std, _, _ = measure(manifest, features, clips=_MEASURED)
+    except InputError:  # nothing to measure: the loader will say so
+        return []
+    if abs(mean - features.mean) <= features.std and 0.5 <= std / features.std <= 2:
+        return []
+    measured = f"mean {mean:.3g} and standard deviation {std:.3g} (of {min(_MEASURED, len(manifest))} clips)"
+    return [
+        f"the log-mel has {measured}, far from features.mean {features.mean:.3g} and features.std {features.std:.3g}; "
+        "`asit-lab data stats` measures them"
+    ]
+
+
+def _list_bad_files(run: Run, manifest: Manifest, unreadable: dict[str, str], leader: bool) -> None:
+    """List the files that were skipped."""
+    rows = _bad_rows(manifest, unreadable)
+    listed = run.dir / BAD_FILES
     if leader and rows:
         write_table(listed, ["path", "reason"], list(rows.items()))
     elif leader:
         listed.unlink(missing_ok=True)  # of an earlier start, before they were mended
-    files = manifest.table["path"].nunique() + len(manifest.bad)
-    if len(rows) > cfg.data.max_bad_share * files:
+
+
+def _bad_rows(manifest: Manifest, unreadable: dict[str, str]) -> dict[str, str]:
+    return {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | unreadable
+
+
+def _refuse_damaged(run: Run, cfg: RunConfig, manifest: Manifest, bad: dict[str, str], looked_at: _LookedAt) -> None:
+    """Refuse to start where too large a share of the data set cannot be used, by its headers and by the sample."""
+    rows = _bad_rows(manifest, bad)
+    readable = manifest.table["path"].nunique()
+    files = readable + len(manifest.bad)
+    expected = len(manifest.bad) + readable * looked_at.damaged / max(1, looked_at.clips)
+    if expected > cfg.data.max_bad_share * files:
+        sampled = (
+            f" (of {looked_at.clips} that were decoded)" if looked_at.damaged and looked_at.clips < readable else ""
+        )
         raise InputError(
-            f"{len(rows)} of {files} files of {cfg.data.source} cannot be used, more than data.max_bad_share "
-            f"{cfg.data.max_bad_share}; they are listed in {listed}. The first: "
+            f"{len(rows)} of {files} files of {cfg.data.source} cannot be used{sampled}, more than data.max_bad_share "
+            f"{cfg.data.max_bad_share}; they are listed in {run.dir / BAD_FILES}. The first: "
             + "; ".join(f"{path}: {reason}" for path, reason in list(rows.items())[:3])
         )
