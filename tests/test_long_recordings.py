@@ -117,7 +117,8 @@ def test_ten_hours_in_a_gigabyte_and_a_half(tmp_path):
         file.truncate(44 + hours * 3600 * rate * 2)
     script = (
         "import resource, sys, asit_lab; from asit_lab.embedding.files import embed_files\n"
-        "settings = ['features.sample_rate=4000', 'features.mel_bins=16', 'data.crop_seconds=6']\n"
+        "settings = ['features.sample_rate=4000', 'features.mel_bins=16', 'data.crop_seconds=60']\n"
+        "settings += ['features.frame_ms=200', 'features.hop_ms=100']\n"
         "enc = asit_lab.Encoder.random(asit_lab.load_config('smoke', settings))\n"
         "made = embed_files(enc, sys.argv[1], sys.argv[2])\n"
         "print(made.table['seconds'][0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
