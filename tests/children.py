@@ -6,14 +6,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from asit_lab.training import recorder
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pytest", "asit_lab.training.pretrain", "asit_lab.figures", "torch.utils.tensorboard"])
 PATIENCE = 300  # s, for what takes a moment on a machine that has nothing else to do
-# What no two runs agree on: when and how fast they were, and by whom.
-OF_THE_MOMENT = ("status.json", "environment.json", "timings.csv", ".lock", "events.out.tfevents.")
+# What no two runs agree on: when and how fast they were, and by whom. A state holds its seconds.
+OF_THE_MOMENT = ("status.json", "environment.json", "timings.csv", ".lock", "events.out.tfevents.", "state.pt")
 
 
 def start(work: Callable, *arguments):
@@ -67,3 +72,16 @@ def assert_same(folder: Path, wanted: Path) -> None:
     assert not only, f"{only} are in one of {folder} and {wanted} only"
     different = [name for name in here if here[name] != there[name]]
     assert not different, f"{different} differ in {folder} and {wanted}"
+
+
+@contextmanager
+def ctrl_c_in_row(step: int) -> Iterator[None]:
+    """Inside, a run is interrupted at once, without saving, after it wrote its row of `step`."""
+
+    def write_scalars(board, row):
+        if row["step"] == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "write_scalars", write_scalars)
+        yield

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from children import ctrl_c_in_row
 from torch import nn
 
 import asit_lab
@@ -206,7 +207,7 @@ def test_what_the_run_directory_gets(toy, tmp_path):
         read_snapshot(run.snapshots[0])[0]["student.backbone.weight"], tensors["student.backbone.weight"]
     )
     assert run.samples == []  # the toy has none to show
-    assert not run.state.exists()  # there is nothing to resume
+    assert read_state(run.state, torch.device("cpu"))["step"] == 7  # to train longer from
     assert (run.progress["step"], run.progress["total_steps"]) == (7, 7)
     assert run.result["steps"] == 7 and run.result["training_clips"] == 10 and run.result["parameters"] == 4
     assert run.result["last"] == pytest.approx(
@@ -228,16 +229,9 @@ def test_epochs_are_counted_in_training_clips(toy, tmp_path):
 # --- Stopping and going on ------------------------------------------------------------------------------------------
 
 
-def stop_at(step: int):
-    def on_log(run, row):
-        if row["step"] == step:
-            raise KeyboardInterrupt
-
-    return on_log
-
-
 def test_an_interrupted_run_says_so_and_keeps_its_state(toy, tmp_path):
-    run = asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        run = asit_lab.pretrain(config(), tmp_path / "run")
     assert run.status == "interrupted"
     assert (run.progress["step"], run.progress["total_steps"]) == (3, 7)  # where a resume goes on
     state = read_state(run.state, torch.device("cpu"))
@@ -250,19 +244,24 @@ def test_an_interrupted_run_says_so_and_keeps_its_state(toy, tmp_path):
 
 
 def test_going_on_elsewhere_is_noted(toy, tmp_path, monkeypatch):
-    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        asit_lab.pretrain(config(), tmp_path / "run")
     monkeypatch.setattr("soxr.__version__", "99")
-    notes = asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4)).progress["notes"]
+    with ctrl_c_in_row(4):
+        notes = asit_lab.pretrain(config(), tmp_path / "run").progress["notes"]
     assert "continued at step 3" in notes
     assert any(note.startswith("soxr is 99, it was ") and "to a tolerance only" in note for note in notes)
 
 
 def test_what_changed_on_the_way_stays_known(toy, tmp_path, monkeypatch):
     """Also over a start that was over before it saved anything: what counts is what the state was made with."""
-    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        asit_lab.pretrain(config(), tmp_path / "run")
     monkeypatch.setattr("soxr.__version__", "99")
-    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))  # goes on at 3, would save at 6
-    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(6))  # saves at 6
+    with ctrl_c_in_row(4):
+        asit_lab.pretrain(config(), tmp_path / "run")  # goes on at 3, would save at 6
+    with ctrl_c_in_row(6):
+        asit_lab.pretrain(config(), tmp_path / "run")  # saves at 6
     run = asit_lab.pretrain(config(), tmp_path / "run")
     (change,) = run.result["environment_changes"]
     assert change.startswith("step 3: soxr is 99, it was ")
@@ -271,20 +270,23 @@ def test_what_changed_on_the_way_stays_known(toy, tmp_path, monkeypatch):
 
 def test_settings_without_effect_may_change_on_the_way(toy, tmp_path):
     whole = asit_lab.pretrain(config(), tmp_path / "whole")
-    asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        asit_lab.pretrain(config(), tmp_path / "run")
     others = ["data.workers=1", "data.cache_mb=0", "data.max_bad_share=1", "train.checkpoint_every=1"]
     run = asit_lab.pretrain(config(*others), tmp_path / "run")
     assert run.status == "finished" and run.config == config()
     assert "data.workers is 1 now, config.yaml says 0" in run.progress["notes"]
     for name in ("config.yaml", "metrics.csv", "result.json", "snapshots/step-7.safetensors"):
         assert (run.dir / name).read_bytes() == (whole.dir / name).read_bytes()
-    asit_lab.pretrain(config(), tmp_path / "third", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        asit_lab.pretrain(config(), tmp_path / "third")
     with pytest.raises(asit_lab.InputError, match=r"train\.log_every: 2 there, 1 requested"):
         asit_lab.pretrain(config("train.log_every=1"), tmp_path / "third")
 
 
 def test_a_damaged_state_is_an_input_error(toy, tmp_path):
-    run = asit_lab.pretrain(config(), tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        run = asit_lab.pretrain(config(), tmp_path / "run")
     run.state.write_bytes(b"damaged")
     with pytest.raises(asit_lab.InputError, match=r"state\.pt: cannot be read as a saved state"):
         asit_lab.pretrain(config(), tmp_path / "run")

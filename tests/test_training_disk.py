@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from children import assert_same, start
+from children import assert_same, ctrl_c_in_row, start
 
 import asit_lab
 from asit_lab import InputError, load_config, load_run
@@ -26,14 +26,6 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
-def stop_at(step: int):
-    def on_log(run, row):
-        if row["step"] == step:
-            raise KeyboardInterrupt
-
-    return on_log
-
-
 def size(path: Path) -> int:
     return path.stat().st_size
 
@@ -47,7 +39,8 @@ def size(path: Path) -> int:
 def test_what_a_run_takes_is_known_before(tmp_path, overrides):
     """All snapshots and two states, within a tenth, beside what is set aside for pictures and tables."""
     cfg = load_config("smoke", [*SMALL, *overrides])
-    run = asit_lab.pretrain(cfg, tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        run = asit_lab.pretrain(cfg, tmp_path / "run")
     taken = 3 * size(run.snapshots[0]) + 2 * size(run.state)
     foreseen = disk_needed(cfg, build_objective(cfg, 18)) - 3 * PICTURES - TABLES
     assert 0.85 * taken < foreseen < taken
@@ -74,7 +67,8 @@ def test_a_run_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
 
 def test_what_is_written_already_needs_no_room(tmp_path, monkeypatch):
     cfg = load_config("smoke", SMALL)
-    run = asit_lab.pretrain(cfg, tmp_path / "run", on_log=stop_at(4))
+    with ctrl_c_in_row(4):
+        run = asit_lab.pretrain(cfg, tmp_path / "run")
     there = size(run.state) + sum(map(size, run.snapshots))
     needed = disk_needed(cfg, build_objective(cfg, 18))
     free = [needed - there - 1]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import soundfile
+from children import ctrl_c_in_row
 
 import asit_lab
 from asit_lab import InputError, load_config, load_run, plan
@@ -83,11 +84,8 @@ def test_bad_files_are_still_listed_after_a_resume(tmp_path):
     with_nan(data / "a/nan.wav")
     cfg = config(source(data), "train.steps=8")
 
-    def stop(run, row):
-        if row["step"] == 7:
-            raise KeyboardInterrupt
-
-    before = asit_lab.pretrain(cfg, tmp_path / "run", on_log=stop)
+    with ctrl_c_in_row(7):
+        before = asit_lab.pretrain(cfg, tmp_path / "run")
     assert len(before.bad_files) == 2
     soundfile.write(data / "a/nan.wav", np.zeros(9600), RATE)  # mended: the list is of this run, not of the folder
     after = asit_lab.pretrain(cfg, tmp_path / "run")

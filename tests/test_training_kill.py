@@ -61,7 +61,7 @@ def halve_writing(name: str, match: int, mark: Path) -> None:
         stand_still()
 
     torch_save, save_file, replace = torch.save, snapshot.save_file, os.replace
-    write_text, open_path, unlink = Path.write_text, Path.open, Path.unlink
+    write_text, open_path = Path.write_text, Path.open
 
     def half_state(content, file):
         if not met(file.name):
@@ -92,13 +92,8 @@ def halve_writing(name: str, match: int, mark: Path) -> None:
             stand_still()
         replace(source, target)
 
-    def before_unlink(path, **options):
-        if name == "unlink" and path.name == "state.pt":
-            stand_still()
-        unlink(path, **options)
-
     torch.save, snapshot.save_file, os.replace = half_state, half_snapshot, before_replace
-    Path.write_text, Path.open, Path.unlink = half_text, half_row, before_unlink
+    Path.write_text, Path.open = half_text, half_row
 
 
 # --- In the process that kills --------------------------------------------------------------------------------------
@@ -184,8 +179,6 @@ def test_a_kill_in_the_middle_of_any_file_changes_nothing(smoke_run, tmp_path):
     kill_half_way(out, cfg, "metrics.csv", 3)  # the first two times it is cut
     assert not (out / "metrics.csv").read_text().endswith("\n")
     kill_half_way(out, cfg, "result.json")
-    kill_half_way(out, cfg, "unlink", status="finished")
-    assert (out / "state.pt").is_file()
     run = asit_lab.pretrain(cfg, out, resume="must")
     assert run.status == "finished"
     assert_same(out, smoke_run.dir)

@@ -5,12 +5,13 @@ from itertools import combinations
 
 import pytest
 import torch
+from children import ctrl_c_in_row
 
 import asit_lab
 from asit_lab import load_config
 from asit_lab.encoder import load_encoder
 from asit_lab.objectives.asit import ASiT
-from asit_lab.runs.snapshot import read_snapshot
+from asit_lab.runs.snapshot import read_snapshot, read_state
 from asit_lab.training import recorder
 
 # No pictures: they take longer than the training here. What does no harm to see is on: drop path, shifts, every kind.
@@ -68,6 +69,7 @@ def test_a_smoke_run_leaves_everything(smoke_run):
         "samples/step-6.png",
         "snapshots/step-3.safetensors",
         "snapshots/step-6.safetensors",
+        "state.pt",
         "status.json",
         "timings.csv",
     }
@@ -126,11 +128,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, arrangement):
     overrides = [*RICH, *ARRANGEMENTS[arrangement], "train.steps=8", "train.snapshots=2"]
     whole = pretrain(tmp_path / "whole", *overrides)
 
-    def stop(run, row):
-        if row["step"] == 4:  # rows 3 and 4 are past the state saved after step 2
-            raise KeyboardInterrupt
-
-    assert pretrain(tmp_path / "parts", *overrides, on_log=stop).status == "interrupted"
+    with ctrl_c_in_row(4):  # rows 3 and 4 are past the state saved after step 2
+        assert pretrain(tmp_path / "parts", *overrides).status == "interrupted"
     assert len(asit_lab.load_run(tmp_path / "parts").metrics) == 5
     parts = pretrain(tmp_path / "parts", *overrides, resume="must")
     assert parts.status == "finished"
@@ -140,12 +139,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, arrangement):
 
 
 def test_a_run_stopped_before_its_first_state_begins_again(tmp_path):
-    def stop(run, row):
-        if row["step"] == 1:
-            raise KeyboardInterrupt
-
     whole = pretrain(tmp_path / "whole")
-    assert not pretrain(tmp_path / "parts", on_log=stop).state.exists()
+    with ctrl_c_in_row(1):
+        assert not pretrain(tmp_path / "parts").state.exists()
     parts = pretrain(tmp_path / "parts")
     assert measured(parts) == measured(whole) and same(weights(parts), weights(whole))
 
@@ -278,18 +274,21 @@ def test_start_weights_of_a_run(tmp_path):
         torch.testing.assert_close(tensor, there[source], rtol=0, atol=1e-6)
     assert not torch.equal(there["teacher.backbone.norm.weight"], there["student.backbone.norm.weight"])
     one = pretrain(tmp_path / "one", f"train.init_from={first.snapshots[-1]}", *start)
-    assert same(weights(one), here)  # one snapshot is as good as its run
+    backbones = [{n: t for n, t in found.items() if not n.startswith("objective.")} for found in (weights(one), here)]
+    assert same(*backbones)  # one snapshot is as good as its run, but for the heads
+    assert "heads begin anew: only a run directory has them" in one.progress["notes"]
+    assert "heads taken over: mlp, cls_layer, data_layer" in second.progress["notes"]
+    there, here = (read_state(run.state, torch.device("cpu"))["objective"] for run in (first, second))
+    for name in (name for name in there if name.startswith("student.heads.")):
+        torch.testing.assert_close(here[name], there[name], rtol=0, atol=1e-6)
 
 
 def test_start_weights_are_not_needed_to_go_on(tmp_path):
     first = pretrain(tmp_path / "first", "train.steps=1")
 
-    def stop(run, row):
-        if row["step"] == 4:
-            raise KeyboardInterrupt
-
     overrides = [f"train.init_from={first.dir}"]
-    notes = pretrain(tmp_path / "run", *overrides, on_log=stop).progress["notes"]
+    with ctrl_c_in_row(4):
+        notes = pretrain(tmp_path / "run", *overrides).progress["notes"]
     assert any(note.startswith("start weights: step 1 of ") for note in notes)
     first.dir.rename(tmp_path / "elsewhere")
     assert pretrain(tmp_path / "run", *overrides).status == "finished"

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ..errors import InputError
 from ..storage.jsonable import as_json_text, records
 from ..storage.words import cell, print_facts, print_rows
-from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, Preset, choice, group
+from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, choice, group
 
 
 class _ListByDefault(TyperGroup):
@@ -27,7 +28,9 @@ runs_app = group("Runs: list a folder of them, compare some.", cls=_ListByDefaul
 
 def pretrain(
     out: Annotated[str, typer.Option("--out", "-o", help="Run directory.")],
-    preset: Preset = "micro",
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="Preset, YAML file or run directory (default: micro).")
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help=f"Data set (default: the preset's): {SPECS}.")
     ] = None,
@@ -35,6 +38,14 @@ def pretrain(
     resume: Annotated[
         str, choice("auto", "never", "must", help="Resume the run in --out: if there is one, never, or must.")
     ] = "auto",
+    resume_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Train this run longer, in the new directory --out, as -s train.steps=... says: with its settings, "
+            "heads and optimiser, and schedules stretched to the new length.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps, estimate what the run would take, write nothing.")
     ] = False,
@@ -46,12 +57,14 @@ def pretrain(
 
     chosen = {"data.source": data, "train.seed": seed}
     flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
-    cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
+    if resume_from and (preset or dry_run):
+        raise InputError(f"--resume-from: cannot be combined with {'--preset' if preset else '--dry-run'}")
+    cfg = asit_lab.load_config(resume_from or preset or "micro", [*(overrides or []), *flags])
     if dry_run:
         _print_plan(cfg, out, resume, as_json)
         return
     with redirect_stdout(sys.stderr):  # notes on the way are no result
-        run = asit_lab.pretrain(cfg, out=out, resume=resume)
+        run = asit_lab.pretrain(cfg, out=out, resume=resume, resume_from=resume_from)
     last = next(iter(run.metrics.tail(1).to_dict("records")), {})
     if os.environ.get("RANK", "0") != "0":
         pass  # under torchrun the first process speaks for all

@@ -1,7 +1,7 @@
 """The run directory: everything a run leaves behind, readable without the package.
 
 config.yaml, environment.json, metrics.csv, timings.csv, snapshots/step-N.safetensors, samples/step-N.png, status.json,
-result.json, bad_files.csv, TensorBoard events and, until it is finished, state.pt to resume from.
+result.json, bad_files.csv, TensorBoard events and state.pt, to resume from and to train longer.
 """
 
 import csv

@@ -3,8 +3,10 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 STOPS = ("terminated", "interrupted", "collapsed")
 """reasons to stop a run before its end; of several, the first counts"""
@@ -42,6 +44,21 @@ class Signals:
     def __exit__(self, *_) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+
+    def saving(self, hook: Callable[..., None] | None) -> Callable[..., None] | None:
+        """The user's hook, whose KeyboardInterrupt ends the run as a first Ctrl-C does: with its state saved."""
+        if hook is None:
+            return None
+
+        def called(*arguments: Any) -> None:
+            try:
+                hook(*arguments)
+            except KeyboardInterrupt:
+                if self.requested == "interrupted":
+                    raise  # the second
+                self.requested = self.requested or "interrupted"
+
+        return called
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         second = self.requested == "interrupted" and number == signal.SIGINT

@@ -72,26 +72,34 @@ class Together(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]  # loading made new dicts
 
 
-def set_schedule(optimizer: torch.optim.Optimizer, cfg: RunConfig, clips: int, step: int) -> dict[str, float]:
-    """Set rate and weight decay of optimiser step `step` (from 0) of a run over `clips` clips; returns both.
+def rates_of(cfg: RunConfig, clips: int, step: int) -> dict[str, float]:
+    """Learning rate and weight decay of optimiser step `step` (from 0) of a run over `clips` clips.
 
-    The rate grows with the batch: rate * batch_size / rate_batch. optim.convention "fairseq" also sets epsilon: fairseq
-    adds it before the second moment is corrected for its bias, torch after, so there it is divided by the correction.
+    The rate grows with the batch: rate * batch_size / rate_batch.
     """
     optim, total = cfg.optim, cfg.total_steps(clips)
     warmup = min(steps_of(optim.warmup, cfg.steps_per_epoch(clips), total), total)
     peak = optim.rate * cfg.train.batch_size / optim.rate_batch
     if optim.convention == "fairseq":
         rate = warmup_cosine(peak, optim.min_rate, total, step, warmup)
-        eps = EPS / (1 - optim.betas[1] ** (step + 1)) ** 0.5
     else:
-        rate, eps = cosine(peak, min(optim.min_rate, peak), total, step, warmup), EPS
-    decay = cosine(optim.weight_decay, optim.weight_decay_end, total, step)
+        rate = cosine(peak, min(optim.min_rate, peak), total, step, warmup)
+    return {"rate": rate, "weight_decay": cosine(optim.weight_decay, optim.weight_decay_end, total, step)}
+
+
+def set_schedule(optimizer: torch.optim.Optimizer, cfg: RunConfig, clips: int, step: int) -> dict[str, float]:
+    """Set rate and weight decay of a step, as `rates_of` gives them; returns both.
+
+    optim.convention "fairseq" also sets epsilon: fairseq adds it before the second moment is corrected for its bias,
+    torch after, so there it is divided by the correction.
+    """
+    rates = rates_of(cfg, clips, step)
+    eps = EPS / (1 - cfg.optim.betas[1] ** (step + 1)) ** 0.5 if cfg.optim.convention == "fairseq" else EPS
     for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = rate, decay if group["decay"] else 0.0
+        group["lr"], group["weight_decay"] = rates["rate"], rates["weight_decay"] if group["decay"] else 0.0
         if "betas" in group:  # AdamW's; Muon's epsilon is another
             group["eps"] = eps
-    return {"rate": rate, "weight_decay": decay}
+    return rates
 
 
 @torch.no_grad()

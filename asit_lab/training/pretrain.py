@@ -14,7 +14,7 @@ import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
-from ..config import RunConfig, diff, load_config
+from ..config import RunConfig, diff, load_config, resolve
 from ..data import Batch, Manifest, load_manifest, make_loader
 from ..data.check import check_sample, sample_notes
 from ..data.crops import crop_notes
@@ -24,7 +24,8 @@ from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
 from ..runs.environment import environment, environment_changes
 from ..runs.snapshot import disk_needed, read_state
-from ..storage.atomic import FULL, write_json, write_table
+from ..storage.atomic import FULL, read_json, write_json, write_table
+from .extend import ORIGIN, check_source, origin_notes, take_over
 from .interrupt import Signals, Terminated
 from .nonfinite import not_finite
 from .recorder import Recorder, reached, set_status
@@ -36,15 +37,29 @@ _MEASURED = 32  # clips whose log-mel is compared with features.mean and feature
 
 OnLog = Callable[[Run, dict], None]
 PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
+OnStep = Callable[[Run, int, dict[str, torch.Tensor]], None]
 
 
-def pretrain(cfg: RunConfig | str | Path, out: str | Path, resume: str = "auto", on_log: OnLog | None = None) -> Run:
+def pretrain(
+    cfg: RunConfig | str | Path,
+    out: str | Path,
+    resume: str = "auto",
+    on_log: OnLog | None = None,
+    on_step: OnStep | None = None,
+    resume_from: str | Path | None = None,
+) -> Run:
     """Pretrain as the configuration says, into the run directory `out`.
 
     cfg: a RunConfig, or a preset, YAML file or run directory to read one from.
     resume: "auto" continues a run that is there, "never" wants a new directory, "must" an existing run.
     on_log: called with the run and each new row of metrics (and clips_per_second), after it was written (live
     curves); takes the place of the progress bar.
+    on_step: called after every step with the run, the number of steps done and the losses (detached scalars on the
+    device: reading one waits for it). Both are called in the first process only. KeyboardInterrupt from either saves
+    the state and ends the run as Ctrl-C does, which makes it a way to stop early.
+    resume_from: a run to train longer, in the new directory `out`: weights, heads, optimiser and metrics are taken over
+    from its end, and the schedules are stretched to the length in `cfg` (see training/extend.py), which is
+    load_config(resume_from, ["train.steps=..."]), say.
     Returns the Run, whose status is "finished", or "interrupted" after Ctrl-C: the step under way was finished and its
     state saved, unless a second Ctrl-C came. SIGTERM does the same with status "terminated" and then ends the process.
     "failed" is returned when the run has collapsed and train.on_collapse says stop.
@@ -57,22 +72,21 @@ def pretrain(cfg: RunConfig | str | Path, out: str | Path, resume: str = "auto",
     cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
     fabric = launch()
     with ExitStack() as hold:
-        run = _open_together(fabric, out, cfg, resume, hold)
+        run = _open_together(fabric, out, cfg, resume, hold, resume_from)
         if run.status == "finished":
-            run.state.unlink(missing_ok=True)  # there still if the run was killed in its last moment
             return run
-        stopped = _attempt(fabric, run, cfg, on_log)
+        stopped = _attempt(fabric, run, cfg, on_log, on_step)
     if stopped == "terminated":
         raise Terminated
     return run
 
 
-def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None) -> str | None:
+def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, on_step: OnStep | None) -> str | None:
     """Train, and write to status.json how it ended. Returns the one of STOPS that ended it early, if any."""
     with Signals() as signals:
         try:
             with ExitStack() as cleanup:
-                stopped = _train(fabric, run, cfg, on_log, signals, cleanup)
+                stopped = _train(fabric, run, cfg, signals.saving(on_log), signals.saving(on_step), signals, cleanup)
         except KeyboardInterrupt:
             stopped = "interrupted"
         except Terminated:
@@ -93,7 +107,13 @@ def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None) -> 
 
 
 def _train(
-    fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, signals: Signals, cleanup: ExitStack
+    fabric: Fabric,
+    run: Run,
+    cfg: RunConfig,
+    on_log: OnLog | None,
+    on_step: OnStep | None,
+    signals: Signals,
+    cleanup: ExitStack,
 ) -> str | None:
     leader = fabric.is_global_zero
     _check_batch(fabric, cfg)
@@ -106,6 +126,7 @@ def _train(
     total = cfg.total_steps(len(train))
     notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
+    notes += origin_notes(run, cfg, len(train), total)
     if cfg.train.init_from and not run.state.is_file():
         notes += init_student(objective.student, cfg.train.init_from)
         objective.reset_teacher()
@@ -155,7 +176,7 @@ def _train(
             raise FloatingPointError(not_finite(gradients, batch, train, stepper))
         stepper.apply(step)
 
-        done, stop = step + 1, gradients.stop
+        done = step + 1
         fresh = {path: reason for path, reason in _bad_of_all(fabric, batch) if path not in bad}
         if fresh:
             bad |= fresh
@@ -164,6 +185,10 @@ def _train(
             row = {"step": step, "epoch": step / cfg.steps_per_epoch(len(train))}
             row |= {name: loss.item() for name, loss in gradients.losses.items()} | gradients.rates
             recorder.row(row | {"gradient_norm": gradients.norm.item(), **objective.health()})
+        if leader and on_step:
+            on_step(run, done, gradients.losses)
+        # Several processes stop together, after the next step, when all of them know.
+        stop = gradients.stop or (signals.requested if fabric.world_size == 1 else None)
         if leader and done in snapshot_steps:
             recorder.snapshot(done, objective, pictured)
         if leader and (stop or done % cfg.train.checkpoint_every == 0 or done == total):
@@ -186,18 +211,25 @@ def _train(
                 "parameters": sum(p.numel() for p in objective.student.parameters()),
                 "backbone_parameters": sum(p.numel() for p in objective.student.backbone.parameters()),
                 "environment_changes": changes,
+                **({"resumed_from": origin} if (origin := read_json(run.dir / ORIGIN)) else {}),
             }
         )
     fabric.barrier()  # nobody leaves before the run is finished
     return None
 
 
-def _open_together(fabric: Fabric, out: str | Path, cfg: RunConfig, resume: str, hold: ExitStack) -> Run:
-    """The run directory, made and held by the first process for all."""
+def _open_together(
+    fabric: Fabric, out: str | Path, cfg: RunConfig, resume: str, hold: ExitStack, resume_from: str | Path | None
+) -> Run:
+    """The run directory, made and held by the first process for all, with the state of another run if it is new."""
     opened = None
     if fabric.is_global_zero:
         try:
+            begun = (resolve(out) / "state.pt").is_file()
+            source = None if resume_from is None or begun else check_source(resume_from, cfg)
             opened = open_run(out, cfg, resume, hold)
+            if source and opened.status != "finished":
+                take_over(opened, source)
         except InputError as error:
             opened = error
     opened = fabric.broadcast(opened)

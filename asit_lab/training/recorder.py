@@ -88,11 +88,10 @@ class Recorder:
         self.status("running")
 
     def finish(self, result: dict) -> None:
-        """Write the run's result; after that there is nothing to resume."""
+        """Write the run's result. The state stays, so that the run can be trained longer (extend.py)."""
         last = {name: value for name, value in self.run.metrics.iloc[-1].items() if name.startswith(_LAST)}
         write_json(self.run.dir / "result.json", {**result, "bad_files": len(self.run.bad_files), "last": last})
         self.status("finished")
-        self.run.state.unlink(missing_ok=True)
 
     def status(self, status: str) -> None:
         """Write the run's progress to status.json."""

@@ -11,23 +11,24 @@ from ..config import resolve
 from ..errors import InputError
 from ..nn.vit import ViT, fit_positions
 from ..runs.directory import load_run
-from ..runs.snapshot import read_snapshot, section
+from ..runs.snapshot import read_snapshot, read_state, section
 
 
 def init_student(student: nn.Module, source: str) -> list[str]:
-    """Load start weights into a student's backbone (and decoder, where the source has one of the same shape).
+    """Load start weights into a student's backbone, and into decoder and heads where the source has some that fit.
 
-    source: run directory, snapshot, or .safetensors in timm's layout. Returns notes on what was adapted.
+    source: run directory, snapshot, or .safetensors in timm's layout. Heads are in the state of a run directory alone,
+    and are taken where that is of the same step as its last snapshot. Returns notes on what was taken and adapted.
     Raises InputError naming the file and the tensors that do not fit.
     """
-    path = resolve(source)
+    path, state = resolve(source), None
     if not path.exists():
         raise InputError(f"train.init_from: {path} does not exist")
     if path.is_dir():
         snapshots = load_run(path).snapshots
         if not snapshots:
             raise InputError(f"train.init_from: {path} holds no snapshot yet")
-        path = snapshots[-1]
+        path, state = snapshots[-1], load_run(path).state
     if is_timm(path):
         return load_timm(student.backbone, path)
     tensors, cfg, step = read_snapshot(path)
@@ -43,7 +44,32 @@ def init_student(student: nn.Module, source: str) -> list[str]:
             student.decoder.load_state_dict(decoder)
         else:
             notes.append("its decoder has another shape and was not taken")
+    heads = getattr(student, "heads", None)
+    if heads is not None and heads.state_dict():
+        notes.append(_take_heads(heads, state, step))
     return notes
+
+
+def _take_heads(heads: nn.Module, state: Path | None, step: int) -> str:
+    """Load the heads that fit from a run's state; returns a note that names the others."""
+    if state is None or not state.is_file():
+        return "heads begin anew: " + ("only a run directory has them" if state is None else "the run has no state.pt")
+    saved = read_state(state, torch.device("cpu"))
+    if saved["step"] != step:
+        return f"heads begin anew: the state is of step {saved['step']}, the snapshot of step {step}"
+    theirs = section(saved["objective"], "student.heads")
+    own = heads.state_dict()
+    parts = list(dict.fromkeys(name.split(".")[0] for name in own))
+    shapes = [{n: t.shape for n, t in tensors.items()} for tensors in (own, theirs)]
+    fitting = [part for part in parts if len({_of_part(shape, part) for shape in shapes}) == 1]
+    heads.load_state_dict({n: t for n, t in theirs.items() if n.split(".")[0] in fitting}, strict=False)
+    others = [part for part in parts if part not in fitting]
+    taken = f"heads taken over: {', '.join(fitting)}" if fitting else "no head fits"
+    return taken + (f"; begin anew, as they are of another shape or new: {', '.join(others)}" if others else "")
+
+
+def _of_part(shapes: dict[str, torch.Size], part: str) -> tuple:
+    return tuple(sorted((name, tuple(shape)) for name, shape in shapes.items() if name.split(".")[0] == part))
 
 
 def is_timm(path: Path) -> bool:

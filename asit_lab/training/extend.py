@@ -1,0 +1,72 @@
+"""Trains a finished run longer: a new run directory that begins with the state of another run's end.
+
+Weights, heads, centres, teacher, the optimiser's moments and the position in the data are taken over; metrics.csv
+begins with the rows so far. The schedules are stretched: they are those of a run of the new length, entered at the step
+that was reached. A cosine that had come down is therefore higher again there, and comes down at the new end.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from ..config import RunConfig, diff
+from ..errors import InputError
+from ..runs.directory import NO_EFFECT, Run, load_run
+from ..runs.snapshot import read_state
+from ..storage.atomic import read_json, whole, write_json
+from .optimizer import rates_of
+
+ORIGIN = "resumed_from.json"
+"""which run and step a run began with"""
+_MAY_CHANGE = {
+    *("name", "train.steps", "train.epochs", "train.log_every", "train.snapshots", "train.accumulate"),
+    *("train.precision", *NO_EFFECT),
+    *(f"optim.{key}" for key in ("rate", "rate_batch", "min_rate", "warmup", "weight_decay", "weight_decay_end")),
+    *("optim.clip", "optim.clip_by"),
+}
+
+
+def check_source(source: str | Path, cfg: RunConfig) -> Run:
+    """The run to begin with. Raises InputError where it has no state, or its settings do not fit `cfg`."""
+    run = load_run(source)
+    if not run.state.is_file():
+        raise InputError(
+            f"resume_from: {run.dir} has no state.pt (versions before 0.2 removed it at the end); start from its "
+            f"weights with train.init_from={run.dir}"
+        )
+    changes = [row for row in diff(run.config, cfg) if row["key"] not in _MAY_CHANGE]
+    if changes:
+        lines = [f"  {row['key']}: {row['a']} there, {row['b']} requested" for row in changes]
+        raise InputError(
+            f"resume_from: {run.dir} was trained with other settings; a longer run may change its length, rates and "
+            "what is written. Or start from its weights alone, with train.init_from\n" + "\n".join(lines)
+        )
+    state = read_state(run.state, torch.device("cpu"))
+    step, total = state["step"], cfg.total_steps(state["clips"])
+    if total <= step:
+        raise InputError(
+            f"resume_from: {run.dir} has {step} steps and the longer run would have {total}; set train.steps or "
+            "train.epochs to more"
+        )
+    return run
+
+
+def take_over(run: Run, source: Run) -> None:
+    """Copy state and rows of `source` into a new run directory; the state last, which makes the run one to resume."""
+    write_json(run.dir / ORIGIN, {"run": str(source.dir), "step": source.progress["step"]})
+    for name in ("metrics.csv", "timings.csv", "state.pt"):
+        with whole(run.dir / name) as temporary:
+            shutil.copyfile(source.dir / name, temporary)
+
+
+def origin_notes(run: Run, cfg: RunConfig, clips: int, total: int) -> list[str]:
+    """Where a run's first steps were trained, and what became of its schedules."""
+    origin = read_json(run.dir / ORIGIN)
+    if not origin:
+        return []
+    rate = rates_of(cfg, clips, origin["step"])["rate"]
+    return [
+        f"the first {origin['step']} steps are those of {origin['run']}; schedules are stretched to {total} steps, so "
+        f"the rate goes on at {rate:.3g}"
+    ]
