@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 DEMO := runs/demo
 HEAR := .venv-hear
 SCREENSHOTS := reports/screenshots
-LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra formats --extra dev --extra docs
+LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra formats --extra onnx --extra dev --extra docs
 
 # A Python that the caller's shell points at must not leak into .venv.
 unexport PYTHONPATH

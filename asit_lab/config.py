@@ -127,7 +127,7 @@ class RunConfig(Section):
     def to_yaml(self, explain: bool = False) -> str:
         """YAML that `load_config` reads back to an equal configuration. explain: with a comment on every setting."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-        return _explained(text) if explain else text
+        return explained(text, keys()) if explain else text
 
 
 # --- Loading --------------------------------------------------------------------------------------------------------
@@ -288,9 +288,9 @@ def keys() -> dict[str, str]:
     return listed
 
 
-def _explained(text: str) -> str:
-    """The YAML of a configuration with each setting's description as a comment above it."""
-    about, section, lines = keys(), "", []
+def explained(text: str, about: dict[str, str]) -> str:
+    """The YAML of settings with each one's description as a comment above it; about: {dotted key: description}."""
+    section, lines = "", []
     for line in text.splitlines():
         name, colon, _ = line.partition(":")
         if colon and name.isidentifier():

@@ -1,11 +1,14 @@
 """Recipes: the papers' numbers, schedules against the released code's, and what a wrong key is told."""
 
+import json
+
 import pytest
 import torch
 import yaml
 from golden_case import golden
 
 from asit_lab import Encoder, InputError, load_config
+from asit_lab.cli import main
 from asit_lab.finetuning import Recipe, load_recipe, recipe_names
 from asit_lab.finetuning.network import build_classifier
 from asit_lab.finetuning.recipe import RECIPES
@@ -146,3 +149,25 @@ def test_wrong_keys(overrides, message):
 def test_unknown_recipe():
     with pytest.raises(InputError, match="'ast-esc5': no such recipe or file; did you mean ast-esc50"):
         load_recipe("ast-esc5")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list", "--json"], ["list"], ["show", "micro", "-s", "rate=0.5"], ["show", "micro", "--json"]],
+    ids=str,
+)
+def test_recipes_from_the_shell(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["asit-lab", "recipes", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr().out
+    assert not end.value.code
+    if arguments[0] == "list":
+        names = {row["recipe"] for row in json.loads(shown)} if "--json" in arguments else shown.split()
+        assert set(recipe_names()) <= set(names)
+    elif "--json" in arguments:
+        assert json.loads(shown) == load_recipe("micro").to_dict()
+    else:
+        assert Recipe.model_validate(yaml.safe_load(shown)) == load_recipe("micro", ["rate=0.5"])
+        comments = " ".join(line[2:] for line in shown.splitlines() if line.startswith("# "))
+        assert all(field.description in comments for field in Recipe.model_fields.values())

@@ -18,9 +18,10 @@ from .batch import batch_app
 from .config import config_app
 from .data import data_app
 from .evaluation import embed, evaluate, finetune, predict, probe, starts
-from .export import export
+from .export import export, export_model
 from .notebooks import lab
 from .options import FAILED, INTERRUPTED
+from .recipes import recipes_app
 from .report import report
 from .training import pretrain, runs_app
 
@@ -41,8 +42,9 @@ app.command()(pretrain)
 app.add_typer(runs_app, name="runs")
 for command in (probe, finetune, evaluate, starts, predict, embed):
     app.command()(command)
+app.add_typer(recipes_app, name="recipes")
 app.add_typer(batch_app, name="batch")
-for command in (report, export, lab):
+for command in (report, export, export_model, lab):
     app.command()(command)
 
 

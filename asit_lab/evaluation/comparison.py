@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from ..config import resolve
 from ..data.manifest import Manifest, load_manifest
@@ -21,6 +22,7 @@ from ..errors import InputError
 from ..finetuning import FinetuneResult, finetune, load_recipe
 from ..finetuning.result import SETUP
 from ..storage.atomic import read_json, write_json, write_text
+from ..storage.progress import passing_bar_style
 from ..zoo import open_source
 from .classifiers import GRIDS
 from .probe_result import ProbeResult
@@ -113,10 +115,13 @@ def evaluate(
         raise InputError(f"encoders: {', '.join(opened)}: names must differ in letters and digits")
     files = _Files(folder, manifest)
     results: dict[tuple[str, str], ProbeResult | FinetuneResult] = {}
+    bar = tqdm(total=len(protocols) * len(opened), desc="evaluating", unit="encoder", **passing_bar_style())
     for protocol in protocols:
+        bar.set_postfix_str(protocol)
         if protocol != FINETUNE:
             probed = compare_results(opened, manifest, protocol, seeds=seeds, allow_leaks=allow_leaks)
             results |= {(result.name, protocol): result for result in probed}
+            bar.update(len(opened))
             files.write(Evaluation(folder, results, RUNNING))
             continue
         for name, encoder in opened.items():
@@ -124,8 +129,11 @@ def evaluate(
             if tuned.split_results:
                 results[name, protocol] = tuned
                 files.write(Evaluation(folder, results, RUNNING if tuned.status == FINISHED else tuned.status))
+            bar.update()
             if tuned.status != FINISHED:
+                bar.close()
                 return Evaluation(folder, results, tuned.status)
+    bar.close()
     evaluation = Evaluation(folder, results)
     files.write(evaluation)
     return evaluation

@@ -2,6 +2,7 @@
 
 from .classifier import Classifier, load_classifier
 from .events import covered, find_events, join_clips, write_events, write_timeline
+from .export import export_model
 from .over_splits import check_task, finetune
 from .predict import Predictions, predict_files
 from .recipe import Recipe, load_recipe, recipe_names
@@ -16,6 +17,7 @@ __all__ = [
     "Timeline",
     "check_task",
     "covered",
+    "export_model",
     "find_events",
     "finetune",
     "join_clips",

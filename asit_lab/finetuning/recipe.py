@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..config import read_layers
+from ..config import explained, read_layers
 from ..errors import InputError
 from ..overrides import parse_overrides
 from ..schedules import warmup_cosine
@@ -168,6 +169,11 @@ class Recipe(Section):
     def to_dict(self) -> dict:
         """Plain values, as written to setup.yaml."""
         return self.model_dump(mode="json")
+
+    def to_yaml(self, explain: bool = False) -> str:
+        """As a recipe file; explain: with what every key means, as comments."""
+        about = {key: field.description or "" for key, field in Recipe.model_fields.items()} if explain else {}
+        return explained(yaml.safe_dump(self.to_dict(), sort_keys=False), about)
 
 
 def recipe_names() -> list[str]:

@@ -186,7 +186,7 @@ class ViT(nn.Module):
         attended = None if audio is None else _attended(audio, visible, clones)
         for i, block in enumerate(self.blocks):
             if i == self.class_token_at:
-                tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+                tokens = torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
                 attended = None if attended is None else F.pad(attended, (1, 0), value=True)
             drop_keys = None if keys is None else fold(keys, "drop path", i)
             tokens, new, attention = block(tokens, drop_keys, i in maps, attended)
@@ -203,7 +203,7 @@ class ViT(nn.Module):
         """Log-mel [B, T, M] -> [B, 1+N, D]: class token and patches with positions (and, "post", normalised); what the
         first block sees, unless the class token joins later. visible, clones: as `inspect`."""
         cls, tokens = self._embed(x, visible, clones)
-        return torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        return torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
     def _embed(
         self, x: Tensor, visible: Tensor | None, clones: int, mask: Tensor | None = None

@@ -1,0 +1,49 @@
+"""`asit-lab recipes`: recipes of fine-tuning."""
+
+from typing import Annotated
+
+import typer
+
+from ..storage.jsonable import as_json_text
+from ..storage.words import print_rows
+from .options import Json, Overrides, group
+
+recipes_app = group("Recipes of fine-tuning: list them, show one.")
+
+
+@recipes_app.command("list")
+def recipes_list(as_json: Json = False) -> None:
+    """List the recipes."""
+    from ..finetuning.recipe import RECIPES, load_recipe, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        rows.append(
+            {
+                "recipe": name,
+                "about": (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# "),
+                "task": recipe.task,
+                "head": recipe.head,
+                "frames": recipe.frames,
+                "length": f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs",
+                "rate": recipe.rate,
+            }
+        )
+    if as_json:
+        print(as_json_text(rows))
+    else:
+        print_rows(rows, wrap="about")
+
+
+@recipes_app.command("show")
+def recipes_show(
+    recipe: Annotated[str, typer.Argument(help="Recipe or YAML file.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Print every key of a recipe and what it means, as YAML."""
+    from ..finetuning.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    print(as_json_text(loaded.to_dict()) if as_json else loaded.to_yaml(explain=True).rstrip())
