@@ -169,5 +169,5 @@ def test_recipes_from_the_shell(arguments, monkeypatch, capsys):
         assert json.loads(shown) == load_recipe("micro").to_dict()
     else:
         assert Recipe.model_validate(yaml.safe_load(shown)) == load_recipe("micro", ["rate=0.5"])
-        comments = " ".join(line[2:] for line in shown.splitlines() if line.startswith("# "))
-        assert all(field.description in comments for field in Recipe.model_fields.values())
+        comments = " ".join(" ".join(line[2:] for line in shown.splitlines() if line.startswith("# ")).split())
+        assert all(" ".join(field.description.split()) in comments for field in Recipe.model_fields.values())

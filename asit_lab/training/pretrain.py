@@ -36,8 +36,8 @@ BAD_FILES = "bad_files.csv"
 _MEASURED = 32  # clips whose log-mel is compared with features.mean and features.std
 
 OnLog = Callable[[Run, dict], None]
-PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
 OnStep = Callable[[Run, int, dict[str, torch.Tensor]], None]
+PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
 
 
 def pretrain(
