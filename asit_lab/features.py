@@ -59,8 +59,8 @@ class LogMel(nn.Module):
         hop_ms: float = 10.0,
         low_hz: float = 20.0,
         high_hz: float = 0.0,
-        mean: float = -4.2677393,
-        std: float = 4.5689974,
+        mean: float | str = -4.2677393,
+        std: float | str = 4.5689974,
     ):
         super().__init__()
         self.sample_rate, self.mel_bins = sample_rate, mel_bins
@@ -68,6 +68,8 @@ class LogMel(nn.Module):
         if self.frame < 2 or self.hop < 1:
             raise InputError(f"features: {frame_ms} ms frames every {hop_ms} ms are too short at {sample_rate} Hz")
         self.fft_size = 1 << (self.frame - 1).bit_length()  # Kaldi's round_to_power_of_two
+        if isinstance(mean, str) or isinstance(std, str):
+            raise InputError("features.mean, features.std: auto is measured when pretraining starts; give numbers here")
         self.mean, self.std = mean, std
         window = torch.hann_window(self.frame, periodic=False, dtype=torch.float64).float()
         self.register_buffer("window", window, persistent=False)

@@ -3,6 +3,7 @@
 Defaults are the paper's (ASiT, arXiv 2211.13189) or, where it prints no value, the released code's.
 """
 
+import math
 import re
 from functools import partial
 from typing import Annotated, Any, Literal, Self, get_args
@@ -57,6 +58,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def _number_or_auto(value: Any) -> Any:
+    try:
+        number = value if value == "auto" else float(value)
+        if isinstance(number, str) or math.isfinite(number):
+            return number
+    except (TypeError, ValueError):
+        pass
+    raise ValueError("expected a number, or auto")
+
+
+def _above_0(value: float | str) -> float | str:
+    if not isinstance(value, str) and not value > 0:
+        raise ValueError("Input should be greater than 0")
+    return value
+
+
+Measurable = Annotated[float | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
 class Features(Section):
     sample_rate: Annotated[int, Field(ge=1000)] = 32000
     """sample rate the audio is brought to, Hz"""
@@ -70,10 +90,10 @@ class Features(Section):
     """lower edge of the lowest mel band, Hz"""
     high_hz: NonNegative = 0.0
     """upper edge of the highest mel band, Hz (0: half the sample rate)"""
-    mean: float = -4.2677393
-    """mean of the log-mel (natural log); normalised = (x - mean) / (2 std)"""
-    std: Annotated[float, Field(gt=0)] = 4.5689974
-    """standard deviation of the log-mel (natural log)"""
+    mean: Measurable = -4.2677393
+    """mean of the log-mel (natural log); normalised = (x - mean) / (2 std); auto: measured when pretraining starts"""
+    std: Annotated[Measurable, AfterValidator(_above_0)] = 4.5689974
+    """standard deviation of the log-mel (natural log); auto: measured when pretraining starts"""
 
     @property
     def top_hz(self) -> float:

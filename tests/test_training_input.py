@@ -10,6 +10,7 @@ from children import ctrl_c_in_row
 import asit_lab
 from asit_lab import InputError, load_config, load_run, plan
 from asit_lab.data import check, load_manifest
+from asit_lab.data.statistics import measure
 from asit_lab.training import recorder
 
 RATE = 8000
@@ -229,3 +230,18 @@ def test_a_sample_is_bounded(tmp_path):
     assert len(check.check_sample(manifest, clips=5).table) == 5
     assert len(check.check_sample(manifest, seconds=-1.0).table) == 5  # known already
     assert check.check_sample(load_manifest("synth:4")).table.empty
+
+
+def test_mean_and_deviation_are_measured(tmp_path):
+    data = source(recordings(tmp_path / "data"))
+    cfg = config(data, "train.steps=2", "features.mean=auto", "features.std=auto")
+    run = asit_lab.pretrain(cfg, tmp_path / "run")
+    features = run.config.features
+    train, _ = load_manifest(data).holdout(0.1)
+    expected = measure(train, features)[:2]
+    assert (features.mean, features.std) == pytest.approx(expected, abs=1e-5)
+    assert asit_lab.pretrain(cfg, tmp_path / "run").status == "finished"  # resumed with the run's own numbers
+    with pytest.raises(InputError, match="auto is measured when pretraining starts"):
+        asit_lab.Encoder.random(cfg)
+    with pytest.raises(InputError, match="features.mean: .*expected a number, or auto"):
+        config(data, "features.mean=atuo")

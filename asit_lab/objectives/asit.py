@@ -154,7 +154,7 @@ class ASiT(StudentTeacher):
     def augment(self, clean: Tensor, position: Tensor, step: int) -> Tensor:
         """Mix clips, colour each view and change its level, as `data` says: [V, B, T, M], position int64 [B] -> the
         same."""
-        data, scale = self.cfg.data, 2.0 * self.cfg.features.std
+        data, scale = self.cfg.data, 2.0 * self.front_end.std
         keys = key(self.cfg.train.seed, step, self._view_positions(position.to(clean.device)), "augment")  # [V*B]
         if data.mix > 0:
             clean = mix(clean, keys, self._donors(keys, clean.shape[1]), data.mix, scale)

@@ -18,7 +18,7 @@ from ..config import RunConfig, diff, load_config, resolve
 from ..data import Batch, Manifest, load_manifest, make_loader
 from ..data.check import check_sample, sample_notes
 from ..data.crops import crop_notes
-from ..data.statistics import measure
+from ..data.statistics import measure, with_numbers
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -71,6 +71,7 @@ def pretrain(
     """
     cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
     fabric = launch()
+    cfg = _with_numbers(fabric, cfg, out)
     with ExitStack() as hold:
         run = _open_together(fabric, out, cfg, resume, hold, resume_from)
         if run.status == "finished":
@@ -79,6 +80,20 @@ def pretrain(
     if stopped == "terminated":
         raise Terminated
     return run
+
+
+def _with_numbers(fabric: Fabric, cfg: RunConfig, out: str | Path) -> RunConfig:
+    """features.mean and features.std as numbers, where they are auto: those of the run that is there, or measured."""
+    found: RunConfig | InputError | None = None
+    if fabric.is_global_zero:
+        try:
+            found = with_numbers(cfg, resolve(out))
+        except InputError as error:
+            found = error
+    found = fabric.broadcast(found)
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, on_step: OnStep | None) -> str | None:
@@ -326,12 +341,13 @@ def _level_notes(cfg: RunConfig, manifest: Manifest) -> list[str]:
         mean, std, _, _ = measure(manifest, features, clips=_MEASURED)
     except InputError:  # nothing to measure: the loader will say so
         return []
-    if abs(mean - features.mean) <= features.std and 0.5 <= std / features.std <= 2:
+    given_mean, given_std = float(features.mean), float(features.std)
+    if abs(mean - given_mean) <= given_std and 0.5 <= std / given_std <= 2:
         return []
     measured = f"mean {mean:.3g} and standard deviation {std:.3g} (of {min(_MEASURED, len(manifest))} clips)"
     return [
-        f"the log-mel has {measured}, far from features.mean {features.mean:.3g} and features.std {features.std:.3g}; "
-        "`asit-lab data stats` measures them"
+        f"the log-mel has {measured}, far from features.mean {given_mean:.3g} and features.std {given_std:.3g}; "
+        "features.mean=auto and features.std=auto measure them"
     ]
 
 

@@ -164,7 +164,7 @@ class MaskExplorer(Explorer):
         scene = Scene(
             panels,
             MelAxes.of(features, normalised=True, start=self.first),
-            (features.std, features.mean),
+            (float(features.std), float(features.mean)),
             mask=pixels,
             tokens=tokens,
             patch=self.cfg.model.patch,

@@ -208,7 +208,7 @@ class ReconstructionExplorer(Explorer):
         scene = Scene(
             panels,
             MelAxes.of(features, normalised=True, start=self.first / self.chooser.sample_rate),
-            (features.std, features.mean),
+            (float(features.std), float(features.mean)),
             columns=len(self.results),
             mask=self.results[0].mask if self.reconstructs else None,
             error_unit="|error|" if self.reconstructs else "squared error",
