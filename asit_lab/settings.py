@@ -65,7 +65,7 @@ def _number_or_auto(value: Any) -> Any:
             return number
     except (TypeError, ValueError):
         pass
-    raise ValueError("expected a number, or auto")
+    raise ValueError("Input should be a number, or auto")
 
 
 def _above_0(value: float | str) -> float | str:

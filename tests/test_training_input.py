@@ -243,5 +243,5 @@ def test_mean_and_deviation_are_measured(tmp_path):
     assert asit_lab.pretrain(cfg, tmp_path / "run").status == "finished"  # resumed with the run's own numbers
     with pytest.raises(InputError, match="auto is measured when pretraining starts"):
         asit_lab.Encoder.random(cfg)
-    with pytest.raises(InputError, match="features.mean: .*expected a number, or auto"):
+    with pytest.raises(InputError, match="features.mean: .*Input should be a number, or auto"):
         config(data, "features.mean=atuo")
