@@ -283,3 +283,12 @@ def test_an_installed_wheel_brings_notebooks_and_studies(tmp_path):
     (point,) = (folder / "runs/points").glob("*/point.json")
     assert json.loads(point.read_text())["notebook"].startswith(str(site))
     assert "report.html" in shell("report", "one.yaml")
+
+
+def test_the_modules_that_scores_depend_on_exist():
+    from asit_lab.embedding.cache import _CODE
+    from asit_lab.evaluation.provenance import FINETUNE, PROBE
+
+    assert {"audio/reading.py", "mel.py"} <= code_hashes((*PROBE, *FINETUNE, *_CODE)).keys()
+    with pytest.raises(FileNotFoundError, match=r"audio\.py"):
+        code_hashes(["audio.py"])

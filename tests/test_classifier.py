@@ -208,7 +208,7 @@ def test_a_probes_classifier_is_the_regression_on_its_features(home, manifest, t
 def test_what_leaves_no_classifier_is_refused_before_anything_is_computed(home, manifest, tuned, monkeypatch):
     encoder = Encoder.random(load_config("smoke"), 0)
     monkeypatch.setattr(Encoder, "pooled", lambda *_, **__: pytest.fail("embedded"))
-    with pytest.raises(InputError, match="nearest neighbours leave no classifier"):
+    with pytest.raises(InputError, match="nearest neighbours give no classifier"):
         probe(encoder, manifest, "knn", out=home / "x")
     with pytest.raises(InputError, match="holds a run, a fine-tuning or an evaluation"):
         probe(encoder, manifest, out=tuned.dir)

@@ -263,7 +263,7 @@ def test_probe_notes_tested_clips_that_were_in_pretraining(command, tmp_path):
     status, out, err = command("probe", tmp_path / "run", *data, "--protocol", "knn")
     assert status == 0
     note = out.splitlines()[-1]
-    assert "6 of 8 clips that are tested were in pretraining (without labels)" in note  # the other two were held out
+    assert "6 of 8 test clips were in pretraining (without labels)" in note  # the other two were held out
 
 
 def test_notes_do_not_get_into_the_json(command, tmp_path):

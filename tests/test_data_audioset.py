@@ -75,8 +75,8 @@ def test_the_balanced_task(audio):
     assert found.table["group"].tolist() == ["--aaaaaaaa1", "Yaaaaaaaaa2", "_aa-aaaa_a3", "eeeeeeeeee1"]
     np.testing.assert_array_equal(found.targets(), [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
     assert found.notes == [
-        "balanced_train_segments.csv: 3 of 3 clips are there",
-        "eval_segments.csv: 1 of 2 clips are there",
+        "balanced_train_segments.csv: 3 of 3 clips are present",
+        "eval_segments.csv: 1 of 2 clips are present",
     ]
     assert load_manifest(f"audioset:{audio}").table.equals(found.table)
 
@@ -85,7 +85,7 @@ def test_the_full_task_has_both_training_lists(audio):
     found = load_manifest(f"audioset_2m:{audio}")
     assert found.table["group"].tolist()[:3] == ["uuuuuuuuuu1", "uuuuuuuuuu2", "--aaaaaaaa1"]
     assert found.table["split"].value_counts().to_dict() == {"train": 5, "test": 1}
-    assert found.notes[0] == "unbalanced_train_segments.csv: 2 of 2 clips are there"
+    assert found.notes[0] == "unbalanced_train_segments.csv: 2 of 2 clips are present"
 
 
 def test_cut_files_are_read_whole_and_videos_at_the_listed_stretch(audio):
@@ -139,7 +139,7 @@ def test_a_clip_that_is_there_twice(audio):
     write(audio / "recoded" / "--aaaaaaaa1.flac")
     found = load_manifest(f"audioset:{audio}")
     assert len(found) == 4 and found.table["path"][0].endswith("balanced_train_segments/--aaaaaaaa1.wav")
-    assert found.notes[-1] == "1 clips are there more than once; the first file of each is taken"
+    assert found.notes[-1] == "1 clips are present more than once; the first file of each is taken"
 
 
 def test_folders_behind_links_are_found_and_circles_are_not_followed(audio, tmp_path):
@@ -155,14 +155,14 @@ def test_folders_behind_links_are_found_and_circles_are_not_followed(audio, tmp_
 def test_none_of_the_clips(lists):
     write(lists / "dog.wav")
     (lists / "--aaaaaaaa1.m4a").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"none of the 5 clips .* 1 more are there as \.m4a, which cannot be read"):
+    with pytest.raises(InputError, match=r"none of the 5 clips .* 1 more are present as \.m4a, which cannot be read"):
         load_manifest(f"audioset:{lists}")
 
 
 def test_a_note_on_clips_in_a_format_that_cannot_be_read(audio):
     (audio / "eval_segments" / "eeeeeeeeee2.webm").write_bytes(b"x")
     (audio / "eval_segments" / "eeeeeeeeee1.webm").write_bytes(b"x")  # this one is there as WAV too
-    assert load_manifest(f"audioset:{audio}").notes[-1].startswith("1 more are there as .webm")
+    assert load_manifest(f"audioset:{audio}").notes[-1].startswith("1 more are present as .webm")
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_names_and_tables_that_are_not_utf8(tmp_path):
         ("path,label\na.wav,Dog,Bark\n", r"line 2: 3 values for 2 columns; put a value"),
         ("path,label\na.wav,dog\nb.wav,cat\na.wav,cat\n", r"line 4: a\.wav has the label 'cat', but 'dog' in line 2"),
         (b"path,label\na.wav,do\0g\n", r"line 2: has a NUL byte"),
-        ("path,path,label\na.wav,a.wav,dog\n", "column 'path' is there more than once"),
+        ("path,path,label\na.wav,a.wav,dog\n", "column 'path' occurs more than once"),
         ('path,label\na.wav,"dog\n', r"line 2: not a CSV that can be read"),
         ("path,label,start,end\na.wav,dog,half,2\n", r"line 2: start 'half' is not a number of seconds"),
         ("path,label,start,end\na.wav,dog,0.4,0.2\n", r"line 2: .* is no stretch of a file"),

@@ -47,8 +47,8 @@ def test_every_recording_is_in_the_part_that_the_lists_say(official):
     assert len(found) == 300 and len(found.classes) == 30
     assert rows(found) == {name: (name.split("/")[0], part) for name, part in part_of.items()}
     assert found.notes[1:] == [
-        "validation_list.txt: 60 of 80 recordings are there",
-        "testing_list.txt: 60 of 80 recordings are there",
+        "validation_list.txt: 60 of 80 recordings are present",
+        "testing_list.txt: 60 of 80 recordings are present",
     ]
 
 

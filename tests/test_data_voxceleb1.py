@@ -46,7 +46,7 @@ def test_every_listed_utterance_is_where_the_list_says(vox):
     assert found.classes == ["id10003", "id10270"] and not found.multi
     assert table["group"].tolist()[:3] == ["id10003/na8-QEFmj44", "id10003/tCq2LcKO6xY", "id10003/tCq2LcKO6xY"]
     assert (table.groupby("group")["split"].nunique() == 1).all()
-    assert found.notes[0] == "train: 3 of the 3 utterances in iden_split.txt are there"
+    assert found.notes[0] == "train: 3 of the 3 utterances in iden_split.txt are present"
 
 
 def test_the_official_parts_are_accepted_by_the_protocols(vox):
@@ -75,8 +75,8 @@ def test_recoded_and_missing_utterances(vox):
     (wav / "tCq2LcKO6xY" / "00005.wav").rename(wav / "tCq2LcKO6xY" / "00005.m4a")
     found = load_manifest(f"voxceleb1:{vox}")
     assert len(found) == 5 and found.table["path"][0].endswith("00003.flac")
-    assert found.notes[0] == "train: 1 of the 3 utterances in iden_split.txt are there"
-    assert found.notes[-1].startswith("1 more are there as .m4a, which cannot be read: convert")
+    assert found.notes[0] == "train: 1 of the 3 utterances in iden_split.txt are present"
+    assert found.notes[-1].startswith("1 more are present as .m4a, which cannot be read: convert")
 
 
 def test_speakers_without_a_recording_stay_classes(vox):
@@ -126,5 +126,5 @@ def test_an_archive_instead_of_the_folder(tmp_path):
 
 def test_without_a_path_its_user_is_told_where_it_comes_from(tmp_path, monkeypatch):
     monkeypatch.setenv("ASIT_LAB_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=r"voxceleb1 is not there.*its authors give the audio on request"):
+    with pytest.raises(InputError, match=r"voxceleb1 does not exist.*its authors give the audio on request"):
         load_manifest("voxceleb1")

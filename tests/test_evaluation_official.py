@@ -58,7 +58,7 @@ def test_official_folds_are_used_as_published_and_the_score_without_leaks_stands
     clean = result.predictions[result.predictions["group"] != "900"]
     assert len(clean) == 22
     without = (clean["label"] == clean["predicted"]).groupby(clean["split"]).mean().mean()
-    note = f"2 of 24 clips that are tested share audio with training: accuracy {without:.4g} without them"
+    note = f"2 of 24 test clips share audio with training: accuracy {without:.4g} without them"
     assert result.notes == [note] and result.table["note"].iloc[0] == note
 
 
@@ -68,7 +68,7 @@ def test_a_users_own_folds_that_leak_are_refused_unless_allowed(esc):
         probe(embedder, source, "knn")
     allowed = probe(embedder, source, "knn", allow_leaks=True)
     assert [finding.severity for finding in allowed.findings] == ["leak"]
-    assert allowed.notes[0] == "leaks allowed (--allow-leaks)" and "2 of 24 clips that are tested" in allowed.notes[1]
+    assert allowed.notes[0] == "leaks allowed (--allow-leaks)" and "2 of 24 test clips" in allowed.notes[1]
     assert allowed.scores == probe(embedder, f"esc50:{esc}", "knn").scores
 
 
@@ -155,7 +155,7 @@ def test_the_table_in_the_shell_says_what_to_know(esc, capsys, monkeypatch):
 
     assert asit_lab("probe", "smoke", "--data", f"esc50:{esc}", "--protocol", "knn", "--layer", "last") == 0
     shown = capsys.readouterr().out
-    assert "note (smoke, untrained): 2 of 24 clips that are tested share audio with training: accuracy 0." in shown
+    assert "note (smoke, untrained): 2 of 24 test clips share audio with training: accuracy 0." in shown
     assert "recording" in shown and "without them" in shown
     assert asit_lab("probe", "smoke", "--data", as_folder(esc), "--protocol", "knn") == 2
     assert "--allow-leaks" in capsys.readouterr().err

@@ -276,14 +276,14 @@ def test_refusals(done, encoder, manifest, tmp_path):
 
 
 def test_unreadable_clips(encoder, manifest, tmp_path, monkeypatch):
-    whole, broken = Reader.whole, set()
+    clip, broken = Reader.clip, set()
 
     def read(self, row):
         if row in broken:
             raise InputError(f"{self.rows[row][0]}: broken")
-        return whole(self, row)
+        return clip(self, row)
 
-    monkeypatch.setattr(Reader, "whole", read)
+    monkeypatch.setattr(Reader, "clip", read)
     more = load_manifest("synth:40")
     table = more.table.assign(fold=[1] * 20 + [2] * 20)  # two clips a class in each
     broken |= {3, 25}

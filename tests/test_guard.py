@@ -183,8 +183,8 @@ def test_test_clips_in_pretraining_are_noted_by_path(tmp_path):
     half = [Split("half", np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]))]
     found = findings(data, half, config(data.source))
     assert kinds(found) == [("pretraining clip", "note")]
-    assert found[0].message.startswith("4 of 4 clips that are tested were in pretraining on folder:")
-    assert "(no labels were seen): " in found[0].message and "2.wav" in found[0].message
+    assert found[0].message.startswith("4 of 4 test clips were in pretraining on folder:")
+    assert "(without labels): " in found[0].message and "2.wav" in found[0].message
     # What pretraining held out, it did not see.
     _, held = data.holdout(0.5)
     number = int(held.table["path"].iloc[0][-5])
@@ -198,7 +198,7 @@ def test_test_clips_in_pretraining_are_noted_by_content(tmp_path):
     others = {f"x{number}.flac": sound(number) for number in (0, 1, 6, 20)}
     found = findings(data, half, config(data_set(tmp_path / "pretraining", others).source))
     assert kinds(found) == [("pretraining clip", "note")]
-    assert found[0].message.startswith("1 of 4 clips") and "6.wav" in found[0].message
+    assert found[0].message.startswith("1 of 4 test clips") and "6.wav" in found[0].message
     strangers = {f"y{number}.wav": sound(number) for number in (0, 1, 30, 31)}  # 0 and 1 are trained on
     assert findings(data, half, config(data_set(tmp_path / "strangers", strangers).source)) == []
 

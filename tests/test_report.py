@@ -258,7 +258,7 @@ def test_pictures_have_their_data(made, home, smoke_run):
 @pytest.mark.parametrize(("holdout", "words"), [(0.25, "held out of pretraining"), (0.0, "it was pretrained on")])
 def test_clips_are_said_to_be_held_out_where_they_were(holdout, words):
     encoder = asit_lab.Encoder.random(asit_lab.load_config("smoke", [f"data.holdout={holdout}"]), 0)
-    clips, said = pictures._held(encoder)
+    clips, said = pictures._held_out(encoder)
     assert words in said and (len(clips) == 40) == (not holdout)
 
 

@@ -101,8 +101,8 @@ def test_settings_of_which_the_same_is_said_share_a_sentence():
     ("differences", "setting", "why"),
     [
         ((0.5, -2.0), "b", "the setting furthest from the reference"),
-        ((0.0, 0.0), "a", "the first of the others, as none of them differs from the reference"),
-        ((0.01, -0.02), "a", "the first of the others, as none of them differs from the reference"),  # as printed
+        ((0.0, 0.0), "a", "the first of the other settings, as none differs from the reference"),
+        ((0.01, -0.02), "a", "the first of the other settings, as none differs from the reference"),  # as printed
     ],
 )
 def test_what_a_run_is_looked_at_for(differences, setting, why):

@@ -15,7 +15,7 @@ from asit_lab import InputError, load_config, load_run
 from asit_lab.config import RunConfig
 from asit_lab.objectives import build_objective
 from asit_lab.runs.snapshot import PICTURES, TABLES, disk_needed, read_state, save_state
-from asit_lab.storage.atomic import whole
+from asit_lab.storage.atomic import atomic_write
 from asit_lab.training import recorder
 
 SMALL = ["data.source=synth:20", "features.sample_rate=8000", "data.crop_seconds=0.5", "train.snapshots=2"]
@@ -132,10 +132,10 @@ def test_a_disk_that_fills_up(tmp_path):
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     save_state(tmp_path / "state.pt", {"step": 3})
     before = (tmp_path / "state.pt").read_bytes()
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "state.pt") as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "state.pt") as temporary:
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
-    with pytest.raises(PermissionError, match="not this"), whole(tmp_path / "state.pt"):
+    with pytest.raises(PermissionError, match="not this"), atomic_write(tmp_path / "state.pt"):
         raise PermissionError("not this")  # only a full disk is given other words
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     assert (tmp_path / "state.pt").read_bytes() == before

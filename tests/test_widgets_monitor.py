@@ -238,7 +238,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_drawn(tmp_path):
     (tmp_path / "b/status.json").write_text("{", encoding="utf-8")
     looked = Watched()
     folders = runs_named([tmp_path / "a", tmp_path / "b"])
-    assert looked.look(folders) and list(looked.seen) == ["a"]
+    assert looked.look(folders) and list(looked.glances) == ["a"]
     assert len(looked.problems) == 1 and str(tmp_path / "b") in looked.problems[0]
     monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
     assert str(tmp_path / "b") in monitor.message.text and is_picture(image(monitor.picture.value))
@@ -278,8 +278,8 @@ def test_files_that_did_not_change_are_not_read_again(tmp_path, monkeypatch):
     assert looked.look(folders) and read == ["a", "b"]
     assert not looked.look(folders) and not looked.look(folders) and read == ["a", "b"]
     log(run, 31)
-    assert looked.look(folders) and read == ["a", "b", "a"] and looked.seen["a"].step == 301
-    assert looked.look({"b": tmp_path / "b"}) and list(looked.seen) == ["b"] and len(read) == 3
+    assert looked.look(folders) and read == ["a", "b", "a"] and looked.glances["a"].step == 301
+    assert looked.look({"b": tmp_path / "b"}) and list(looked.glances) == ["b"] and len(read) == 3
 
 
 def test_time_left_and_who_is_there(tmp_path):
@@ -287,11 +287,11 @@ def test_time_left_and_who_is_there(tmp_path):
     looked = Watched()
     with ExitStack() as hold:
         hold.enter_context(only_writer(run.dir))
-        assert looked.look({"a": run.dir}) and looked.seen["a"].status == "running"
-        assert looked.seen["a"].left == pytest.approx((399 - 300) * 0.5)
+        assert looked.look({"a": run.dir}) and looked.glances["a"].status == "running"
+        assert looked.glances["a"].left == pytest.approx((399 - 300) * 0.5)
         assert not looked.look({"a": run.dir})
     # Killed: no file says so.
-    assert looked.look({"a": run.dir}) and looked.seen["a"].status == "stopped"
+    assert looked.look({"a": run.dir}) and looked.glances["a"].status == "stopped"
 
 
 # --- Following runs -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..evaluation.probing import compare_results
 from ..evaluation.splits import manifest_splits
 from ..finetuning import check_task, finetune, load_recipe
 from ..runs.directory import Run
-from ..storage.atomic import whole
+from ..storage.atomic import atomic_write
 from ..training.pretrain import pretrain
 
 PARAMETERS = ("preset", "data", "evaluate", "recipe", "overrides", "seed", "out")
@@ -114,5 +114,5 @@ def _keep(run: Run, name: str, predictions: pd.DataFrame, table: pd.DataFrame) -
     groups = table.drop_duplicates("path").set_index("path")["group"]
     kept = predictions[["split", "path", "label", "predicted"]].copy()
     kept.insert(2, "group", kept["path"].map(groups))
-    with whole(run.dir / name) as temporary:
+    with atomic_write(run.dir / name) as temporary:
         kept.to_csv(temporary, index=False)

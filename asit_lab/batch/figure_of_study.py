@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..storage.atomic import whole
+from ..storage.atomic import atomic_write
 from .study import Study
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def save_figure(figure: "Figure", stem: Path) -> list[Path]:
 
     pdf, svg = (figures.save(figure, stem.with_name(f"{stem.name}.{kind}")) for kind in ("pdf", "svg"))
     picture = stem.with_name(f"{stem.name}.png")
-    with whole(picture) as temporary:
+    with atomic_write(picture) as temporary:
         temporary.write_bytes(png(figure))
     return [pdf, picture, svg]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..config import resolve
 from ..errors import InputError
 from ..evaluation import bootstrap
-from ..storage.atomic import read_json, whole
+from ..storage.atomic import atomic_write, read_json
 from .execution.state import RUN, read_status, result_of, state_of
 from .experiments import FINETUNED, PROBED
 from .figure_of_study import draw, plotted, save_figure
@@ -77,7 +77,7 @@ class StudyResults:
         written = []
         tables = {"points": self.points, "summary": self.summary}
         for name, table in tables.items():
-            with whole(target / f"{name}.csv") as temporary:
+            with atomic_write(target / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False)
             written.append(target / f"{name}.csv")
         written += save_figure(self.figure(), target / self.study.name)
@@ -279,7 +279,7 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> Path:
         if len({type(value) for value in table[name].dropna()}) > 1:
             table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
     try:
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             table.to_parquet(temporary, index=False)
     except ImportError:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Batches of views: random crops of clips, made by loader processes, the same whoever makes them.
+"""Cuts batches of random crops (views) from clips, reproducibly in any number of loader processes.
 
-A batch depends on (seed, step) and the data alone: not on where the run was resumed, on the number of loader processes
-or of devices, nor on what happens to be cached.
+A batch depends only on (seed, step) and the data: not on where the run was resumed, the number of loader processes or
+devices, or the state of the cache.
 """
 
 import functools
@@ -23,7 +23,7 @@ from .silence import sounding, sounding_stretch
 from .sources import synth
 
 WHOLE_SECONDS = 30.0  # rows up to this length are decoded whole and cached; of longer ones only what a crop needs
-PADDING_NOTED = 1 / 3  # share of padding in the crops of a data set above which the user is told
+PADDING_NOTED = 1 / 3  # share of padding in the crops of a data set above which the user is warned
 TRIES = 20  # rows drawn in place of an unreadable one before giving up
 
 
@@ -83,14 +83,14 @@ def steps_of_epoch(batch_size: int, n: int) -> int:
 def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
     """int64 [batch_size]: the rows of a step's global batch.
 
-    The rest of an epoch's order is left out. With fewer clips than a batch holds, the order is gone through again.
+    Clips left over at the end of an epoch are skipped. With fewer clips than a batch holds, the order is repeated.
     """
     epoch, place = divmod(step, steps_of_epoch(batch_size, n))
     return epoch_order(seed, epoch, n)[(place * batch_size + torch.arange(batch_size)) % n]
 
 
 def path_in_epoch(path: str, seed: int, epoch: int) -> str:
-    """Where the sound of a row comes from in an epoch: its file; for a made-up sound, another one of its class."""
+    """The path of a row's sound in an epoch: its file; for a synthesised sound, another one of its class."""
     return synth.anew(path, seed, epoch) if path.startswith(synth.PREFIX) else path
 
 
@@ -109,7 +109,7 @@ def crop_starts(draws: np.ndarray, room: int, gap: int) -> list[int]:
 
 
 class AudioCache:
-    """Decoded clips, the least recently used ones given up first when they exceed a limit in bytes."""
+    """Caches decoded clips up to a limit in bytes; evicts the least recently used first."""
 
     def __init__(self, limit: float):
         self.limit, self.size = limit, 0
@@ -186,7 +186,7 @@ class ViewDataset(Dataset):
     def _readable_views(
         self, row: int, epoch: int, sample: Tensor, draws: np.ndarray, bad: dict[str, str]
     ) -> tuple[int, list[np.ndarray]]:
-        """(row, its views); a row that cannot be read goes into `bad` and another, randomly chosen, takes its place."""
+        """(row, its views); an unreadable row is added to `bad` and replaced by another, randomly chosen."""
         for attempt in range(TRIES):
             try:
                 return row, self._views(row, epoch, draws)
@@ -209,24 +209,24 @@ class ViewDataset(Dataset):
                 read_row(path, start, seconds, self.rate, first / self.rate, crop)
                 for first in crop_starts(draws, room, self.gap)
             ]
-        wave = self._whole(row, epoch)
+        wave = self._decoded_row(row, epoch)
         room = max(0, len(wave) - self.samples)
         return [wave[first : first + self.samples] for first in crop_starts(draws, room, self.gap)]
 
     def _sounding_stretch(self, row: int, crop: float) -> tuple[float, float]:
-        """(start, length) in s of what lies between a long row's first and last sound."""
+        """(start, length) in s of the stretch between a long row's first and last sound."""
         if row not in self.stretches:
             path, start, seconds = self.rows[row]
 
-            def read(at: float, length: float) -> np.ndarray:
-                return read_row(path, start, seconds, self.rate, at, length)
+            def read(offset: float, length: float) -> np.ndarray:
+                return read_row(path, start, seconds, self.rate, offset, length)
 
-            at, length = sounding_stretch(read, seconds, self.rate, crop)
-            self.stretches[row] = (start + at, length)
+            offset, length = sounding_stretch(read, seconds, self.rate, crop)
+            self.stretches[row] = (start + offset, length)
         return self.stretches[row]
 
-    def _whole(self, row: int, epoch: int) -> np.ndarray:
-        """A whole row, from the cache if it is there. A row that failed once is not tried again."""
+    def _decoded_row(self, row: int, epoch: int) -> np.ndarray:
+        """The audio of a complete row, from the cache if possible. A row that failed once is not tried again."""
         if row in self.unreadable:
             raise InputError(self.unreadable[row])
         path, start, seconds = self.rows[row]
@@ -258,13 +258,13 @@ def make_loader(
 
 
 def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:
-    """Sentences for the user on crops that hold little to learn from."""
+    """Warnings about crops that hold little to learn from."""
     notes = (overlap_note(cfg, manifest, views), padding_note(cfg, manifest), rate_note(cfg, manifest))
     return [note for note in notes if note]
 
 
 def rate_note(cfg: RunConfig, manifest: Manifest) -> str | None:
-    """A sentence for the user when files have a lower sample rate than the features; None otherwise."""
+    """A warning when files have a lower sample rate than the features; None otherwise."""
     rates = manifest.table["sample_rate"][~manifest.table["path"].str.startswith(synth.PREFIX)]  # synth has any rate
     lower = rates[rates < cfg.features.sample_rate]
     if lower.empty:
@@ -276,7 +276,7 @@ def rate_note(cfg: RunConfig, manifest: Manifest) -> str | None:
 
 
 def padding_note(cfg: RunConfig, manifest: Manifest) -> str | None:
-    """A sentence for the user when clips are so short that much of their crops is padding; None otherwise."""
+    """A warning when clips are so short that much of their crops is padding; None otherwise."""
     seconds = manifest.table["seconds"].clip(upper=cfg.data.crop_seconds)
     share = 1 - float(seconds.mean()) / cfg.data.crop_seconds
     if share <= PADDING_NOTED:
@@ -289,9 +289,9 @@ def padding_note(cfg: RunConfig, manifest: Manifest) -> str | None:
 
 
 def overlap_note(cfg: RunConfig, manifest: Manifest, views: int) -> str | None:
-    """A sentence for the user when the two views of a clip are nearly the same audio; None otherwise.
+    """A warning when the two views of a clip are nearly the same audio; None otherwise.
 
-    That is so when a crop covers more than 0.7 of the median clip: the agreement of two views then teaches little.
+    That is so when a crop covers more than 0.7 of the median clip: matching two views then teaches little.
     """
     if views < 2:
         return None

@@ -1,4 +1,4 @@
-"""What a clip sounds like to the bit, whatever its file is called and however it is packed.
+"""Fingerprints of clips by their exact audio, whatever the file's name and container.
 
 A fingerprint is a hash of the decoded mono samples at the file's own rate, as 16-bit numbers, without the zeros at
 both ends. So copies, other lossless containers and other paddings of one recording agree; a lossy copy, another rate or
@@ -30,7 +30,7 @@ _THREADS = 4  # libsndfile and the hash work outside Python's lock
 
 
 class Fingerprint(NamedTuple):
-    """Two clips with one digest hold the same samples, but perhaps other numbers of zeros around them."""
+    """Clips with the same digest hold the same samples, perhaps with different zero padding."""
 
     digest: str
     """empty for digital silence: nothing but zeros at 16 bits, or sound shorter than 25 ms"""
@@ -41,7 +41,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(wave: np.ndarray, sample_rate: int) -> Fingerprint:
-    """Of a mono waveform [samples], -1 to 1."""
+    """The fingerprint of a mono waveform [samples], -1 to 1."""
     numbers = np.clip(np.round(wave * 32768), -32768, 32767).astype("<i2")
     sounding = np.flatnonzero(numbers)
     if not sounding.size or sounding[-1] + 1 - sounding[0] < SHORTEST * sample_rate:
@@ -52,47 +52,47 @@ def fingerprint(wave: np.ndarray, sample_rate: int) -> Fingerprint:
 
 
 def fingerprints(manifest, rows) -> list[Fingerprint | str]:
-    """One of each of the manifest's `rows`, or why the clip cannot be read.
+    """The fingerprint of each of the manifest's `rows`, or why the clip cannot be read.
 
-    What was read before and has not changed since comes from data/hashes; when that cannot be written, the log says so.
+    Fingerprints of unchanged files come from the cache data/hashes; when it cannot be written, the log says so.
     """
     cache = resolve(FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
-    known = _load(cache)
+    cached = _load(cache)
     columns = manifest.table[["path", "start", "seconds", "sample_rate"]].iloc[rows]
     clips = list(columns.itertuples(index=False, name=None))
-    fresh: dict[str, list] = {}
+    computed: dict[str, list] = {}
 
-    def one(clip: tuple) -> Fingerprint | str:
+    def fingerprint_of(clip: tuple) -> Fingerprint | str:
         path, start, seconds, rate = clip
         name = f"{path}@{start:.6f}+{seconds:.6f}"
         state = [int(number) for number in file_state(path).split()]
-        if state and known.get(name, [])[:2] == state:
-            return Fingerprint(*known[name][2:])
+        if state and cached.get(name, [])[:2] == state:
+            return Fingerprint(*cached[name][2:])
         try:
-            found = fingerprint(read_row(path, start, seconds, int(rate)), int(rate))
+            result = fingerprint(read_row(path, start, seconds, int(rate)), int(rate))
         except InputError as error:
             return str(error)
         if state:
-            fresh[name] = [*state, *found]
-        return found
+            computed[name] = [*state, *result]
+        return result
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        words = {"desc": "fingerprints", "unit": "clip", "disable": None}  # None: not shown where nobody looks
-        found = list(tqdm(threads.map(one, clips), total=len(clips), **words, **passing_bar_style()))
-    if fresh:
-        _keep(cache, known | fresh)
-    return found
+        bar = {"desc": "fingerprints", "unit": "clip", "disable": None}  # None: hidden without a terminal
+        prints = list(tqdm(threads.map(fingerprint_of, clips), total=len(clips), **bar, **passing_bar_style()))
+    if computed:
+        _keep(cache, cached | computed)
+    return prints
 
 
 def _load(cache: Path) -> dict[str, list]:
     try:
         return json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there yet, or not what we wrote: it is made anew
+    except (OSError, ValueError):  # missing or damaged: computed again
         return {}
 
 
-def _keep(cache: Path, known: dict[str, list]) -> None:
+def _keep(cache: Path, cached: dict[str, list]) -> None:
     try:
-        write_text(cache, json.dumps(known))
+        write_text(cache, json.dumps(cached))
     except OSError as error:
         log.warning("%s: fingerprints cannot be kept for next time: %s", cache, error)

@@ -1,4 +1,4 @@
-"""Headers of audio files, remembered for big data sets: two million take ten minutes to read, and never change."""
+"""Reads headers of audio files and caches those of large data sets: two million take ten minutes to read."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ import numpy as np
 from ..audio import AudioInfo, info
 from ..config import resolve
 from ..errors import InputError
-from ..storage.atomic import whole
+from ..storage.atomic import atomic_write
 from .sources import synth
 
-FEWEST = 5000  # files from which on headers are remembered; below, reading them takes seconds
+FEWEST = 5000  # files from which on headers are cached; fewer are read in seconds
 _THREADS = 8  # headers are small reads: the time goes into waiting for the disk or the network
 _CHUNK = 200  # files a thread is given at a time
 _KEY = 16  # bytes
@@ -26,25 +26,25 @@ _KEY = 16  # bytes
 def read_headers(paths: list[str]) -> dict[str, AudioInfo | str]:
     """{path: its header, or why it cannot be used}, read in threads.
 
-    Of many files, headers are kept in data/headers/*.npz and believed as long as path, size and time of change are
-    the same. Whatever is wrong with such a file or its folder, the headers are simply read again.
+    Headers of many files are cached in data/headers/*.npz and valid as long as path, size and time of change are the
+    same. When the cache is damaged or cannot be written, headers are read again.
     """
     if len(paths) < FEWEST:
         return dict(zip(paths, _in_threads(_header, paths), strict=True))
     place = blake2b(os.fsencode(os.path.commonpath(paths)), digest_size=8).hexdigest()
     file = resolve("data/headers") / f"{place}.npz"
-    known = _load(file)
+    cached = _load(file)
     keys = dict(zip(paths, _in_threads(_key, paths), strict=True))
-    new = [path for path in paths if keys[path] not in known]
+    new = [path for path in paths if keys[path] not in cached]
     read = dict(zip(new, _in_threads(_header, new), strict=True))
     good = {keys[path]: header for path, header in read.items() if keys[path] and isinstance(header, AudioInfo)}
     if good:
-        _save(file, known | {key: _Kept.of(header) for key, header in good.items()})
-    return {path: read[path] if path in read else known[keys[path]].restored(path) for path in paths}
+        _save(file, cached | {key: _Cached.of(header) for key, header in good.items()})
+    return {path: read[path] if path in read else cached[keys[path]].restored(path) for path in paths}
 
 
-class _Kept(NamedTuple):
-    """What is kept of a header."""
+class _Cached(NamedTuple):
+    """The cached part of a header."""
 
     rate: int
     channels: int
@@ -52,7 +52,7 @@ class _Kept(NamedTuple):
     note: str
 
     @classmethod
-    def of(cls, header: AudioInfo) -> "_Kept":
+    def of(cls, header: AudioInfo) -> "_Cached":
         return cls(header.sample_rate, header.channels, header.frames, header.note)
 
     def restored(self, path: str) -> AudioInfo:
@@ -76,30 +76,30 @@ def _header(path: str) -> AudioInfo | str:
 
 
 def _key(path: str) -> bytes:
-    """What a file is known by; empty for one that is not there."""
+    """The cache key of a file; empty for a missing one."""
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except OSError:
         return b""
-    return blake2b(os.fsencode(f"{path}\0{found.st_size}\0{found.st_mtime_ns}"), digest_size=_KEY).digest()
+    return blake2b(os.fsencode(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"), digest_size=_KEY).digest()
 
 
-def _load(file: Path) -> dict[bytes, _Kept]:
+def _load(file: Path) -> dict[bytes, _Cached]:
     try:
-        with np.load(file) as kept:
-            keys, numbers, notes = kept["keys"].tobytes(), kept["numbers"].tolist(), kept["notes"].tolist()
+        with np.load(file) as arrays:
+            keys, numbers, notes = arrays["keys"].tobytes(), arrays["numbers"].tolist(), arrays["notes"].tolist()
         return {
-            keys[_KEY * row : _KEY * (row + 1)]: _Kept(rate, channels, frames, notes[note])
+            keys[_KEY * row : _KEY * (row + 1)]: _Cached(rate, channels, frames, notes[note])
             for row, (rate, channels, frames, note) in enumerate(numbers)
         }
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
         return {}
 
 
-def _save(file: Path, known: dict[bytes, _Kept]) -> None:
-    """A disk that is full or cannot be written is no obstacle: the headers are read again next time."""
-    keys = np.frombuffer(b"".join(known), np.uint8)
-    notes = sorted({header.note for header in known.values()})
-    numbers = [(header.rate, header.channels, header.frames, notes.index(header.note)) for header in known.values()]
-    with contextlib.suppress(OSError), whole(file) as temporary, temporary.open("wb") as opened:
+def _save(file: Path, headers: dict[bytes, _Cached]) -> None:
+    """Write the cache. A full or read-only disk is no error: headers are read again next time."""
+    keys = np.frombuffer(b"".join(headers), np.uint8)
+    notes = sorted({header.note for header in headers.values()})
+    numbers = [(header.rate, header.channels, header.frames, notes.index(header.note)) for header in headers.values()]
+    with contextlib.suppress(OSError), atomic_write(file) as temporary, temporary.open("wb") as opened:
         np.savez(opened, keys=keys, numbers=np.array(numbers, np.int64), notes=np.array(notes))

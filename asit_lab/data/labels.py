@@ -1,4 +1,4 @@
-"""Labels of clips that may have several: names joined by semicolons in the manifest's column `label`."""
+"""Joins, splits and encodes multiple labels of a clip: names joined by semicolons in the manifest's column `label`."""
 
 from collections.abc import Iterable, Sequence
 

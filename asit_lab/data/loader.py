@@ -1,4 +1,4 @@
-"""A loader of training batches that is the same for pretraining and fine-tuning: its processes, errors and signals."""
+"""Loads training batches in worker processes, for pretraining and fine-tuning: errors and signals included."""
 
 import functools
 import os
@@ -17,9 +17,9 @@ GRACE_SECONDS = 60  # between a SIGTERM of unknown sender and the end of a loade
 
 
 def load(batches: Dataset, start: int, stop: int, workers: int) -> DataLoader:
-    """A loader of items start..stop-1, as they are, one a step; `close` ends its processes.
+    """A loader of the items start..stop-1, uncollated, one per step; `close` ends its processes.
 
-    Raises, while one goes through it, an InputError that `batches` gives in place of an item.
+    Iterating raises an InputError that `batches` returns in place of an item.
     """
     return _Loader(
         batches,
@@ -39,10 +39,10 @@ def _as_it_is(item):
 
 
 class _Loader(DataLoader):
-    """A DataLoader that raises the InputErrors its dataset hands over."""
+    """A DataLoader that raises InputErrors returned by its dataset."""
 
     def close(self) -> None:
-        """End the loader processes now, not when the last reference to them goes."""
+        """End the loader processes now instead of when the last reference to them is dropped."""
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             iterator._shutdown_workers()
@@ -51,7 +51,7 @@ class _Loader(DataLoader):
         batches = super().__iter__()
         for batch in batches:
             if isinstance(batch, InputError):
-                # Let go of the loader processes: the error's traceback keeps this frame alive.
+                # Release the loader processes: the error's traceback keeps this frame alive.
                 del batches
                 self._iterator = None
                 raise batch
@@ -72,10 +72,10 @@ class _Steps:
 
 
 def _leave_signals(trainer: int, _worker: int) -> None:
-    """In a loader process: leave signals to the training process, which finishes its step and then ends its loaders.
+    """In a loader process: ignore signals, as the training process finishes its step and then ends its loaders.
 
-    Ctrl-C and a scheduler's SIGTERM reach the whole process group; the batch under way would be lost. A SIGTERM from
-    the training process `trainer` still counts: it is how one that hangs is ended.
+    Ctrl-C and a scheduler's SIGTERM reach the whole process group; the current batch would be lost. A SIGTERM from the
+    training process `trainer` still counts: it ends a loader that hangs.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

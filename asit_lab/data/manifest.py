@@ -1,4 +1,4 @@
-"""The manifest: one pandas table a data set, one row a clip (or a segment of a long one).
+"""The manifest of a data set: a pandas table with a row per clip (or segment of a long one).
 
 `load_manifest("esc50:PATH")` lists a data source, reads every header and returns a Manifest.
 """
@@ -47,7 +47,7 @@ SOURCES = {
 class Manifest:
     """A data set as a table.
 
-    table columns: path (absolute; synth://SEED/INDEX for sounds made on the spot), label (where `multi`, several
+    table columns: path (absolute; synth://SEED/INDEX for synthesised sounds), label (where `multi`, several
     joined by ";", or none: ""), fold (1, 2, ... or NA), split (train, valid, test or NA), group (the source recording
     or speaker; the path where unknown), start and seconds (the stretch of the file), sample_rate (Hz, of the file),
     channels.
@@ -68,13 +68,13 @@ class Manifest:
 
     @property
     def classes(self) -> list[str]:
-        """The data set's own list of its classes, in its order, also of those without a clip; where it has none, the
-        labels of the clips in alphabetical order, without the empty one of unlabelled clips.
+        """The data set's own list of classes, in its order, including those without a clip; else the labels of the
+        clips in alphabetical order.
         """
         if self.labels is not None:
             return list(self.labels)
-        found = (self._names(label) for label in self.table["label"].unique())
-        return sorted({name for names in found for name in names})
+        per_clip = (self._names(label) for label in self.table["label"].unique())
+        return sorted({name for names in per_clip for name in names})
 
     def targets(self, rows=None) -> np.ndarray:
         """float32 [rows, classes]: 1 where a clip has the class, 0 elsewhere; an unlabelled clip has none.
@@ -86,12 +86,12 @@ class Manifest:
         return labels.indicators(label, self.classes, self.multi)
 
     def by_label(self) -> pd.DataFrame:
-        """The table with one row a clip and label: a clip of several appears once for each, one of none not at all.
+        """The table with a row per clip and label: a clip with several appears once for each, one without not at all.
 
         Index: the row of the manifest.
         """
-        each = self.table.assign(label=self.table["label"].map(self._names)).explode("label")
-        return each[each["label"].notna()]
+        table = self.table.assign(label=self.table["label"].map(self._names)).explode("label")
+        return table[table["label"].notna()]
 
     def _names(self, label: str) -> list[str]:
         return labels.split(label) if self.multi else [label] if label else []
@@ -114,8 +114,8 @@ class Manifest:
             raise InputError(f"holdout: {share} is not a share between 0 and 1")
         groups = sorted(self.table["group"].unique(), key=lambda group: stable_hash(f"{seed}/{group}"))
         count = min(max(1, round(share * len(groups))), len(groups) - 1) if share > 0 else 0
-        held = self.table["group"].isin(groups[:count]).to_numpy(dtype=bool)
-        return self.subset(~held), self.subset(held)
+        held_out = self.table["group"].isin(groups[:count]).to_numpy(dtype=bool)
+        return self.subset(~held_out), self.subset(held_out)
 
     def read(self, i: int, sample_rate: int, offset: float = 0.0, seconds: float | None = None) -> np.ndarray:
         """Mono float32 [samples] of row i at `sample_rate` Hz; `offset`, `seconds`: a stretch of the row.
@@ -147,8 +147,8 @@ def load_manifest(
     folder:PATH/X.csv), shards:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], speech_commands_v1[:PATH],
     audioset_20k[:PATH] (or audioset), audioset_2m[:PATH], voxceleb1[:PATH]; or one of your own (docs/extending.md),
     NAME[:PATH] or path/to/file.py:FUNCTION[:PATH].
-    Relative paths count as `paths.home` says. Without PATH, $ASIT_LAB_DATA (default data/) is looked in, and what
-    is not there is downloaded to it where that is openly possible.
+    Relative paths count as `paths.home` says. Without PATH, the data set is searched for in $ASIT_LAB_DATA (default
+    data/) and, if it is openly available, downloaded to it.
     segment_seconds: longer files become several rows of equal length, none longer than this.
     Raises InputError for an unknown source, a path that does not exist or holds no audio, a wrong list, or when no
     file at all, or none of a fold or split, can be used.
@@ -174,10 +174,10 @@ def load_manifest(
 def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:
     """(name, source, listing) of a table or a list of files; relative paths count as in the shell."""
     if not isinstance(spec, pd.DataFrame):
-        wrong = [file for file in spec if not isinstance(file, str | bytes | os.PathLike)]
-        if wrong or not spec:
+        not_paths = [file for file in spec if not isinstance(file, str | bytes | os.PathLike)]
+        if not_paths or not spec:
             raise InputError(
-                f"data source: a list of files is expected, found {wrong[0] if wrong else 'an empty list'!r}"
+                f"data source: a list of files is expected, found {not_paths[0] if not_paths else 'an empty list'!r}"
             )
         spec = pd.DataFrame({"path": [os.fsdecode(file) for file in spec]}, dtype=object)
     listing = list_table(spec, resolve("."), "table", line="row")
@@ -209,7 +209,7 @@ def _check_parts(spec: str, clips: list[Clip], table: pd.DataFrame, bad: pd.Data
 
 
 def _parse(spec: str) -> tuple[str, str]:
-    """The source that a text names, and what it is given: ("folder", "PATH"), ("my/data.py:birds", "")."""
+    """The source that a string names, and its argument: ("folder", "PATH"), ("my/data.py:birds", "")."""
     kind, _, argument = spec.strip().partition(":")
     if kind.endswith(".py"):
         function, _, argument = argument.partition(":")
@@ -244,23 +244,23 @@ def _list(kind: str, argument: str, spec: str) -> Listing:
     if kind == "shards":
         return list_shards(resolve(argument), spec)
     if kind in ("esc50", "esc10"):
-        path = resolve(argument) if argument else _found(kind, "esc50", remote=esc50.REMOTE)
+        path = resolve(argument) if argument else _local_or_downloaded(kind, "esc50", remote=esc50.REMOTE)
         return esc50.list_esc50(path, spec, only_esc10=kind == "esc10")
     if kind.startswith("audioset"):
         kind = "audioset_20k" if kind == "audioset" else kind
-        path = resolve(argument) if argument else _found(kind, "audioset", how_to_get=audioset.HOW_TO_GET)
+        path = resolve(argument) if argument else _local_or_downloaded(kind, "audioset", how_to_get=audioset.HOW_TO_GET)
         return audioset.list_audioset(path, spec, kind)
     if kind == "voxceleb1":
-        path = resolve(argument) if argument else _found(kind, how_to_get=voxceleb1.HOW_TO_GET)
+        path = resolve(argument) if argument else _local_or_downloaded(kind, how_to_get=voxceleb1.HOW_TO_GET)
         return voxceleb1.list_voxceleb1(path, spec)
     v1 = kind == "speech_commands_v1"
     remote = speech_commands.REMOTE_V1 if v1 else speech_commands.REMOTE_V2
-    path = resolve(argument) if argument else _found(kind, remote=remote)
+    path = resolve(argument) if argument else _local_or_downloaded(kind, remote=remote)
     return speech_commands.list_twelve(path, spec) if v1 else speech_commands.list_words(path, spec)
 
 
 def _own_listing(listed: Listing | list[Clip], spec: str) -> Listing:
-    """What a function of the user's own gave back: a Listing, or clips alone."""
+    """The Listing returned by a user's own function, which may return only clips."""
     listing = Listing(listed) if isinstance(listed, list) else listed
     clips = getattr(listing, "clips", None)
     if not clips or not all(isinstance(clip, Clip) for clip in clips):
@@ -268,7 +268,7 @@ def _own_listing(listed: Listing | list[Clip], spec: str) -> Listing:
     return listing
 
 
-def _found(*names: str, remote: Remote | None = None, how_to_get: str = "") -> Path:
+def _local_or_downloaded(*names: str, remote: Remote | None = None, how_to_get: str = "") -> Path:
     """The first folder of these names below $ASIT_LAB_DATA; else the last of them, downloaded.
 
     Raises InputError where there is none and no `remote`: `how_to_get` says where the data set comes from.
@@ -278,7 +278,7 @@ def _found(*names: str, remote: Remote | None = None, how_to_get: str = "") -> P
         if (data / name).is_dir():
             return data / name
     if remote is None:
-        raise InputError(f"{data / names[-1]} is not there. {how_to_get}; then give the folder: {names[0]}:PATH")
+        raise InputError(f"{data / names[-1]} does not exist. {how_to_get}; then give the folder: {names[0]}:PATH")
     return download(remote, data / names[-1])
 
 

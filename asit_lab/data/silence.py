@@ -1,4 +1,4 @@
-"""Silence, padding as a rule: how much of a data set it is, and a clip without what of it stands at both ends."""
+"""Measures digital silence in a data set and trims silence from clip edges."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from ..errors import InputError
 from .manifest import Manifest
 
 _PIECE = 10.0  # s of a long clip read at a time
-SOUND = 1e-4  # -80 dB of full scale: lossy codecs leave a little where there was nothing
+SOUND = 1e-4  # -80 dB of full scale: lossy codecs leave some noise in silence
 
 
 def sounding(wave: np.ndarray, least: int) -> np.ndarray:
@@ -25,18 +25,18 @@ def sounding(wave: np.ndarray, least: int) -> np.ndarray:
 def sounding_stretch(
     read: Callable[[float, float], np.ndarray], seconds: float, rate: int, least: float
 ) -> tuple[float, float]:
-    """(start, length) in s of what lies between a long clip's first and last sound, at least `least` s of it.
+    """(start, length) in s of the stretch between a long clip's first and last sound, at least `least` s.
 
-    read(start, seconds) gives a stretch of the clip at `rate` Hz; it is read in pieces from both ends, as far as the
-    silence reaches. The whole clip where there is no sound.
+    read(start, seconds) gives a stretch of the clip at `rate` Hz; silence is searched in pieces from both ends. The
+    complete clip where there is no sound.
     """
-    pieces = [(at, min(_PIECE, seconds - at)) for at in np.arange(0.0, seconds, _PIECE).tolist()]
-    loud = ((at, np.flatnonzero(np.abs(read(at, length)) > SOUND)) for at, length in pieces)
-    first = next((at + float(places[0]) / rate for at, places in loud if len(places)), None)
+    pieces = [(begin, min(_PIECE, seconds - begin)) for begin in np.arange(0.0, seconds, _PIECE).tolist()]
+    loud = ((begin, np.flatnonzero(np.abs(read(begin, length)) > SOUND)) for begin, length in pieces)
+    first = next((begin + float(places[0]) / rate for begin, places in loud if len(places)), None)
     if first is None:
         return 0.0, seconds
-    loud = ((at, np.flatnonzero(np.abs(read(at, length)) > SOUND)) for at, length in reversed(pieces))
-    last = next(at + float(places[-1] + 1) / rate for at, places in loud if len(places))
+    loud = ((begin, np.flatnonzero(np.abs(read(begin, length)) > SOUND)) for begin, length in reversed(pieces))
+    last = next(begin + float(places[-1] + 1) / rate for begin, places in loud if len(places))
     stop = min(seconds, max(last, first + least))
     start = max(0.0, min(first, stop - least))
     return start, stop - start

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a data set's log-mel."""
+"""Measures mean and standard deviation of a data set's log-mel."""
 
 import math
 from pathlib import Path

@@ -20,14 +20,14 @@ from safetensors.numpy import save_file
 
 from .._version import __version__
 from ..config import resolve
-from ..storage.atomic import file_state, whole
+from ..storage.atomic import atomic_write, file_state
 from ..storage.source_code import code_hashes
 from .vectors import Shard
 
 FOLDER = "data/embeddings"
 SHARD_CLIPS = 512  # of a ViT-B with all its layers 61 MB
 # What vectors are computed by; with the version alone, a change to the model in one's own copy would go unnoticed.
-_CODE = ("audio", "features.py", "encoder", "nn", "data", "embedding/dataset.py")
+_CODE = ("audio", "features.py", "mel.py", "encoder", "nn", "data", "embedding/dataset.py")
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def load_shards(folder: Path, layers: tuple[int, ...] | None = None) -> list[Sha
 
 def save_shard(path: Path, rows: np.ndarray, vectors: np.ndarray) -> None:
     """Write rows and vectors, whole or not at all. Raises OSError or SafetensorError."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file({"rows": rows, "vectors": vectors}, temporary, metadata={"digest": _digest(rows, vectors)})
 
 

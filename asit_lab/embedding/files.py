@@ -18,7 +18,7 @@ from ..config import resolve
 from ..data.sources.clips import audio_files
 from ..encoder import Encoder
 from ..errors import InputError
-from ..storage.atomic import UNPRINTABLE, whole
+from ..storage.atomic import UNPRINTABLE, atomic_write
 from ..storage.progress import passing_bar_style
 
 _Found = TypeVar("_Found")
@@ -106,7 +106,7 @@ def embed_files(
 
 def write_table_file(table: pd.DataFrame, out: Path) -> None:
     """Write a table as the name says, .csv or .parquet, whole or not at all."""
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         if out.suffix.lower() == ".csv":
             table.to_csv(temporary, index=False, errors=UNPRINTABLE)
         else:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..config import RunConfig, validate
 from ..errors import InputError
-from ..storage.atomic import whole, write_json
+from ..storage.atomic import atomic_write, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _NAMED = 4  # names in a message, for each kind of mismatch
@@ -63,7 +63,7 @@ def write_encoder_folder(folder: Path, saved: SavedEncoder) -> None:
     write_json(folder / CONFIG, saved.config.to_dict())
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in saved.tensors.items()}
     header = {"name": saved.name, "pretrained": saved.pretrained}
-    with whole(folder / WEIGHTS) as temporary:
+    with atomic_write(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"asit_lab": json.dumps(header)})
 
 

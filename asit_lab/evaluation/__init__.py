@@ -1,5 +1,4 @@
-"""Scores of encoders: probes of their embeddings, fine-tuning, errors of their reconstructions, with baselines beside
-them; and measures of their attention.
+"""Scores encoders: probes of their embeddings, fine-tuning and reconstruction errors, each with baselines.
 
 Modules of this package are imported when first used: fine-tuning, which `evaluate` calls, uses its splits and scores.
 """

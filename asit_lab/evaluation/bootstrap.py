@@ -1,8 +1,8 @@
-"""Bootstrap over clips or groups of them: how often each clip is drawn, and scores of clips weighted by that.
+"""Bootstraps scores over clips or groups of clips: resampling weights, and scores of weighted clips.
 
-A resample is not drawn clip by clip but as weights (how often each clip is in it), so that clips are sorted once for
-all resamples. Percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; its
-bias, which matters for average precision alone, is taken off (`bounds`).
+A resample is represented by weights (how often each clip is in it), so that clips are sorted once for all resamples.
+Percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; its bias, which
+matters only for average precision, is subtracted (`bounds`).
 
 Shapes: N clips, K classes, R resamples.
 """
@@ -23,15 +23,15 @@ _BLOCK = 200_000  # weights processed together: they stay in a core's cache
 def weights(units: np.ndarray, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
     """How often each clip is in each resample, int32 [some, N], block by block until there are `resamples` rows.
 
-    units: int [N], 0 to U - 1, what each clip belongs to and what is drawn, with replacement, U times.
+    units: int [N], 0 to U - 1, the unit of each clip; U units are drawn with replacement.
     """
     count = int(units.max()) + 1
     rows = max(1, _BLOCK // len(units))
     for start in range(0, resamples, rows):
         numbers = torch.arange(start, min(start + rows, resamples))
-        drawn = integers(key(seed, numbers, "bootstrap"), count, count).numpy()  # [some, U]
-        flat = drawn + count * np.arange(len(drawn))[:, None]
-        counts = np.bincount(flat.ravel(), minlength=count * len(drawn)).reshape(len(drawn), count)
+        units_drawn = integers(key(seed, numbers, "bootstrap"), count, count).numpy()  # [some, U]
+        flat = units_drawn + count * np.arange(len(units_drawn))[:, None]
+        counts = np.bincount(flat.ravel(), minlength=count * len(units_drawn)).reshape(len(units_drawn), count)
         yield counts.astype(np.int32)[:, units]
 
 
@@ -43,7 +43,7 @@ def bounds(values: np.ndarray, estimate) -> tuple[np.ndarray, np.ndarray]:
     are left out; between two resamples the outer one is taken, as nothing can be interpolated where a d' is infinite.
     """
     tail = (1 - LEVEL) / 2
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # where all are NaN, the ends are
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # all-NaN columns give NaN
         warnings.simplefilter("ignore", RuntimeWarning)
         low = np.nanquantile(values, tail, axis=0, method="lower")
         high = np.nanquantile(values, 1 - tail, axis=0, method="higher")
@@ -64,13 +64,13 @@ def mean_of_classes(values: np.ndarray) -> np.ndarray:
     return share(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
 
 
-def accuracy_and_recall(truth: np.ndarray, hits: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def accuracy_and_recall(truth: np.ndarray, hits: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy [R], and recall of each class [R, K], NaN where the resample has no clip of it.
 
-    truth: 0/1 [N, K], one class a clip. hits: bool [N], right answers. drawn: weights [R, N].
+    truth: 0/1 [N, K], one class a clip. hits: bool [N], right answers. counts: `weights` [R, N].
     """
-    drawn = drawn.astype(np.float64)
-    return share(drawn @ hits, drawn.sum(1)), share(drawn @ (truth * hits[:, None]), drawn @ truth)
+    counts = counts.astype(np.float64)
+    return share(counts @ hits, counts.sum(1)), share(counts @ (truth * hits[:, None]), counts @ truth)
 
 
 class Ranking(NamedTuple):
@@ -105,16 +105,16 @@ def rank(truth: np.ndarray, outputs: np.ndarray) -> Ranking:
     )
 
 
-def precision_and_auc(ranking: Ranking, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision [R] and area under the ROC curve [R] of one class; drawn: weights [R, N].
+def precision_and_auc(ranking: Ranking, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision [R] and area under the ROC curve [R] of one class; counts: `weights` [R, N].
 
     As scikit-learn defines them, ties included. NaN where the resample has no positive (for the area: or no negative).
     """
     # Only what lies between two positives is added up, not every clip's place: sums up to each edge, [R, E + 1].
-    sums = np.add.reduceat(np.take(drawn, ranking.order, axis=1), ranking.edges, axis=1).cumsum(axis=1)
-    before = np.concatenate([np.zeros((len(drawn), 1), sums.dtype), sums], axis=1)
+    sums = np.add.reduceat(np.take(counts, ranking.order, axis=1), ranking.edges, axis=1).cumsum(axis=1)
+    before = np.concatenate([np.zeros((len(counts), 1), sums.dtype), sums], axis=1)
     up_to, through = before[:, ranking.starts], before[:, ranking.ends]  # [R, T]
-    hits = np.add.reduceat(drawn[:, ranking.positives], ranking.sets, axis=1)  # positives in a tied set
+    hits = np.add.reduceat(counts[:, ranking.positives], ranking.sets, axis=1)  # positives in a tied set
     recalled = hits.cumsum(axis=1)
     positives, total = recalled[:, -1], before[:, -1]
     precision = share((hits * (recalled / np.maximum(through, 1))).sum(1), positives)

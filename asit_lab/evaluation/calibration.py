@@ -1,4 +1,4 @@
-"""How far probabilities can be trusted: temperature scaling, expected calibration error, thresholds of several labels.
+"""Calibrates probabilities: temperature scaling, expected calibration error, thresholds for multi-label data.
 
 Temperature scaling and the error: Guo et al., "On Calibration of Modern Neural Networks", 2017 (arXiv 1706.04599),
 sections 4.2 and 2. Shapes: N clips, K classes; targets are 0/1 [N, K], logits float [N, K].
@@ -29,44 +29,44 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray, multi: bool) -> flo
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray, multi: bool) -> float:
     """Expected calibration error, 0 to 1: mean distance of confidence from accuracy over 15 bins of equal width.
 
-    Of the answered class's probability; of several labels, of every class's probability of every clip.
+    Confidence is the predicted class's probability; for multi-label data, every class's probability of every clip.
     """
     table = reliability(targets, probabilities, multi)
     return float(((table["confidence"] - table["accuracy"]).abs() * table["answers"]).sum() / table["answers"].sum())
 
 
 def reliability(targets: np.ndarray, probabilities: np.ndarray, multi: bool) -> pd.DataFrame:
-    """One row a bin that has answers: low, high (its ends), confidence (mean probability), accuracy (share of right
-    answers; of several labels the share of positives), answers."""
-    truth, given = np.asarray(targets) > 0, np.asarray(probabilities, dtype=np.float64)
+    """A row per non-empty bin: low, high (its edges), confidence (mean probability), accuracy (share of correct
+    predictions; for multi-label data the share of positives), answers."""
+    truth, predicted = np.asarray(targets) > 0, np.asarray(probabilities, dtype=np.float64)
     if multi:
-        confidence, right = given.ravel(), truth.ravel()
+        confidence, right = predicted.ravel(), truth.ravel()
     else:
-        confidence, right = given.max(1), truth[np.arange(len(truth)), given.argmax(1)]
+        confidence, right = predicted.max(1), truth[np.arange(len(truth)), predicted.argmax(1)]
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     rows = []
     for number in np.unique(bins):
-        inside = bins == number
+        in_bin = bins == number
         ends = {"low": number / BINS, "high": (number + 1) / BINS}
-        means = {"confidence": confidence[inside].mean(), "accuracy": right[inside].mean()}
-        rows.append({**ends, **means, "answers": int(inside.sum())})
+        means = {"confidence": confidence[in_bin].mean(), "accuracy": right[in_bin].mean()}
+        rows.append({**ends, **means, "answers": int(in_bin.sum())})
     return pd.DataFrame(rows)
 
 
 def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float]:
-    """For each class the probability from which saying so gives the highest F1 on held-out clips; 0.5 for a class that
-    has no positive or no negative clip there."""
+    """The threshold of each class with the highest F1 on held-out clips; 0.5 for one without a positive or a negative
+    clip."""
     from sklearn.metrics import precision_recall_curve
 
     thresholds = []
-    for truth, given in zip(np.asarray(targets).T > 0, np.asarray(probabilities).T, strict=True):
+    for truth, predicted in zip(np.asarray(targets).T > 0, np.asarray(probabilities).T, strict=True):
         if truth.all() or not truth.any():
             thresholds.append(0.5)
             continue
-        precision, recall, steps = precision_recall_curve(truth, given)
+        precision, recall, steps = precision_recall_curve(truth, predicted)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         best = int(f1[:-1].argmax())
-        below = given[given < steps[best]]
-        # Half way to the next lower probability, so that rounding does not decide.
+        below = predicted[predicted < steps[best]]
+        # Half-way to the next lower probability, so that rounding errors do not matter.
         thresholds.append(float((steps[best] + below.max()) / 2 if len(below) else steps[best]))
     return thresholds

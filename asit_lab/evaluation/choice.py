@@ -1,13 +1,13 @@
-"""Layer, pooling and setting of a probe, chosen inside the training clips of each split, never on test clips.
+"""Chooses layer, pooling and setting of a probe inside the training clips of each split, never on test clips.
 
 Each candidate (layer, pooling) gets the setting (C or k) with its best inner score. The candidate with the highest
 inner score wins, except that among those behind it by less than one standard error of the paired difference the deepest
 layer is preferred, and mean+std to mean to class token. The highest of some twenty scores measured on 300 clips is
 largely the luckiest; this rule (after the one-standard-error rule of Breiman et al., "Classification and Regression
-Trees", 1984, section 3.4.3) yields only to differences the clips can show, and otherwise reads what the encoder's user
-would read by default. Tried on ESC-10's training folds with three trained and three untrained encoders, choosing on one
-half of the clips and scoring on the other: 80.4 % by this rule, 80.1 % by the highest score alone, 80.5 % by always
-taking the last layer, 81.8 % in hindsight.
+Trees", 1984, section 3.4.3) yields only to differences the clips can show, and otherwise takes the user's default.
+Tested on ESC-10's training folds with three trained and three untrained encoders, choosing on one half of the clips and
+scoring on the other: 80.4 % by this rule, 80.1 % by the highest score alone, 80.5 % by always taking the last layer,
+81.8 % in hindsight.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ CLIPS = 5000  # used for choosing: accuracy is then known to 0.7 points, and all
 
 
 class Candidate(NamedTuple):
-    """One way of making a vector of a clip's embeddings [layers, 3, D]."""
+    """One way to turn a clip's embeddings [layers, 3, D] into a vector."""
 
     layers: tuple[int, ...] | None
-    """one layer, or all that are summed; None: the embedding is a vector already"""
+    """one layer, or all layers that are summed; None: the embedding is already a vector"""
     pool: str
     names: tuple[int | str, ...] = ()
     """the layers by the names users know: block numbers, "last" for the final output"""
@@ -120,19 +120,19 @@ def fit(
     groups: np.ndarray,
     split: Split,
     protocol: str,
-    among: Sequence[Candidate],
+    tried: Sequence[Candidate],
     multi: bool,
 ) -> Fit:
-    """Choose candidate and setting inside the training clips, fit on all of these, and answer for the test clips."""
+    """Choose candidate and setting inside the training clips, fit on all of them, and predict the test clips."""
     grid = GRIDS[protocol]
     inner = _inner(split, strata, groups)
     if inner:
-        measured = [_inner_units(candidate.of(vectors), targets, inner, protocol, multi) for candidate in among]
+        measured = [_inner_units(candidate.of(vectors), targets, inner, protocol, multi) for candidate in tried]
         best = pick([units for _, units in measured])
         place, score = measured[best][0], float(np.nanmean(measured[best][1]))
     else:  # the training clips are of one recording: the most preferred candidate, and the middle of the grid
         best, place, score = 0, len(grid) // 2, float("nan")
-    candidate = among[best]
+    candidate = tried[best]
     x = candidate.of(vectors)
     (answer,) = answers(protocol, x[split.train], targets[split.train], x[split.test], grid[place : place + 1], multi)
     layer = "weighted" if protocol == "weighted" else candidate.names[0] if candidate.names else ""
@@ -143,9 +143,10 @@ def fit(
 
 
 def pick(units: Sequence[np.ndarray]) -> int:
-    """The first of the candidates whose score is not clearly below the best one's.
+    """The first of the candidates whose score is not clearly below the best.
 
-    units: for each candidate, most preferred first, what its score is the mean of: [clips] or [classes], NaN left out.
+    units: for each candidate, most preferred first, the values whose mean is its score: [clips] or [classes]; NaN is
+    ignored.
     """
     best = int(np.argmax([np.nanmean(candidate_units) for candidate_units in units]))
     for place, candidate_units in enumerate(units):
@@ -173,7 +174,7 @@ def _at_most(rows: np.ndarray) -> np.ndarray:
 
 
 def _inner_units(x: np.ndarray, targets: np.ndarray, inner, protocol: str, multi: bool) -> tuple[int, np.ndarray]:
-    """The place of the best setting in the grid, and what its inner score is the mean of."""
+    """Index of the best setting in the grid, and the values whose mean is its inner score."""
     answers_by_split: list[list[Answer]] = [
         answers(protocol, x[fit], targets[fit], x[check], GRIDS[protocol], multi, CHOOSING) for fit, check in inner
     ]
@@ -186,7 +187,7 @@ def _inner_units(x: np.ndarray, targets: np.ndarray, inner, protocol: str, multi
 
 
 def _units(truth: np.ndarray, outputs: np.ndarray, multi: bool) -> np.ndarray:
-    """Right (1) or wrong (0) of each clip; multi-label: average precision of each class, NaN where no clip has it."""
+    """Per clip, 1 if correct, else 0; multi-label: average precision of each class, NaN where no clip has it."""
     if not multi:
         return (outputs.argmax(1) == truth.argmax(1)).astype(float)
     return average_precisions(truth, outputs)

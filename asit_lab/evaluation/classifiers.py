@@ -1,4 +1,4 @@
-"""Classifiers on frozen embeddings: logistic regression, nearest neighbours, logistic regression on a sum of layers.
+"""Classifies frozen embeddings: logistic regression, nearest neighbours, logistic regression on a sum of layers.
 
 Each standardises features by the training clips and gives probabilities for every setting requested. Multi-label data:
 one regression against the rest for each class, and the neighbours' vote for each class.
@@ -43,12 +43,12 @@ class LinearHead(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A fitted classifier's answer to clips."""
+    """A fitted classifier's predictions."""
 
     outputs: np.ndarray
     """float64 [m, K], probabilities"""
     head: LinearHead | None = None
-    """what gave them; None for nearest neighbours"""
+    """the fitted classifier; None for nearest neighbours"""
 
 
 def answers(
@@ -60,7 +60,7 @@ def answers(
     multi: bool,
     tolerance: float = FINAL,
 ) -> list[Answer]:
-    """Fit on train and answer for test, once for every setting (in ascending order).
+    """Fit on train and predict test, once for every setting (in ascending order).
 
     train, test: float [n, d] and [m, d]; for "weighted" [n, L, d] and [m, L, d]. targets: 0/1 [n, K].
     """
@@ -83,8 +83,8 @@ def probabilities(logits: np.ndarray, multi: bool) -> np.ndarray:
 
 
 def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of every feature over the training clips; infinite for one that is the same in all of them,
-    so that it becomes 0."""
+    """Mean and standard deviation of every feature over the training clips; infinite for a constant one, which becomes
+    0."""
     mean, deviation = train.mean(0), train.std(0)
     return mean, np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
 
@@ -93,10 +93,10 @@ def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _logistic(train, targets, strengths, multi: bool, tolerance: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weights [d, K], intercepts [K]) of the regression scikit-learn fits, for each strength: C * sum of the clips'
-    losses + |W|^2 / 2, intercepts free.
+    """(weights [d, K], intercepts [K]) of scikit-learn's regression for each strength: minimises C * sum of the clips'
+    losses + |W|^2 / 2, intercepts not penalised.
 
-    Written out because a probe fits hundreds of them to choose a layer, and embeddings are badly conditioned: in the
+    Own code because a probe fits hundreds of them to choose a layer, and embeddings are badly conditioned: in the
     basis of the features' principal axes the penalised loss has a nearly diagonal curvature, share (1 - share) *
     variance + 1 / (C n); scaled by its root, L-BFGS takes a fraction of scikit-learn's time, and all classes of
     multi-label data go through together (benchmarks/probe.md).
@@ -152,7 +152,7 @@ def _shares(targets: np.ndarray) -> np.ndarray:
 
 
 def _prior(shares: np.ndarray, multi: bool) -> np.ndarray:
-    """Intercepts [K] that answer with the classes' shares."""
+    """Intercepts [K] that predict the classes' shares."""
     return np.log(shares / (1 - shares)) if multi else np.log(shares)
 
 
@@ -162,7 +162,7 @@ def _minimise(function: Callable, start: np.ndarray, tolerance: float) -> np.nda
     from threadpoolctl import threadpool_limits
 
     options = {"maxiter": _ITERATIONS, "gtol": tolerance, "ftol": 1e-12}
-    # The matrices are small: more threads only wait for each other, and for torch's.
+    # The matrices are small: more threads would only wait for each other.
     with threadpool_limits(limits=1):
         return minimize(function, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
 
@@ -171,7 +171,7 @@ def _minimise(function: Callable, start: np.ndarray, tolerance: float) -> np.nda
 
 
 def _weighted(train, targets, strengths, multi: bool, tolerance: float) -> list[tuple]:
-    """(weights, intercepts, layer weights) of logistic regression on sum_l softmax(a)_l x_l, `a` learned beside it:
+    """(weights, intercepts, layer weights) of logistic regression on sum_l softmax(a)_l x_l, `a` learned jointly:
     train [n, L, d].
 
     The weighted sum of SUPERB (Yang et al. 2021, arXiv 2105.01051, section 3) on pooled embeddings. Starts from equal

@@ -1,7 +1,7 @@
-"""Several encoders on one data set, under several protocols: one folder, one table.
+"""Evaluates several encoders on one data set under several protocols, into one folder with one table.
 
-Beside every encoder stands its architecture untrained, and beside those the statistics of the log-mel: a score means
-little without what costs nothing next to it.
+Every encoder is compared with its untrained architecture and with statistics of the log-mel: a score means little
+without such baselines.
 """
 
 import logging
@@ -49,19 +49,19 @@ class Evaluation:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a result, in the columns of `ProbeResult.table`: scores of 0 to 1, spread over folds (and seeds), low
-        and high ends of the 95 % interval over independent units (`unit`), and notes on leaks."""
+        """One row per result, in the columns of `ProbeResult.table`: scores of 0 to 1, spread over folds (and seeds),
+        ends of the 95 % interval over independent units (`unit`), and notes on leaks."""
         rows = [result.table.assign(encoder=name) for (name, _), result in self.results.items()]
         return pd.concat(rows, ignore_index=True)
 
     @property
     def per_class(self) -> pd.DataFrame:
-        """One row a result and class: encoder, protocol, and the columns of `metrics.per_class`."""
+        """One row per result and class: encoder, protocol, and the columns of `metrics.per_class`."""
         return self._joined({key: result.per_class for key, result in self.results.items()})
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row a result and tested clip: encoder, protocol, split, path, path_row, group, label, predicted."""
+        """One row per result and tested clip: encoder, protocol, split, path, path_row, group, label, predicted."""
         return self._joined({key: result.predictions for key, result in self.results.items()})
 
     @staticmethod
@@ -89,20 +89,20 @@ def evaluate(
     `probe`), finetune (see `finetune`, which gets `recipe` and `overrides`). seeds: of folds that are drawn, of
     fine-tuning and of the untrained. untrained: whether each architecture is evaluated untrained too. device,
     allow_leaks: as in `probe`.
-    The files are written anew after every protocol and every fine-tuned encoder; rows of an earlier call stay until
-    they are computed again. Fine-tuning resumes where it was stopped, so the same call completes an earlier one.
+    The files are rewritten after every protocol and every fine-tuned encoder; rows of an earlier call stay until they
+    are recomputed. Fine-tuning resumes where it was stopped, so the same call completes an earlier one.
     Raises InputError for an unknown protocol, two encoders that would share a folder, a folder with other results in
     it, and all that `probe` and `finetune` refuse.
     """
     encoders = {encoders.name: encoders} if isinstance(encoders, Encoder) else encoders
     protocols = (protocols,) if isinstance(protocols, str) else protocols
-    wrong = [protocol for protocol in protocols if protocol not in PROTOCOLS]
-    if wrong or not protocols:
-        raise InputError(f"protocols: {', '.join(wrong) or 'none'}; expected some of {', '.join(PROTOCOLS)}")
+    unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
+    if unknown or not protocols:
+        raise InputError(f"protocols: {', '.join(unknown) or 'none'}; expected some of {', '.join(PROTOCOLS)}")
     if not encoders:
         raise InputError("encoders: there are none")
     if FINETUNE in protocols:
-        load_recipe(recipe, overrides)  # a mistake in it shows before the probes
+        load_recipe(recipe, overrides)  # so that a mistake in it is reported before the probes run
     manifest = load_manifest(str(data) if isinstance(data, Path) else data)
     opened = {name: enc if isinstance(enc, Encoder) else open_source(enc) for name, enc in encoders.items()}
     if untrained:
@@ -140,7 +140,7 @@ def evaluate(
 
 
 class _Files:
-    """The files of an evaluation: rows of this call, and those of an earlier one that are not computed again yet."""
+    """The files of an evaluation: rows of this call, and rows of an earlier call until they are recomputed."""
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
@@ -162,7 +162,7 @@ class _Files:
     def write(self, evaluation: Evaluation) -> None:
         """Write result.json and the tables."""
         entries = {name_and_protocol(row := _entry(*item)): row for item in evaluation.results.items()}
-        kept = [row for row in self.earlier if name_and_protocol(row) not in entries]
+        earlier_rows = [row for row in self.earlier if name_and_protocol(row) not in entries]
         for name in _TABLES:
             new, old = getattr(evaluation, name), self.tables.get(name, pd.DataFrame())
             if len(old):
@@ -174,13 +174,13 @@ class _Files:
             "clips": len(self.manifest),
             "status": evaluation.status,
             "computed_with": self.computed_with,
-            "results": [*entries.values(), *kept],
+            "results": [*entries.values(), *earlier_rows],
         }
         write_json(self.folder / "result.json", content)
 
 
 def name_and_protocol(row: Mapping[str, Any]) -> tuple[str, str]:
-    """What makes a row of result.json; the protocol without its recipe."""
+    """The key of a row of result.json; the protocol without its recipe."""
     return row["encoder"], row["protocol"].split()[0]
 
 
@@ -189,8 +189,8 @@ def _entry(key: tuple[str, str], result: ProbeResult | FinetuneResult) -> dict[s
 
 
 def check_folder(folder: Path, names: Iterable[str], protocols: Iterable[str], source: str) -> None:
-    """Raise InputError where files of something else would be written over: a run, a fine-tuning, or results of other
-    encoders, protocols or data than those requested."""
+    """Raise InputError where other files would be overwritten: a run, a fine-tuning, or results of other encoders,
+    protocols or data than those requested."""
     if (folder / "config.yaml").is_file() or (folder / SETUP).is_file():
         kind = "pretraining run" if (folder / "config.yaml").is_file() else "fine-tuning"
         raise InputError(f"{folder}: holds a {kind}; choose another folder")
@@ -211,17 +211,17 @@ def check_folder(folder: Path, names: Iterable[str], protocols: Iterable[str], s
 
 
 def _untrained(encoders: dict[str, Encoder], seed: int) -> dict[str, Encoder]:
-    """The architecture of each encoder untrained, each architecture once; none of what is untrained already."""
+    """Untrained encoders, one for each architecture; none for encoders that are untrained already."""
     added: dict[str, Encoder] = {}
     shapes = []
     for name, encoder in encoders.items():
         shape = (encoder.config.features, encoder.config.model, encoder.config.data.crop_seconds)
-        fresh = Encoder.random(encoder.config, seed)
-        if shape in shapes or _same(encoder, fresh):
+        random_init = Encoder.random(encoder.config, seed)
+        if shape in shapes or _same(encoder, random_init):
             shapes.append(shape)
             continue
         shapes.append(shape)
-        added[f"{name}{UNTRAINED}"] = fresh
+        added[f"{name}{UNTRAINED}"] = random_init
     return added
 
 

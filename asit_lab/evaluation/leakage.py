@@ -1,7 +1,7 @@
-"""Leakage: clips, recordings or sounds on both sides of a split, which make a score better than it is.
+"""Finds leakage: clips, recordings or sounds on both sides of a split, which inflate a score.
 
 `splits` refuses a user's own folds that share a source recording; here every division, official or not, is also checked
-by the contents of the files. A file or recording in pretraining is only noted: no labels were seen there.
+by the contents of the files. A file or recording used in pretraining is only noted: no labels were used there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,12 +26,12 @@ _SIDES = (("train", "test", "leak"), ("valid", "test", "leak"), ("train", "valid
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know before believing a score."""
+    """A reason to doubt a score, or a note on it."""
 
     kind: str
     """shared recording, test used for a choice, same audio, pretraining clip, digital silence or unreadable"""
     severity: str
-    """leak: the score is not to be trusted; warning: a choice, or this check, is not; note: good to know, as what
+    """leak: the score cannot be trusted; warning: a choice or this check cannot; note: for information, such as what
     official splits share"""
     message: str
     """names splits and files"""
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass
 class _Crossing:
-    """Something that is on two sides of splits."""
+    """Content on two sides of splits."""
 
     rows: tuple[int, int]
     """one on each side"""
@@ -87,9 +87,9 @@ def leaking_rows(findings: Iterable[Finding]) -> set[int]:
 def notes_on_score(
     findings: Iterable[Finding], rows: np.ndarray, metric: str, score_of: Callable[[np.ndarray], float]
 ) -> list[str]:
-    """What findings say about a score, in a few words each, to stand beside it in a table.
+    """Short notes on a score from findings, for a table.
 
-    rows: int [N], the row of each answer. score_of: bool [N], the answers that count -> their score.
+    rows: int [N], the row of each prediction. score_of: bool [N], the predictions that count -> their score.
     """
     findings, clips = list(findings), np.unique(rows)
     notes = []
@@ -97,10 +97,10 @@ def notes_on_score(
     if leaking.any():
         count = len(np.unique(rows[leaking]))
         without = f"{metric} {score_of(~leaking):.4g} without them" if not leaking.all() else "no other is tested"
-        notes.append(f"{count:,} of {len(clips):,} clips that are tested share audio with training: {without}")
-    seen = {row for finding in findings if finding.kind == PRETRAINED for row in finding.tested} & set(clips.tolist())
-    if seen:
-        notes.append(f"{len(seen):,} of {len(clips):,} clips that are tested were in pretraining (without labels)")
+        notes.append(f"{count:,} of {len(clips):,} test clips share audio with training: {without}")
+    pretrained = {row for finding in findings if finding.kind == PRETRAINED for row in finding.tested}
+    if pretrained := pretrained & set(clips.tolist()):
+        notes.append(f"{len(pretrained):,} of {len(clips):,} test clips were in pretraining (without labels)")
     return notes
 
 
@@ -120,11 +120,11 @@ def _rows(splits: Sequence[Split], clips: int) -> np.ndarray:
 
 def _chosen_on_test(table: pd.DataFrame, splits: Sequence[Split]) -> Iterable[Finding]:
     for split in splits:
-        both = np.intersect1d(split.valid, split.test)
-        if len(both):
-            files = _list(table["path"].iloc[both])
-            message = f"{split.name}: {len(both)} of the clips that settings are chosen on are tested too: {files}"
-            yield Finding("test used for a choice", "leak", message, tuple(both.tolist()))
+        in_both = np.intersect1d(split.valid, split.test)
+        if len(in_both):
+            files = _list(table["path"].iloc[in_both])
+            message = f"{split.name}: {len(in_both)} of the clips that settings are chosen on are tested too: {files}"
+            yield Finding("test used for a choice", "leak", message, tuple(in_both.tolist()))
 
 
 def _shared_recordings(table: pd.DataFrame, splits: Sequence[Split], groups: np.ndarray) -> Iterable[Finding]:
@@ -138,7 +138,7 @@ def _shared_recordings(table: pd.DataFrame, splits: Sequence[Split], groups: np.
 def _same_audio(
     table: pd.DataFrame, splits: Sequence[Split], groups: np.ndarray, prints: dict[int, Fingerprint | str]
 ) -> Iterable[Finding]:
-    """Equal contents, and stretches of one file that overlap; of different recordings, as others are named already."""
+    """Equal contents and overlapping stretches of one file, between recordings (within one: `_shared_recordings`)."""
     digests = np.full(len(table), "", dtype=object)
     for row, fingerprint in prints.items():
         digests[row] = "" if isinstance(fingerprint, str) else fingerprint.digest
@@ -149,7 +149,7 @@ def _same_audio(
         examples = [f"{_where(table, a, b, crossing)}{_but_for_zeros(prints, crossing)}" for crossing in equal]
         yield Finding("same audio", severity, f"the same audio in {a} and {b}: {_list(examples, '; ')}", _tested(equal))
     for (a, b, severity), crossings in _between_recordings(_stretches(table), splits, groups).items():
-        # Equal ones are named above.
+        # Equal ones are reported above.
         overlaps = [crossing for crossing in crossings.values() if codes[crossing.rows[0]] != codes[crossing.rows[1]]]
         if overlaps:
             examples = [_where(table, a, b, crossing) for crossing in overlaps]
@@ -161,9 +161,9 @@ def _between_recordings(
     codes: np.ndarray, splits: Sequence[Split], groups: np.ndarray
 ) -> dict[tuple[str, str, str], dict[int, _Crossing]]:
     """The `_crossings` of codes that several recordings have; within one, `_shared_recordings` names them."""
-    several = pd.Series(groups).groupby(codes).nunique()
+    recordings = pd.Series(groups).groupby(codes).nunique()
     between = {
-        sides: {code: crossing for code, crossing in crossings.items() if several[code] > 1}
+        sides: {code: crossing for code, crossing in crossings.items() if recordings[code] > 1}
         for sides, crossings in _crossings(codes, splits).items()
     }
     return {sides: crossings for sides, crossings in between.items() if crossings}
@@ -229,21 +229,21 @@ def _not_compared(table: pd.DataFrame, prints: dict[int, Fingerprint | str]) -> 
 def _pretraining_clips(
     manifest: Manifest, splits: Sequence[Split], prints: dict[int, Fingerprint | str], config: RunConfig
 ) -> Iterable[Finding]:
-    """Test clips that pretraining saw: by path, then by content where pretraining's clips are few enough to be read."""
+    """Test clips that were used in pretraining: by path, and by content where the data is small enough to be read."""
     source = config.data.source
-    if source.partition(":")[0].strip() == "synth":  # every epoch made sounds of its own
+    if source.partition(":")[0].strip() == "synth":  # every epoch synthesised new sounds
         return
     if not _on_disk(source):
-        yield Finding(PRETRAINED, "note", f"{source}, which pretraining used, is not here: not compared")
+        yield Finding(PRETRAINED, "note", f"{source}, which was used in pretraining, is not available: not compared")
         return
     try:
         trained, _ = load_manifest(source, config.data.segment_seconds).holdout(config.data.holdout)
     except InputError as error:
-        yield Finding(PRETRAINED, "note", f"what pretraining used cannot be listed: {error}")
+        yield Finding(PRETRAINED, "note", f"the data of pretraining cannot be listed: {error}")
         return
     paths = manifest.table["path"].to_numpy()
     tested = np.unique(np.concatenate([split.test for split in splits])) if splits else np.empty(0, dtype=np.int64)
-    seen = np.isin(paths[tested], trained.table["path"].to_numpy())
+    pretrained = np.isin(paths[tested], trained.table["path"].to_numpy())
     if len(trained) > _MOST_PRETRAINING:
         message = f"{len(trained)} clips of {source} are too many to be read: compared by file name alone"
         yield Finding(PRETRAINED, "note", message)
@@ -251,11 +251,11 @@ def _pretraining_clips(
         untested = np.flatnonzero(~trained.table["path"].isin(paths[tested]).to_numpy(dtype=bool))
         digests = {f.digest for f in fingerprints(trained, untested) if isinstance(f, Fingerprint)} - {""}
         of_tested = [prints[row] for row in tested.tolist()]
-        seen |= np.array([isinstance(f, Fingerprint) and f.digest in digests for f in of_tested], dtype=bool)
-    if seen.any():
-        message = f"{int(seen.sum())} of {len(tested)} clips that are tested were in pretraining on {source} "
-        message += f"(no labels were seen): {_list(paths[tested[seen]])}"
-        yield Finding(PRETRAINED, "note", message, tuple(tested[seen].tolist()))
+        pretrained |= np.array([isinstance(f, Fingerprint) and f.digest in digests for f in of_tested], dtype=bool)
+    if pretrained.any():
+        message = f"{int(pretrained.sum())} of {len(tested)} test clips were in pretraining on {source} "
+        message += f"(without labels): {_list(paths[tested[pretrained]])}"
+        yield Finding(PRETRAINED, "note", message, tuple(tested[pretrained].tolist()))
 
 
 def _on_disk(source: str) -> bool:
@@ -269,5 +269,5 @@ def _on_disk(source: str) -> bool:
 
 def _list(names: Iterable[str], between: str = ", ") -> str:
     names = list(names)
-    more = f"{between}and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return between.join(names[:_NAMED]) + more
+    remainder = f"{between}and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return between.join(names[:_NAMED]) + remainder

@@ -1,4 +1,4 @@
-"""How good answers are: accuracy, mean average precision, AUC, d'; intervals, per class, and what is taken for what.
+"""Scores predictions: accuracy, mean average precision, AUC, d'; intervals, per class, confusion.
 
 Single-label: accuracy, and balanced accuracy (mean recall of the classes that have clips).
 Multi-label: mAP, the mean over classes of the average precision; auc, the mean over classes of the area under the ROC
@@ -21,9 +21,9 @@ import torch
 from ..errors import InputError
 from . import bootstrap as resampling
 
-MAIN = {False: "accuracy", True: "mAP"}  # what a table shows and a choice goes by; by `multi`
+MAIN = {False: "accuracy", True: "mAP"}  # shown in tables and used for choices; by `multi`
 RESAMPLES = 1000
-_FEWEST = 40  # resamples: with fewer, the 2.5th percentile is none of them
+_FEWEST = 40  # resamples needed for a 2.5th percentile
 
 
 def scores(targets, outputs, multi: bool) -> dict[str, float]:
@@ -66,10 +66,10 @@ def interval(
 def paired(
     targets, outputs_a, outputs_b, multi: bool, groups=None, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
-    """How much better a is than b on the same clips: {name: (a - b, low, high)} for each of `scores`.
+    """Difference of two systems on the same clips: {name: (a - b, low, high)} for each of `scores`.
 
-    Both are measured on the same resamples, so what makes clips hard for both does not widen the interval; one without
-    0 is a difference that other clips would be expected to show too. Arguments and errors as of `interval`.
+    Both are measured on the same resamples, so clips that are hard for both do not widen the interval. An interval
+    without 0 is a difference to be expected on other clips too. Arguments and errors as for `interval`.
     """
     targets, outputs_a = _checked(targets, outputs_a, multi)
     _, outputs_b = _checked(targets, outputs_b, multi)
@@ -85,7 +85,7 @@ def paired(
 
 
 def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: int = 0, seed: int = 0) -> pd.DataFrame:
-    """One row a class, in the order of `classes`.
+    """One row per class, in the order of `classes`.
 
     Single-label: label, clips, recall, precision (0 where never answered), confused_with (commonest wrong answer, or
     "").
@@ -102,8 +102,8 @@ def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: in
         counts = _confusion_counts(targets, outputs)
         table["recall"] = resampling.share(np.diag(counts), counts.sum(1))
         table["precision"] = np.nan_to_num(resampling.share(np.diag(counts), counts.sum(0)))
-        wrong = counts - np.diag(np.diag(counts))
-        table["confused_with"] = [classes[row.argmax()] if row.any() else "" for row in wrong]
+        errors = counts - np.diag(np.diag(counts))
+        table["confused_with"] = [classes[row.argmax()] if row.any() else "" for row in errors]
     if resamples:
         units = _units(groups, len(targets))
         _, of_classes = _resampled(targets, [outputs], multi, units, resamples, seed)[0]
@@ -120,7 +120,7 @@ def confusion(targets, outputs, classes) -> pd.DataFrame:
 
 
 def left_out(targets) -> int:
-    """How many classes have no positive clip, and so do not count in mAP and balanced accuracy. targets: [N, K]."""
+    """Number of classes without a positive clip, which do not count in mAP and balanced accuracy. targets: [N, K]."""
     return int((_array(targets, "targets").sum(0) == 0).sum())
 
 
@@ -174,12 +174,12 @@ def _confusion_counts(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 def _resampled(
     targets: np.ndarray, systems: list[np.ndarray], multi: bool, units: np.ndarray, resamples: int, seed: int
 ) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Of each system: `scores` in every resample, {name: [R]}, and recall or average precision of classes [R, K]."""
+    """For each system: `scores` in every resample, {name: [R]}, and recall or average precision of classes [R, K]."""
     if resamples < _FEWEST:
         raise InputError(f"resamples: {resamples}; a 95 % interval needs at least {_FEWEST}")
     measure = _multi_label if multi else _single_label
     prepared = [measure(targets, outputs) for outputs in systems]
-    blocks = [[of(drawn) for of in prepared] for drawn in resampling.weights(units, resamples, seed)]
+    blocks = [[measured(weights) for measured in prepared] for weights in resampling.weights(units, resamples, seed)]
     joined = []
     for system in zip(*blocks, strict=True):
         names = system[0][0]
@@ -192,8 +192,8 @@ def _single_label(targets: np.ndarray, outputs: np.ndarray):
     """A function of weights [R, N]: ({name: [R]}, recall [R, K])."""
     hits = outputs.argmax(1) == targets.argmax(1)
 
-    def measured(drawn: np.ndarray):
-        accuracy, recall = resampling.accuracy_and_recall(targets, hits, drawn)
+    def measured(weights: np.ndarray):
+        accuracy, recall = resampling.accuracy_and_recall(targets, hits, weights)
         return {"accuracy": accuracy, "balanced_accuracy": resampling.mean_of_classes(recall)}, recall
 
     return measured
@@ -203,10 +203,10 @@ def _multi_label(targets: np.ndarray, outputs: np.ndarray):
     """A function of weights [R, N]: ({name: [R]}, average precision [R, K])."""
     rankings = {k: resampling.rank(targets[:, k] > 0, outputs[:, k]) for k in np.flatnonzero(targets.any(0))}
 
-    def measured(drawn: np.ndarray):
-        precisions, areas = np.full((2, len(drawn), targets.shape[1]), np.nan)
+    def measured(weights: np.ndarray):
+        precisions, areas = np.full((2, len(weights), targets.shape[1]), np.nan)
         for k, ranking in rankings.items():
-            precisions[:, k], areas[:, k] = resampling.precision_and_auc(ranking, drawn)
+            precisions[:, k], areas[:, k] = resampling.precision_and_auc(ranking, weights)
         auc = resampling.mean_of_classes(areas)
         return {"mAP": resampling.mean_of_classes(precisions), "dprime": d_prime(auc), "auc": auc}, precisions
 
@@ -267,7 +267,7 @@ def _names(classes, count: int) -> list[str]:
 
 
 def _units(groups, clips: int) -> np.ndarray:
-    """int [N], what each clip belongs to, from 0; every clip by itself where `groups` is None."""
+    """int [N], the unit of each clip, from 0; every clip its own where `groups` is None."""
     if groups is not None and len(groups) != clips:
         raise InputError(f"groups: {len(groups)} for {clips} clips")
     units = np.arange(clips) if groups is None else np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""The classifier that a probe leaves: a linear head on frozen features, fitted on all labelled clips."""
+"""Fits and saves a probe's classifier: a linear head on frozen features, fitted on all labelled clips."""
 
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from .splits import Split, check_labels, groups_of, strata_of
 
 
 def check_probe_folder(folder: Path, enc: object, protocol: str) -> None:
-    """Raises InputError, before anything is computed, where no classifier could be left in `folder`."""
+    """Raise InputError, before anything is computed, where no classifier could be saved in `folder`."""
     if protocol == "knn":
-        raise InputError("out: nearest neighbours leave no classifier; use protocol linear or weighted")
+        raise InputError("out: nearest neighbours give no classifier; use protocol linear or weighted")
     if not isinstance(enc, Encoder):
         raise InputError("out: a classifier needs an Encoder, this is an Embedder")
     if folder.exists() and not folder.is_dir():
@@ -46,14 +46,14 @@ def fit_classifier(
     """Choose layer, pooling and C as a split of the probe does, but on all clips, and fit on them.
 
     features, table: as `probe_features` takes them. result: of the probe; temperature and thresholds are fitted on its
-    answers to test clips.
+    predictions for test clips.
     """
     labels, multi = check_labels(table, manifest.multi), manifest.multi
     targets = indicators(labels, result.classes, multi)
-    every = np.arange(len(table))
-    among = candidates(enc.name, features, result.protocol, pool, layer)
-    split = Split("all clips", every, every)
-    fitted = fit(features, targets, strata_of(labels, multi), groups_of(table), split, result.protocol, among, multi)
+    rows = np.arange(len(table))
+    tried = candidates(enc.name, features, result.protocol, pool, layer)
+    split = Split("all clips", rows, rows)
+    fitted = fit(features, targets, strata_of(labels, multi), groups_of(table), split, result.protocol, tried, multi)
     head, layers = fitted.head, list(fitted.candidate.layers)
     weights = np.ones(1) if head.layer_weights is None else head.layer_weights
     statistics = [values.reshape(len(layers), -1) for values in (head.mean, head.deviation)]  # [layers, P]
@@ -62,18 +62,18 @@ def fit_classifier(
     calibrated = probabilities(_logits(result.outputs, multi) / temperature, multi)
     thresholds = best_thresholds(result.targets, calibrated) if multi else None
     name = f"{enc.name}, {result.protocol} probe on {manifest.name}"
-    about = {"layers": layers, "pool": fitted.candidate.pool}
+    metadata = {"layers": layers, "pool": fitted.candidate.pool}
     network = Encoder(enc.config, enc.backbone, name=name)
     network.head = ProbeHead(*(torch.from_numpy(np.array(part, dtype=np.float64)) for part in parts)).to(enc.device)
     return Classifier(
         network,
         enc.config,
-        header(name, enc.config, result.classes, multi, None, about, temperature, thresholds, "test"),
+        header(name, enc.config, result.classes, multi, None, metadata, temperature, thresholds, "test"),
     )
 
 
 def _logits(outputs: np.ndarray, multi: bool) -> np.ndarray:
-    """Logits that give these probabilities."""
+    """Logits of these probabilities."""
     outputs = np.clip(outputs.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.log(outputs) - np.log1p(-outputs) if multi else np.log(outputs)
 

@@ -1,4 +1,4 @@
-"""The result of a probe: answers to every tested clip, and scores, intervals, tables and confusions made from them."""
+"""The result of a probe: predictions of every test clip; scores, intervals, tables and confusions from them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ class ProbeResult:
     scores: dict[str, float]
     """accuracy (0 to 1), or mAP of multi-label data, on the test clips of each fold, split, or seed and fold"""
     chosen: dict[str, dict[str, Any]]
-    """what each was made with, see `choice.Fit`: layer, pool, C or k, the inner score they were chosen by"""
+    """the choices of each, see `choice.Fit`: layer, pool, C or k, the inner score they were chosen by"""
     chance: float
     """accuracy of the best constant answer, the share of the commonest class among the tested clips; for mAP that of
     outputs without information, the mean share of the tested classes"""
     predictions: pd.DataFrame
-    """one row a tested clip: split, path, path_row (in the table that was probed), group, label, predicted (the class
+    """one row per tested clip: split, path, path_row (in the table that was probed), group, label, predicted (the class
     with the highest output)"""
     outputs: np.ndarray
     """float32 [tested clips, classes], probabilities, in the rows of `predictions`"""
@@ -45,7 +45,7 @@ class ProbeResult:
     findings: Sequence[Finding] = ()
     """what the leakage check found; rows are those of the table that was probed"""
     unit: str = "clip"
-    """what `group` is in a word, and what the interval's resamples draw: clip, recording, speaker, video or group"""
+    """the kind of `group`, and the unit of the interval's resamples: clip, recording, speaker, video or group"""
     leaks_allowed: bool = False
     """whether the user allowed splits that share recordings"""
 
@@ -73,8 +73,8 @@ class ProbeResult:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the score of all tested clips together, by bootstrap over independent units (`unit`).
 
-        A unit counts in a resample with all answers to its clips, those of several seeds too, or with none. NaN where
-        there is only one.
+        A unit is in a resample with all predictions of its clips, over all seeds, or with none. NaN where there is only
+        one.
         """
         groups = self.predictions["group" if "group" in self.predictions else "path_row"].to_numpy()
         if len(set(groups)) < 2:
@@ -83,13 +83,13 @@ class ProbeResult:
 
     @property
     def notes(self) -> list[str]:
-        """What to know beside the score: clips that leak, with the score without them, and clips in pretraining."""
+        """Notes on the score: clips that leak, with the score without them, and clips in pretraining."""
         allowed = ["leaks allowed (--allow-leaks)"] if self.leaks_allowed else []
         rows = self.predictions["path_row"].to_numpy()
         return [*allowed, *notes_on_score(self.findings, rows, self.metric, self._score_of)]
 
     def _score_of(self, counted: np.ndarray) -> float:
-        """Mean score over folds (and seeds) of some answers: bool [tested clips]."""
+        """Mean score over folds (and seeds) of some predictions: bool [tested clips]."""
         scores = []
         for split in self.scores:
             rows = counted & (self.predictions["split"] == split).to_numpy()
@@ -99,7 +99,7 @@ class ProbeResult:
 
     @property
     def per_class(self) -> pd.DataFrame:
-        """One row a class, over all tested clips; columns as of `metrics.per_class`."""
+        """One row per class, over all tested clips; columns as of `metrics.per_class`."""
         return metrics.per_class(self.targets, self.outputs, self.classes, self.multi)
 
     @property
@@ -138,7 +138,7 @@ class ProbeResult:
         return pd.DataFrame([row])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for result.json; what is not a number becomes None. Outputs and predictions are left out."""
+        """Plain values for result.json; NaN becomes None. Outputs and predictions are left out."""
         row = self.table.iloc[0].to_dict()
         row |= {
             "metric": self.metric,

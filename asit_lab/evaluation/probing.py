@@ -1,8 +1,8 @@
-"""Probes: how well a simple classifier separates the classes on frozen embeddings.
+"""Probes encoders: how well a simple classifier on frozen embeddings separates the classes.
 
 linear: standardised features, logistic regression (multinomial; for multi-label data one against the rest).
 knn: standardised features, votes of the nearest by cosine.
-weighted: logistic regression on a sum of all layers whose weights are learned beside it.
+weighted: logistic regression on a weighted sum of all layers, with learned weights.
 Layer, pooling, and C or k are chosen inside the training clips (see `choice`); test clips choose nothing. Which clips
 train and which test: `splits.manifest_splits`.
 """
@@ -81,10 +81,10 @@ def probe(
     data: a Manifest or a data source such as "esc50:PATH". pool: "class", "mean" or "mean+std" over the patches.
     layer: "last" is the final output, a number the output of that block (negative ones count from the last block).
     "auto": each split chooses on its training clips; "weighted" takes all layers, and mean+std.
-    seeds: of the folds, for data sets without folds or splits of their own. cache: embeddings are kept on disk and
-    found again (see `cache`). device: such as "cuda" (default: where the encoder is). allow_leaks: take the user's own
+    seeds: of the folds, for data sets without folds or splits of their own. cache: embeddings are cached on
+    disk (see `cache`). device: such as "cuda" (default: where the encoder is). allow_leaks: take the user's own
     folds or splits also where they share recordings; official ones are always taken as published, see `notes` of the
-    result. out: a folder to leave the classifier in, fitted on all clips (see `load_classifier`), with the result's
+    result. out: a folder to save the classifier in, fitted on all clips (see `load_classifier`), with the result's
     tables; linear and weighted only.
     Raises InputError for an unknown protocol, pool or layer, no readable clip, and everything `splits.splits` refuses,
     the latter before a clip is embedded.
@@ -114,7 +114,7 @@ def compare(
     batch_size: int = 32,
     cache: bool = True,
 ) -> pd.DataFrame:
-    """The probe table: one row an encoder and one for the statistics of the log-mel, clips decoded once for all.
+    """The probe table: a row per encoder and one for the statistics of the log-mel; clips are decoded once for all.
 
     encoders: {name: Encoder or what `zoo.open_source` takes}; a single Encoder stands for {"teacher": it, "random
     init": the same architecture untrained, from the run's seed}. The log-mel has the first encoder's sample rate and
@@ -155,11 +155,11 @@ def probe_features(
     unit: str = "clip",
     allow_leaks: bool = False,
 ) -> ProbeResult:
-    """Probe embeddings that exist already.
+    """Probe existing embeddings.
 
     features: float [clips, dim], or [clips, layers, 3, D] as `Encoder.pooled` gives. table: the manifest's rows of
     these clips, in the same order. multi: labels are several joined by ";". classes: in the order of the outputs;
-    None: the labels in alphabetical order. unit: what the table's groups are, in a word.
+    None: the labels in alphabetical order. unit: the kind of the table's groups, such as recording.
     Raises InputError where features and table do not fit, a feature is not a number, or `splits.splits` refuses.
     """
     _check_protocol(protocol)
@@ -172,14 +172,14 @@ def probe_features(
     labels, groups = check_labels(table, multi), groups_of(table)
     classes = sorted(classes_of(labels, multi)) if classes is None else list(classes)
     targets, strata = indicators(labels, classes, multi), strata_of(labels, multi)
-    among = candidates(name, features, protocol, pool, layer)
-    for candidate in among:
+    tried = candidates(name, features, protocol, pool, layer)
+    for candidate in tried:
         _check_finite(name, candidate.of(features), table)
     metric = metrics.MAIN[multi]
     divisions = splits(table, seeds, multi=multi, allow_leaks=allow_leaks)
     fits: dict[str, Fit] = {}
     for split in tqdm(divisions, desc=f"{protocol} {name}", unit="split", **passing_bar_style()):
-        fits[split.name] = fit(features, targets, strata, groups, split, protocol, among, multi)
+        fits[split.name] = fit(features, targets, strata, groups, split, protocol, tried, multi)
     parts = [_predictions(split, fits[split.name].outputs, table, labels, groups, classes) for split in divisions]
     shares = targets[np.concatenate([split.test for split in divisions])].mean(0)  # of each class
     return ProbeResult(
@@ -192,7 +192,7 @@ def probe_features(
         np.concatenate([fitted.outputs.astype(np.float32) for fitted in fits.values()]),
         classes,
         multi,
-        max(candidate.dim(features) for candidate in among),
+        max(candidate.dim(features) for candidate in tried),
         list(skipped),
         list(findings),
         unit,
@@ -298,7 +298,7 @@ def _findings(
         if data not in by_pretraining:
             by_pretraining[data] = findings(manifest, divisions, config, is_official(manifest))
         leaks.append(by_pretraining[data])
-    for finding in dict.fromkeys(finding for several in by_pretraining.values() for finding in several):
+    for finding in dict.fromkeys(finding for leaks_of_data in by_pretraining.values() for finding in leaks_of_data):
         level = logging.INFO if finding.severity == "note" else logging.WARNING
         log.log(level, "%s: %s", finding.kind, finding.message)
     return leaks
@@ -327,6 +327,6 @@ def _check_still_there(before: pd.DataFrame, after: pd.DataFrame, multi: bool, s
     """A fold, split or class whose every clip was unreadable would silently change the protocol."""
     for column in ("fold", "split", "label"):
         values = [set(table[column].dropna()) if column in table else set() for table in (before, after)]
-        gone = classes_of(values[0], multi and column == "label") - classes_of(values[1], multi and column == "label")
-        if gone:
-            raise InputError(f"{column} {sorted(gone)[0]}: none of its clips can be read, for example: {skipped[0][1]}")
+        lost = classes_of(values[0], multi and column == "label") - classes_of(values[1], multi and column == "label")
+        if lost:
+            raise InputError(f"{column} {sorted(lost)[0]}: none of its clips can be read, for example: {skipped[0][1]}")

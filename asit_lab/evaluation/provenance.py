@@ -1,4 +1,4 @@
-"""What scores were computed with: hashes of the code, and stamps of the data files, to tell results of other ones."""
+"""Records what scores were computed with, hashes of code and stamps of data files, to detect outdated results."""
 
 import hashlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 from ..data.manifest import Manifest
 from ..storage.source_code import code_hashes, differences
 
-_SIGNAL = ("audio", "features.py", "random.py", "schedules.py", "nn", "data")
+_SIGNAL = ("audio", "features.py", "mel.py", "random.py", "schedules.py", "nn", "data")
 _SCORES = tuple(f"evaluation/{name}.py" for name in ("bootstrap", "choice", "classifiers", "metrics", "splits"))
-# Modules whose numbers a probe and a fine-tuning are made of; a change elsewhere does not make their results stale.
+# Modules that a probe's and a fine-tuning's numbers depend on; a change elsewhere does not make results stale.
 PROBE = (*_SIGNAL, *_SCORES, "encoder/model.py", "encoder/windows.py", "embedding/dataset.py")
 FINETUNE = (
     *_SIGNAL,
@@ -22,7 +22,7 @@ FINETUNE = (
 
 def files_stamp(manifest: Manifest) -> str:
     """A short hash of names, sizes and times of change (whole seconds, as some copies keep no more) of a manifest's
-    files. Folders do not count: data may be moved. Sounds made on the spot have names alone."""
+    files. Folders do not count: data may be moved. Synthesised sounds have only names."""
     stamps = []
     for path in dict.fromkeys(manifest.table["path"]):
         try:
@@ -40,5 +40,5 @@ def computed_with(parts: tuple[str, ...], manifest: Manifest) -> dict[str, str]:
 
 
 def changed(before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
-    """What differs, in words; results of a version that noted nothing differ in an unknown way."""
+    """The differences; unknown for results of a version that recorded nothing."""
     return ["it is not known what they were computed with"] if before is None else differences(before, now)

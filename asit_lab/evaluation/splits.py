@@ -1,10 +1,10 @@
-"""Train and test clips: folds or splits of the data set, else grouped folds with no recording on both sides.
+"""Divides clips into train and test: the data set's folds or splits, else grouped folds by recording.
 
 - a `fold` column (ESC-50): leave one fold out, as its authors prescribe; every fold is the test set once;
 - a `split` column (Speech Commands): train against test, settings chosen on valid where there is one;
 - neither: stratified folds by source recording (`group`), drawn once for every seed.
 
-A random split of ESC-50's clips would put pieces of one recording on both sides and flatter the score. A data set's
+A random split of ESC-50's clips would put pieces of one recording on both sides and inflate the score. A data set's
 official folds or splits are used as published, even where they do so (four recordings of ESC-50): results are compared
 with published ones, and the leakage check reports the clips beside the score. A user's own that do so are refused.
 """
@@ -36,7 +36,7 @@ OFFICIAL = (
     "audioset_2m",
     "voxceleb1",
 )
-# What the groups of a data source are; of a user's CSV only that they are groups.
+# The kind of the groups of a data source; of a user's CSV it is unknown.
 UNITS = {"esc50": "recording", "esc10": "recording", "speech_commands": "speaker", "speech_commands_v1": "speaker"}
 UNITS |= {"audioset": "video", "audioset_20k": "video", "audioset_2m": "video", "voxceleb1": "video"}
 
@@ -55,12 +55,12 @@ class Split:
 
 
 def is_official(manifest: Manifest) -> bool:
-    """Whether folds and splits are those that the data set's authors published."""
+    """Whether folds and splits are those published by the data set's authors."""
     return manifest.source.partition(":")[0] in OFFICIAL
 
 
 def unit_of(manifest: Manifest) -> str:
-    """What clips are independent of each other by, in a word: clip, recording, speaker, video or group."""
+    """The unit by which clips are independent: clip, recording, speaker, video or group."""
     groups = groups_of(manifest.table)
     if len(np.unique(groups)) == len(groups):
         return "clip"
@@ -131,7 +131,7 @@ def strata_of(labels: np.ndarray, multi: bool) -> np.ndarray:
 
 
 def gaps(table: pd.DataFrame, divisions: Sequence[Split], multi: bool = False) -> list[str]:
-    """Sentences on classes that a score says nothing about (never tested), or little (tested, and not trained)."""
+    """Warnings about classes that are never tested, or tested without being trained."""
     labels, sentences = check_labels(table, multi), []
     tested = classes_of(np.concatenate([labels[division.test] for division in divisions]), multi)
     untested = sorted(classes_of(labels, multi) - tested)
@@ -250,9 +250,9 @@ def _check(
     for name in ("test", "valid"):
         unseen = sorted(classes_of(labels[sides[name]], multi) - trained)
         if unseen and not multi:  # else `gaps` reports it: copies of AudioSet lack clips, and classes with them
-            where = f"{name} ({paths[sides[name][labels[sides[name]] == unseen[0]][0]]})"
+            example = f"{name} ({paths[sides[name][labels[sides[name]] == unseen[0]][0]]})"
             raise InputError(
-                f"{split.name}: training has no clip of class {_listed(unseen)}, which is in {where}; "
+                f"{split.name}: training has no clip of class {_listed(unseen)}, which is in {example}; "
                 "every class needs clips of other recordings to train on"
             )
 

@@ -1,4 +1,4 @@
-"""Study of start weights (ASiT, arXiv 2211.13189, Table III): scratch, pretrained here, published, ImageNet, and
+"""Compares start weights (ASiT, arXiv 2211.13189, Table III): scratch, pretrained here, published, ImageNet, and
 ImageNet then pretrained here; each fine-tuned on one labelled data set."""
 
 from pathlib import Path
@@ -23,8 +23,8 @@ def initialisation_study(
 ) -> Evaluation:
     """Pretrain `config` from scratch, and from ImageNet's weights where given; fine-tune all; see `evaluate`.
 
-    config: its data.source is what is pretrained on. data: the labelled data set that is fine-tuned on. published: such
-    as asit:FILE (see `zoo.open_source`). imagenet: a .safetensors file in timm's layout, of config's width, depth and
+    config: its data.source is for pretraining. data: the labelled data set for fine-tuning. published: such as
+    asit:FILE (see `zoo.open_source`). imagenet: a .safetensors file in timm's layout, of config's width, depth and
     heads. Rows whose weights are not given are left out.
     The pretraining runs are in `out`, as pretrained and imagenet-pretrained, and resume like the fine-tuning.
     Raises InputError as `pretrain`, `zoo.open_source` and `evaluate` do.
@@ -33,7 +33,7 @@ def initialisation_study(
     sources = {"published": published, "ImageNet": imagenet, "ImageNet, pretrained": imagenet}
     order = ["scratch", "pretrained", *(name for name, weights in sources.items() if weights)]
     check_folder(folder, order, (FINETUNE,), data if isinstance(data, str) else data.source)
-    # What cannot be loaded shows before hours of pretraining.
+    # Load first, so that an error appears before hours of pretraining.
     starts: dict[str, Encoder] = {"scratch": Encoder.random(config, seed)}
     if published:
         starts["published"] = open_source(published)

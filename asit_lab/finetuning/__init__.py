@@ -1,4 +1,4 @@
-"""Fine-tuning by AST's, ASDA's and SUPERB's recipes, and the classifiers that it and probes leave."""
+"""Fine-tunes encoders by AST's, ASDA's and SUPERB's recipes; loads the classifiers of fine-tuning and probes."""
 
 from .classifier import Classifier, load_classifier
 from .events import covered, find_events, join_clips, write_events, write_timeline

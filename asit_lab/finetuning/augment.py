@@ -1,4 +1,4 @@
-"""Augmentation of training clips: mixing, rolling, SpecAugment, noise; all by keys of asit_lab.random.
+"""Augments training clips: mixing, rolling, SpecAugment, noise; all by keys of asit_lab.random.
 
 Shapes: B clips, S samples, T frames, M mel bands, K classes.
 """
@@ -39,7 +39,7 @@ def mixed(wave: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 def augmented(raw: Tensor, targets: Tensor, recipe: Recipe, front_end: LogMel, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Raw log-mels [B, T, M] and targets [B, K] -> the same, normalised and augmented as the recipe says.
 
-    keys: int64 [B], one a clip. In the order of the released code: AST's masks, normalising, noise, shift, mixing of
+    keys: int64 [B], one per clip. In the order of the released code: AST's masks, normalising, noise, shift, mixing of
     log-mels, ASDA's masks.
     """
     step = keys[0]  # for what a batch has in common
@@ -62,7 +62,7 @@ def masked(x: Tensor, bands: float, frames: float, key: Tensor) -> Tensor:
     than `frames` frames become 0, as torchaudio's FrequencyMasking and TimeMasking do. key: a scalar."""
     if bands < 1 and frames < 1:
         return x
-    # torchaudio draws from torch's global generator: it gets a seed of ours, and its own state back.
+    # torchaudio draws from torch's global generator: it is seeded here, and its state restored afterwards.
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(int(key))
         turned = x.transpose(1, 2)  # [B, M, T]
@@ -71,8 +71,8 @@ def masked(x: Tensor, bands: float, frames: float, key: Tensor) -> Tensor:
     return turned.transpose(1, 2)
 
 
-def shifted(x: Tensor, keys: Tensor, most: int) -> Tensor:
-    """Each clip of [B, T, M] rolled in time by up to `most` frames either way. keys: int64 [B]."""
-    by = integers(keys, 1, 2 * most + 1).to(x.device) - most  # [B, 1]
+def shifted(x: Tensor, keys: Tensor, largest: int) -> Tensor:
+    """Each clip of [B, T, M] rolled in time by up to `largest` frames either way. keys: int64 [B]."""
+    by = integers(keys, 1, 2 * largest + 1).to(x.device) - largest  # [B, 1]
     place = (torch.arange(x.shape[1], device=x.device) - by) % x.shape[1]  # [B, T]
     return x.gather(1, place[..., None].expand_as(x))

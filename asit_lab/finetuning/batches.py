@@ -1,4 +1,4 @@
-"""Batches of labelled clips: which, and what stretch of each; a batch depends on (seed, step) and the data alone."""
+"""Draws batches of labelled clips and a stretch of each; a batch depends only on (seed, step) and the data."""
 
 from dataclasses import dataclass, field
 
@@ -29,15 +29,15 @@ class ClipBatch:
 
 
 class Reader:
-    """Clips of a manifest at one sample rate; those of ordinary length are decoded once and kept, within a limit."""
+    """Reads clips of a manifest at one sample rate; caches decoded clips of ordinary length, up to a limit."""
 
     def __init__(self, manifest: Manifest, rate: int, cache_mb: float):
         table = manifest.table
         self.rows = list(zip(table["path"], table["start"].tolist(), table["seconds"].tolist(), strict=True))
         self.rate, self.cache = rate, AudioCache(cache_mb * 1e6)
 
-    def whole(self, row: int) -> np.ndarray:
-        """A whole clip, float32 [samples]. Raises InputError where it cannot be read."""
+    def clip(self, row: int) -> np.ndarray:
+        """A complete clip, float32 [samples]. Raises InputError where it cannot be read."""
         wave = self.cache.get(row)
         if wave is None:
             wave = read_row(*self.rows[row], self.rate)
@@ -50,7 +50,7 @@ class Reader:
         if seconds > max(WHOLE_SECONDS, 2 * samples / self.rate):
             first = int(place * (int(seconds * self.rate) - samples))
             return read_row(path, start, seconds, self.rate, first / self.rate, samples / self.rate)
-        wave = self.whole(row)
+        wave = self.clip(row)
         first = int(place * max(0, len(wave) - samples + 1))
         return wave[first : first + samples]
 
@@ -87,11 +87,11 @@ class TrainingClips(Dataset):
             targets[clip] = self.targets[row].float()
             if mixes[clip]:
                 partner = random.fold(keys[clip], "partner")
-                other = int(self.rows[int(random.integers(partner, 1, len(self.rows)))])
-                other, second = self._readable(other, partner, bad)
+                partner_row = int(self.rows[int(random.integers(partner, 1, len(self.rows)))])
+                partner_row, second = self._readable(partner_row, partner, bad)
                 share = float(beta(random.fold(partner, "share").reshape(1), self.recipe.mixup_beta)[0])
                 wave = mixed(wave, second, share)
-                targets[clip] = share * targets[clip] + (1 - share) * self.targets[other].float()
+                targets[clip] = share * targets[clip] + (1 - share) * self.targets[partner_row].float()
             waves[clip, : len(wave)], lengths[clip] = wave, len(wave)
         return ClipBatch(torch.from_numpy(waves), torch.from_numpy(lengths), targets, step, list(bad.items()))
 
@@ -105,11 +105,11 @@ class TrainingClips(Dataset):
             return self.rows[epoch_order(self.seed, epoch, len(self.rows)).numpy()[places % len(self.rows)]]
         keys = random.key(self.seed, epoch, torch.from_numpy(places), "balanced")
         fine, coarse = random.uniform(keys, 2).double().unbind(1)  # 24 bits each: few for two million clips
-        drawn = np.searchsorted(self.odds, (coarse + fine * 2.0**-24).numpy() * self.odds[-1], side="right")
-        return self.rows[np.minimum(drawn, len(self.rows) - 1)]
+        picks = np.searchsorted(self.odds, (coarse + fine * 2.0**-24).numpy() * self.odds[-1], side="right")
+        return self.rows[np.minimum(picks, len(self.rows) - 1)]
 
     def _readable(self, row: int, key: Tensor, bad: dict[str, str]) -> tuple[int, np.ndarray]:
-        """(row, a stretch of it); one that cannot be read goes into `bad` and another takes its place."""
+        """(row, a stretch of it); an unreadable row is added to `bad` and replaced by another."""
         for attempt in range(TRIES):
             place = float(random.uniform(random.fold(key, "crop"), 1)) if self.recipe.crop == "random" else 0.0
             try:
@@ -151,7 +151,7 @@ class ClipsToTest(Dataset):
         for row in self.rows[number * size : (number + 1) * size].tolist():
             try:
                 start = self.recipe.crop == "start"
-                wave = self.reader.stretch(row, self.samples) if start else self.reader.whole(row)
+                wave = self.reader.stretch(row, self.samples) if start else self.reader.clip(row)
                 clips.append((row, *windows(wave, self.samples)))
             except InputError as error:
                 clips.append((row, str(error)))
@@ -159,9 +159,9 @@ class ClipsToTest(Dataset):
 
 
 def windows(wave: np.ndarray, samples: int) -> tuple[np.ndarray, int]:
-    """Stretches [n, samples] that cover a clip, one after the other, and how much audio is in each: all of it, as the
-    last one reaches back; but a clip shorter than one is padded."""
+    """Consecutive stretches [n, samples] that cover a clip, and the samples of audio in each; the last one overlaps the
+    one before, and a clip shorter than one is padded."""
     if len(wave) <= samples:
         return np.pad(wave, (0, samples - len(wave)))[None], len(wave)
-    starts = dict.fromkeys(min(at, len(wave) - samples) for at in range(0, len(wave), samples))
-    return np.stack([wave[at : at + samples] for at in starts]), samples
+    starts = dict.fromkeys(min(start, len(wave) - samples) for start in range(0, len(wave), samples))
+    return np.stack([wave[start : start + samples] for start in starts]), samples

@@ -1,8 +1,8 @@
-"""Trained classifiers: waveforms in; classes, probabilities and embeddings out.
+"""Trained classifiers: from waveforms to classes, probabilities and embeddings.
 
 A classifier is one file, model.safetensors, and needs nothing else: weights of the backbone and the head, and in its
 header the classes, the front end with its mean and std, the recipe or the probe's layer and pooling, temperature and
-thresholds. Fine-tuning leaves one in the folder of each split, a probe on request. Temperature and thresholds come from
+thresholds. Fine-tuning saves one in the folder of each split, a probe on request. Temperature and thresholds come from
 clips that the weights were not trained on (see evaluation/calibration.py).
 
 Shapes: B clips, K classes, D features.
@@ -32,7 +32,7 @@ from ..encoder.waveforms import as_waveforms
 from ..errors import InputError
 from ..features import LogMel
 from ..nn import ViT
-from ..storage.atomic import read_json, whole
+from ..storage.atomic import atomic_write, read_json
 from .batches import windows
 from .network import ClassifierNetwork, mean_over_windows, windows_forward
 from .recipe import NO_EFFECT, Recipe
@@ -96,8 +96,8 @@ class Classifier:
         """
         scores = self.scores(waves, sample_rate)
         tables = [self.table(row, top) for row in scores]
-        several = isinstance(waves, list | tuple) or getattr(waves, "ndim", 1) > 1
-        if not several:
+        batched = isinstance(waves, list | tuple) or getattr(waves, "ndim", 1) > 1
+        if not batched:
             return tables[0]
         parts = [table.assign(clip=number)[["clip", *table]] for number, table in enumerate(tables)]
         return pd.concat(parts, ignore_index=True)
@@ -197,11 +197,11 @@ class Classifier:
         return torch.stack(outputs)
 
     def save(self, path: str | Path) -> Path:
-        """Write model.safetensors into a folder (or a file whose name ends in .safetensors), whole or not at all."""
+        """Write model.safetensors into a folder (or a file whose name ends in .safetensors); written atomically."""
         path = resolve(path)
         path = path if path.suffix == ".safetensors" else path / MODEL
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata={"asit_lab_classifier": json.dumps(self.about)})
         return path
 
@@ -235,7 +235,7 @@ def header(
 
 
 def _effective(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without what no number depends on, so that a resumed fine-tuning leaves the same file."""
+    """A recipe without keys that do not affect results, so that a resumed fine-tuning gives the same file."""
     return {key: value for key, value in recipe.to_dict().items() if key == "name" or key not in NO_EFFECT}
 
 
@@ -254,18 +254,19 @@ def load_classifier(source: str | Path, split: str | None = None) -> Classifier:
         raise InputError(f"{path}: not a readable .safetensors file: {error}") from None
     if text is None:
         raise InputError(f"{path}: holds no classifier; encoders are loaded by load_encoder")
-    about = json.loads(text)
-    if about["format"] > _FORMAT:
-        raise InputError(f"{path}: written by asit_lab {about['version']}, newer than this one ({__version__})")
-    config = validate(about["config"])
-    if about["recipe"]:
-        network: nn.Module = ClassifierNetwork(config, Recipe.model_validate(about["recipe"]), len(about["classes"]))
+    metadata = json.loads(text)
+    if metadata["format"] > _FORMAT:
+        raise InputError(f"{path}: written by asit_lab {metadata['version']}, newer than this one ({__version__})")
+    config = validate(metadata["config"])
+    if metadata["recipe"]:
+        recipe = Recipe.model_validate(metadata["recipe"])
+        network: nn.Module = ClassifierNetwork(config, recipe, len(metadata["classes"]))
     else:
-        network = Encoder(config, ViT(config.model, config.grid), name=about["name"])
+        network = Encoder(config, ViT(config.model, config.grid), name=metadata["name"])
         parts = ("mean", "deviation", "weights", "intercepts", "layer_weights")
         network.head = ProbeHead(*(torch.empty_like(tensors[f"head.{name}"]) for name in parts))
     load_weights(network, tensors, path)
-    return Classifier(network, config, about)
+    return Classifier(network, config, metadata)
 
 
 def _model_file(path: Path, split: str | None) -> Path:

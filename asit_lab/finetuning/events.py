@@ -21,7 +21,7 @@ from ..data.silence import SOUND
 from ..embedding.files import check_table_path, find_files, write_table_file
 from ..errors import InputError
 from ..settings import Features
-from ..storage.atomic import whole, write_text
+from ..storage.atomic import atomic_write, write_text
 from ..storage.progress import passing_bar_style
 from .classifier import Classifier
 from .predict import Predictions
@@ -138,7 +138,10 @@ def join_clips(manifest: Manifest, rows: Sequence[int], path: str | Path, sample
     of several classes has a row for each.
     """
     path, placed, at = resolve(path), [], 0
-    with whole(path) as temporary, soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format="WAV") as file:
+    with (
+        atomic_write(path) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format="WAV") as file,
+    ):
         for row in rows:
             wave = manifest.read(int(row), sample_rate)
             file.write(wave)

@@ -1,7 +1,7 @@
-"""Training of one classifier on one split: a plain loop on Lightning Fabric, resumed at the step where it was stopped.
+"""Trains one classifier on one split: a plain loop on Lightning Fabric, which resumes at the step where it was stopped.
 
-A step depends on (seed, step) and the data alone, so the state is weights, moments, and the results so far.
-Folder of a split: state.pt until it is finished; environment.json; metrics.csv, a row a test;
+A step depends only on (seed, step) and the data, so the state is weights, moments, and the results so far.
+Folder of a split: state.pt until it is finished; environment.json; metrics.csv, a row per test;
 test-{best,last,averaged}.npz, outputs of the test clips; last.safetensors (and averaged.safetensors, and
 best.safetensors where the best epoch is chosen on valid), the weights that were trained; model.safetensors, the
 classifier with the weights whose score is reported; result.json.
@@ -33,7 +33,7 @@ from ..random import fold, key
 from ..runs.directory import StepLog
 from ..runs.environment import environment
 from ..runs.snapshot import read_state, save_state
-from ..storage.atomic import clear_leftovers, whole, write_json
+from ..storage.atomic import atomic_write, clear_leftovers, write_json
 from ..storage.progress import passing_bar_style
 from ..training.interrupt import Signals
 from ..training.optimizer import clip_gradients
@@ -67,7 +67,7 @@ class FinetuneTask:
 
     @property
     def headline(self) -> str:
-        """Whose score is reported: that of the averaged weights, else of the best epoch on valid, else of the last."""
+        """The weights whose score is reported: averaged, else of the best epoch on valid, else of the last epoch."""
         if self.recipe.average_from and self.recipe.average_from * self._epoch_steps <= self._steps:
             return "averaged"
         return "best" if len(self.split.valid) else "last"
@@ -121,19 +121,19 @@ def fit(task: FinetuneTask, signals: Signals) -> str | None:
             progress.loss_sum += trainer.step(batch)
             progress.loss_steps += 1
             progress.bad |= dict(batch.bad)
-            progress.step = done = batch.step + 1
+            progress.step = steps_done = batch.step + 1
             bar.update()
-            epoch, ends = done / epoch_steps, done % epoch_steps == 0 or done == total
+            epoch, ends = steps_done / epoch_steps, steps_done % epoch_steps == 0 or steps_done == total
             if ends and recipe.average_from and epoch >= recipe.average_from:
-                now = trainer.network.trained()
-                sums = {name: sums[name] + tensor if sums else tensor.clone() for name, tensor in now.items()}
+                current = trainer.network.trained()
+                sums = {name: sums[name] + tensor if sums else tensor.clone() for name, tensor in current.items()}
                 progress.averaged += 1
-            tested = done == total or done % (epoch_steps * recipe.evaluate_every) == 0
+            tested = steps_done == total or steps_done % (epoch_steps * recipe.evaluate_every) == 0
             if tested:
-                trainer.test(progress, log, epoch, last=done == total)
-            if signals.requested or ends or done % recipe.checkpoint_every == 0:
+                trainer.test(progress, log, epoch, last=steps_done == total)
+            if signals.requested or ends or steps_done % recipe.checkpoint_every == 0:
                 trainer.save(progress, sums)
-            if signals.requested and done < total:
+            if signals.requested and steps_done < total:
                 return signals.requested
     finally:
         bar.close()
@@ -194,7 +194,7 @@ class _Trainer:
         return F.cross_entropy(logits, targets, label_smoothing=self.task.recipe.smoothing)
 
     def _arithmetic(self):
-        # Not Fabric's own "bf16-mixed", which would round what comes in before the network sees it.
+        # Not Fabric's "bf16-mixed", which would round the network's input.
         return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.task.recipe.precision == "bf16")
 
     # --- tests ------------------------------------------------------------------------------------------------------
@@ -259,9 +259,9 @@ class _Trainer:
 
     def _check_tested(self, rows: np.ndarray, read_rows: np.ndarray, bad: dict[str, str]) -> None:
         """A class whose every test clip was unreadable would silently change the task."""
-        gone = self.task.targets[rows].any(0) & ~self.task.targets[read_rows].any(0)
-        if gone.any():
-            lost = int(gone.int().argmax())
+        unreadable = self.task.targets[rows].any(0) & ~self.task.targets[read_rows].any(0)
+        if unreadable.any():
+            lost = int(unreadable.int().argmax())
             path = self.reader.rows[rows[self.task.targets[rows, lost].numpy()][0]][0]
             name = self.task.manifest.classes[lost]
             raise InputError(f"{self.task.split.name}: no clip of class {name!r} can be read; {path}: {bad[path]}")
@@ -269,7 +269,7 @@ class _Trainer:
     # --- what is kept -----------------------------------------------------------------------------------------------
 
     def restore(self) -> tuple[FinetuneState, dict[str, Tensor]]:
-        """Progress, and sum of averaged weights, of the saved state; of a beginning where there is none."""
+        """Progress and sum of averaged weights of the saved state; initial ones where there is none."""
         path, sums = self.task.folder / "state.pt", {}
         progress = FinetuneState()
         if path.is_file():
@@ -299,7 +299,7 @@ class _Trainer:
         save_state(self.task.folder / "state.pt", state | {"progress": vars(progress)})
 
     def finish(self, progress: FinetuneState, sums: dict[str, Tensor]) -> None:
-        """The weights, their averages' outputs, and the result; after which there is nothing to resume."""
+        """Save weights, outputs of the averaged weights, and the result; the state to resume from is removed."""
         task = self.task
         self._save_weights("last")
         if progress.averaged:
@@ -328,9 +328,9 @@ class _Trainer:
         (task.folder / "state.pt").unlink(missing_ok=True)
 
     def _save_model(self, progress: FinetuneState) -> dict:
-        """Write the classifier with the weights it has now; returns temperature, thresholds, and what they are from.
+        """Write the classifier with its current weights; returns temperature, thresholds, and the clips of their fit.
 
-        They are fitted on valid clips, or where there are none on the test clips, which were not trained on either.
+        These are the valid clips, or where there are none the test clips, which were not trained on either.
         """
         task = self.task
         on = "valid" if len(task.split.valid) else "test"
@@ -345,11 +345,12 @@ class _Trainer:
         config, measured = task.encoder.config, {name: progress.normalisation[name] for name in ("mean", "std")}
         config = config.model_copy(update={"features": config.features.model_copy(update=measured)})
         name = f"{task.encoder.name}, {task.recipe.name} on {task.manifest.name}, {task.split.name}"
-        about = header(name, config, task.manifest.classes, task.multi, task.recipe, None, temperature, thresholds, on)
-        Classifier(self.network, config, about).save(task.folder / MODEL)
+        classes, recipe = task.manifest.classes, task.recipe
+        metadata = header(name, config, classes, task.multi, recipe, None, temperature, thresholds, on)
+        Classifier(self.network, config, metadata).save(task.folder / MODEL)
         return {"temperature": temperature, "thresholds": thresholds, "on": on}
 
     def _save_weights(self, name: str) -> None:
         tensors = {parameter: tensor.cpu().contiguous() for parameter, tensor in self.network.trained().items()}
-        with whole(self.task.folder / f"{name}.safetensors") as temporary:
+        with atomic_write(self.task.folder / f"{name}.safetensors") as temporary:
             save_file(tensors, temporary)

@@ -1,4 +1,4 @@
-"""The network that is fine-tuned: a pretrained backbone with a head.
+"""The network of fine-tuning: a pretrained backbone with a head.
 
 Shapes: B clips, T frames, M mel bands, N patches, D width, L layers, K classes.
 """
@@ -68,20 +68,20 @@ class ClassifierNetwork(nn.Module):
         return self.norm(tokens[:, 0] if self.kind == "class" else tokens[:, 1:].mean(1))
 
     def _layer_means(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """Means over patches of the embedding, of all blocks but the last, and of what comes out: [1 + depth, B, D]."""
+        """Means over patches of the embedding, all blocks but the last, and the final output: [1 + depth, B, D]."""
         inspected = self.backbone.inspect(x, keys, hidden=range(self.depth - 1))
         states = [self.backbone.embed(x), *inspected.hidden.values(), inspected.tokens]
         patches = inspected.grid[0] * inspected.grid[1]
         return torch.stack([state[:, -patches:].mean(1) for state in states])
 
     def param_groups(self, layer_decay: float) -> list[dict]:
-        """{"params", "scale"}: what is trained, with factors of the rate that fall from block to block towards the
+        """{"params", "scale"}: trained parameters, with factors of the rate that fall from block to block towards the
         input. As in ASDA's released code only blocks are scaled: embedding, norms and head learn at the full rate."""
         scales = layer_scales(layer_decay, self.depth)
         blocks = enumerate(self.backbone.blocks, start=1)
         groups = [{"params": list(block.parameters()), "scale": scales[i]} for i, block in blocks]
-        inside = {id(p) for group in groups for p in group["params"]}
-        groups.append({"params": [p for p in self.parameters() if id(p) not in inside], "scale": 1.0})
+        grouped = {id(p) for group in groups for p in group["params"]}
+        groups.append({"params": [p for p in self.parameters() if id(p) not in grouped], "scale": 1.0})
         for group in groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
         return [group for group in groups if group["params"]]
@@ -91,7 +91,7 @@ class ClassifierNetwork(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     def take(self, weights: dict[str, Tensor]) -> None:
-        """Take over what `trained` gave."""
+        """Load weights as `trained` returns them."""
         parameters = self.trained()
         for name, tensor in weights.items():
             parameters[name].copy_(tensor)
@@ -116,7 +116,7 @@ def build_classifier(encoder: Encoder, recipe: Recipe, classes: int, seed: int) 
 def mean_over_windows(
     forward: Callable[[Tensor], Tensor], front_end: LogMel, windows: Tensor, length: int, frames: int, batch_size: int
 ) -> Tensor:
-    """float32 [...]: mean of what `forward` makes of normalised log-mels [B, T, M] over a clip's windows [n, samples],
+    """float32 [...]: mean of `forward`, called on normalised log-mels [B, T, M], over a clip's windows [n, samples],
     `length` samples of each being audio. frames: T, length of the network's input."""
     parts = [windows_forward(forward, front_end, part, length, frames) for part in windows.split(batch_size)]
     return torch.cat(parts).mean(0)

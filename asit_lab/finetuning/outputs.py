@@ -1,4 +1,4 @@
-"""Answers of a classifier to its test clips, kept in a file so that every score can be computed again from it."""
+"""Saves and loads a classifier's outputs for its test clips, from which every score can be recomputed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ import numpy as np
 from ..errors import InputError
 from ..evaluation import metrics
 from ..evaluation.splits import groups_of
-from ..storage.atomic import whole
+from ..storage.atomic import atomic_write
 
 SCORES = {False: ("accuracy", "balanced_accuracy"), True: ("mAP", "dprime", "auc")}  # by whether labels are several
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Answers to N test clips of K classes."""
+    """Outputs for N test clips of K classes."""
 
     outputs: np.ndarray
     """float32 [N, K], logits"""
@@ -30,7 +30,7 @@ class Outputs:
 
     @classmethod
     def of(cls, task, rows: np.ndarray, outputs: np.ndarray) -> "Outputs":
-        """The answers of a loop.FinetuneTask to the clips in `rows`."""
+        """The outputs of a loop.FinetuneTask for the clips in `rows`."""
         table = task.manifest.table.iloc[rows]
         targets, groups = task.targets[rows].float().numpy(), groups_of(table).astype(str)
         return cls(outputs.astype(np.float32), targets, rows, table["path"].to_numpy(dtype=str), groups)
@@ -41,13 +41,13 @@ class Outputs:
 
 
 def save_outputs(path: Path, outputs: Outputs) -> None:
-    """Write an .npz file whole or not at all."""
-    with whole(path) as temporary, temporary.open("wb") as file:
+    """Write an .npz file atomically."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **vars(outputs))
 
 
 def read_outputs(path: Path) -> Outputs:
-    """What `save_outputs` wrote. Raises InputError where it cannot be read."""
+    """Load a file of `save_outputs`. Raises InputError where it cannot be read."""
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in Outputs.__dataclass_fields__ if name in file}

@@ -1,4 +1,4 @@
-"""Fine-tuning over the splits of a data set: a folder for each, in one that belongs to one encoder and recipe."""
+"""Fine-tunes over the splits of a data set: one folder per encoder and recipe, with a subfolder per split."""
 
 import hashlib
 import os
@@ -79,16 +79,16 @@ def finetune(
     names = {task.folder: task.name for task in tasks}
     divisions = [task.split for task in tasks]
     trained_on = encoder.config if encoder.pretrained else None
-    found = findings(manifest, divisions, trained_on, is_official(manifest))
+    leaks = findings(manifest, divisions, trained_on, is_official(manifest))
     notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
-    for text in [*(f"{f.severity}: {f.message}" for f in found), *(f"note: {note}" for note in notes)]:
+    for text in [*(f"{f.severity}: {f.message}" for f in leaks), *(f"note: {note}" for note in notes)]:
         tqdm.write(text, file=sys.stderr)
     with only_writer(folder):
         clear_leftovers(folder)
         missing = [task for task in tasks if not (folder / task.folder / "result.json").is_file()]
         stopped = _fit_all(encoder, recipe, manifest, missing, folder) if missing else None
-        about = {"findings": [vars(f) for f in found], "notes": notes, "unit": unit_of(manifest)}
-        result = collect(folder, names, **about)
+        facts = {"findings": [vars(f) for f in leaks], "notes": notes, "unit": unit_of(manifest)}
+        result = collect(folder, names, **facts)
         if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
         write_json(folder / "result.json", result.to_dict())
@@ -156,9 +156,9 @@ def _seeded_splits(
     selected = (
         fold_names if folds is None else [str(fold) if str(fold) in fold_names else f"fold {fold}" for fold in folds]
     )
-    wrong = [fold for fold in selected if fold not in fold_names]
-    if wrong or not selected:
-        raise InputError(f"folds: {', '.join(wrong) or 'none'}: {manifest.source} has {', '.join(fold_names)}")
+    unknown = [fold for fold in selected if fold not in fold_names]
+    if unknown or not selected:
+        raise InputError(f"folds: {', '.join(unknown) or 'none'}: {manifest.source} has {', '.join(fold_names)}")
     return [task for task in tasks if task.fold in selected]
 
 
@@ -166,7 +166,7 @@ def _seeded_splits(
 
 
 def _setup(encoder: Encoder, recipe: Recipe, manifest: Manifest, allow_leaks: bool) -> dict:
-    """What a folder's results depend on besides splits and seeds, as setup.yaml has it."""
+    """The settings that a folder's results depend on besides splits and seeds, as in setup.yaml."""
     start = encoder.student if recipe.backbone == "student" else encoder.backbone
     table = manifest.table[["label", "fold", "split", "seconds"]].assign(file=manifest.table["path"].map(_stem))
     rows = pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes()
@@ -189,7 +189,7 @@ def _stem(path: str) -> str:
 
 
 def _digest(module: nn.Module | None) -> str:
-    """A short hash of a module's weights; that of nothing where there is none."""
+    """A short hash of a module's weights; of nothing where there is no module."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()) if module else ():
         digest.update(name.encode())
@@ -198,7 +198,7 @@ def _digest(module: nn.Module | None) -> str:
 
 
 def _open(folder: Path, setup: dict, resume: str) -> Path:
-    """Make the folder or come back to it. Raises InputError where it is of another encoder, recipe or data set."""
+    """Create or reopen the folder. Raises InputError where it belongs to another encoder, recipe or data set."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file is in the way of the folder")
     path = folder / SETUP

@@ -1,4 +1,4 @@
-"""Predictions for audio files: a classifier over whole files or over windows of them, as one table."""
+"""Classifies audio files, or windows of them, into one table."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _WINDOWS_AT_ONCE = 32
 
 
 class Predictions(NamedTuple):
-    """What `predict_files` gives."""
+    """The result of `predict_files`."""
 
     table: pd.DataFrame
     """columns path, [start, end (s),] rank (1: the likeliest), class, probability, predicted"""
@@ -55,11 +55,11 @@ def predict_files(
     for name in tqdm(paths, desc="predicting", unit="file", **passing_bar_style()):
         try:
             wave = audio.read(resolve(name), classifier.sample_rate)
-            found = list(_of_file(classifier, wave, top, window_seconds, hop_seconds))
+            predictions = list(_of_file(classifier, wave, top, window_seconds, hop_seconds))
         except InputError as error:
             skipped.append((name, str(error)))
             continue
-        rows += [table.assign(path=name) for table in found]
+        rows += [table.assign(path=name) for table in predictions]
     if not paths and not skipped:
         raise InputError("no files given; name files, folders or patterns")
     if not rows:

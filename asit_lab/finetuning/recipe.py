@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: which weights are trained, augmentation, length, optimiser and schedule.
+"""Recipes of fine-tuning: trained weights, augmentation, length, optimiser and schedule.
 
 A recipe is flat: every key stands by itself, so that `rate=1e-4` overrides it. Those in recipes/ build on each other
 with `base: NAME`. AST's are those of its released code (arXiv 2104.01778), which ASiT follows (arXiv 2211.13189);

@@ -1,4 +1,4 @@
-"""Results of fine-tuning, read from its folder: scores of each split at its best and last epoch, intervals, tables."""
+"""Reads results of fine-tuning from its folder: scores of each split at its best and last epoch, intervals, tables."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,7 +84,7 @@ class FinetuneResult:
 
     @cached_property
     def folds(self) -> pd.DataFrame:
-        """One row a split (and seed): split, seed, train_clips, clips, headline (best, last or averaged), chosen_on
+        """One row per split (and seed): split, seed, train_clips, clips, headline (best, last or averaged), chosen_on
         (valid, or "test, optimistic"), best_epoch, and best_, last_, averaged_ of every score."""
         rows = []
         for split_result in self.split_results:
@@ -147,8 +147,8 @@ class FinetuneResult:
         if not self.split_results:
             return []
         allowed = ["leaks allowed (--allow-leaks)"] if self.setup["data"].get("leaks_allowed") else []
-        found = [Finding(f["kind"], f["severity"], f["message"], tuple(f.get("tested", ()))) for f in self.findings]
-        return [*allowed, *notes_on_score(found, self.pooled.rows, self.metric, self._score_of)]
+        leaks = [Finding(f["kind"], f["severity"], f["message"], tuple(f.get("tested", ()))) for f in self.findings]
+        return [*allowed, *notes_on_score(leaks, self.pooled.rows, self.metric, self._score_of)]
 
     def _score_of(self, counted: np.ndarray) -> float:
         """Mean headline score over splits (and seeds) of some answers: bool, in the order of `pooled`."""
@@ -175,7 +175,7 @@ class FinetuneResult:
 
     @cached_property
     def calibration(self) -> pd.DataFrame:
-        """How far the probabilities can be trusted: one row a split with its temperature, on (the clips that it was
+        """How far the probabilities can be trusted: one row per split with its temperature, on (the clips that it was
         fitted on: valid or test), ece (expected calibration error, 0 to 1, of its test clips) and ece_calibrated (with
         a temperature that these clips had no part in: of valid clips, or of the other splits' test clips; NaN where
         there are neither)."""
@@ -183,13 +183,13 @@ class FinetuneResult:
         for split_result in self.split_results:
             if "calibration" not in split_result:  # of version 0.1
                 continue
-            own, fitted = self.outputs(split_result), split_result["calibration"]
+            outputs, fitted = self.outputs(split_result), split_result["calibration"]
             row = {"split": split_result["name"], "temperature": fitted["temperature"], "on": fitted["on"]}
-            row["ece"] = calibration_error(own.targets, probabilities(own.outputs, self.multi), self.multi)
+            row["ece"] = calibration_error(outputs.targets, probabilities(outputs.outputs, self.multi), self.multi)
             row["ece_calibrated"] = np.nan
             if np.isfinite(temperature := self._independent_temperature(split_result)):
-                calibrated = probabilities(own.outputs / temperature, self.multi)
-                row["ece_calibrated"] = calibration_error(own.targets, calibrated, self.multi)
+                calibrated = probabilities(outputs.outputs / temperature, self.multi)
+                row["ece_calibrated"] = calibration_error(outputs.targets, calibrated, self.multi)
             rows.append(row)
         return pd.DataFrame(rows, columns=["split", "temperature", "on", "ece", "ece_calibrated"])
 
@@ -197,9 +197,9 @@ class FinetuneResult:
         """A temperature that a split's test clips had no part in; NaN where there is none."""
         if split_result["calibration"]["on"] == "valid":
             return split_result["calibration"]["temperature"]
-        own = set(self.outputs(split_result).groups)
+        own_groups = set(self.outputs(split_result).groups)
         pooled = self.pooled
-        apart = np.array([group not in own for group in pooled.groups])
+        apart = np.array([group not in own_groups for group in pooled.groups])
         return fit_temperature(pooled.targets[apart], pooled.outputs[apart], self.multi) if apart.any() else np.nan
 
     @property
@@ -216,7 +216,7 @@ class FinetuneResult:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row a tested clip of a split: split, path, path_row, group, label, predicted. Of several labels those
+        """One row per tested clip of a split: split, path, path_row, group, label, predicted. Of several labels those
         with a probability above 0.5."""
         parts = []
         for split_result in self.split_results:
@@ -295,7 +295,7 @@ def write_tables(result: FinetuneResult) -> None:
 
 
 def load_result(out: str | Path) -> FinetuneResult:
-    """What the folder of a fine-tuning holds, finished splits alone. Raises InputError when it is none."""
+    """The result in a folder of fine-tuning, finished splits only. Raises InputError when it is none."""
     folder = resolve(out)
     if not (folder / SETUP).is_file():
         raise InputError(f"{folder}: not a folder of fine-tuning (it has no {SETUP})")

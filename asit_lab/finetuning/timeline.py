@@ -49,7 +49,7 @@ class Timeline:
     scores: np.ndarray
     """float32 [N, K]; zeros in steps without sound"""
     thresholds: np.ndarray
-    """[K], from which a class is present unless `events` is told otherwise"""
+    """[K], from which a class is present unless `events` gets another"""
     log_mel: np.ndarray
     """float32 [C, M], natural log: the whole recording in at most 2,000 columns, each the mean of its frames"""
     column_seconds: float
@@ -58,7 +58,7 @@ class Timeline:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a step: start, end (s), class (the likeliest; empty without sound), probability."""
+        """One row per step: start, end (s), class (the likeliest; empty without sound), probability."""
         best = self.scores.argmax(1)
         probability = self.scores.max(1)
         starts = self.step_seconds * np.arange(len(self.scores))

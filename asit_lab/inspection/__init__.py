@@ -1,1 +1,1 @@
-"""Measures of a model on clips that are not scores: attention, reconstruction error, example reconstructions."""
+"""Inspects a model on clips: attention, reconstruction error, example reconstructions."""

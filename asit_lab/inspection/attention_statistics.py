@@ -1,11 +1,11 @@
-"""Statistics of attention: its entropy, its share on silence, and maps of it for figures.
+"""Measures attention: its entropy, its share on silence, and maps of it for figures.
 
 ASDA's claim (arXiv 2507.02666) is that a second softmax, subtracted, takes attention away from what is irrelevant. What
 is certainly irrelevant in a clip is digital silence, so the share of attention on silent patches is the number for it.
 
 The difference of two softmaxes has negative weights. They move a token as far as positive ones of the same size, so
 everything here is measured on magnitudes: |w| / sum |w|, which is the weight itself for a softmax. How much of the
-magnitude is negative stands beside it.
+magnitude is negative is reported separately.
 
 Shapes: L layers, B clips, H heads, N patches on a grid (time, freq), K = 1 + N keys (class token first).
 """
@@ -145,7 +145,7 @@ def clip_and_silence(manifest, clip: int, silence: float = 1.0, seconds: float =
 def compare_attention(
     encoders: Sequence[Encoder], wave, sample_rate: int, layer: int = -1, patch: str = "loudest"
 ) -> list[AttendedClip]:
-    """What each encoder attends to in a clip, for its class token and for one patch, ready to be drawn.
+    """The attention of each encoder in a clip, for its class token and for one patch, ready to be drawn.
 
     wave: float [S] at `sample_rate` Hz. layer: negative ones count from the last. patch: "loudest" (of the first
     encoder's), or a place "SECONDS,HZ" such as "1.5,800"; each encoder's patch at that place is taken.

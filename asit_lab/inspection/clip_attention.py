@@ -1,11 +1,10 @@
-"""All attention of one window of a clip: by layer and head, their mean, rollout; entropy of each head and its
-attention distance.
+"""Computes all attention in a window of a clip: by layer and head, mean, rollout; entropy and distance of each head.
 
 Rollout is Abnar and Zuidema's (arXiv 2005.00928, section 3): the attention of a layer, mean over heads, is averaged
 with the identity, which stands for the residual connection, and the layers are multiplied. Two things differ for
 differential attention. Its weights may be negative: they move a token as far as positive ones of the same size, so
 magnitudes count. And its rows do not sum to 1, but what it puts out is normalised before it joins the residual, so the
-sum does not measure its share: rows are divided by it, and the halves stay halves.
+sum does not measure its share: rows are divided by it before they are averaged with the identity.
 
 Mean attention distance is that of the vision transformer's paper (arXiv 2010.11929, section 4.5, figure 7), along time
 and along frequency apart, as seconds and mel bands have no common unit.
@@ -98,7 +97,7 @@ class ClipAttention:
         return 1 + int(means.argmax())
 
     def place(self, token: int) -> str:
-        """A token in words: "class token", or the seconds and Hz of a patch."""
+        """A description of a token: "class token", or the seconds and Hz of a patch."""
         if token == 0:
             return "class token"
         features, (p, q) = self.config.features, self.config.model.patch
@@ -119,8 +118,8 @@ def last_window(enc: Encoder, samples: int) -> int:
 
 
 def window(enc: Encoder, wave: np.ndarray, first: int = 0) -> np.ndarray:
-    """What the model's window of pretraining sees from patch `first` along time on: samples of `wave` [S], which is at
-    the encoder's rate. A shorter clip is a shorter window."""
+    """The samples of `wave` [S], at the encoder's rate, in a window of pretraining's length from patch `first` on. A
+    shorter clip gives a shorter window."""
     start = first * enc.config.model.patch[0] * enc.front_end.hop
     return wave[start : start + (enc.config.input_frames - 1) * enc.front_end.hop + enc.front_end.frame]
 
@@ -139,7 +138,7 @@ def patch_entropy(weights: Tensor) -> Tensor:
 
 
 def attention_distance(weights: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """How far patches look: weights [..., K, K] -> distance along time and along frequency, in patches, each [...].
+    """Mean attention distance: weights [..., K, K] -> distance along time and frequency, in patches, each [...].
 
     The distance between query and key, weighted by the magnitude of attention among patches (the class token has no
     place), mean over queries. Raises InputError when the weights are not those of 1 + time * freq tokens.
@@ -147,7 +146,9 @@ def attention_distance(weights: Tensor, grid: tuple[int, int]) -> tuple[Tensor, 
     if weights.shape[-2:] != (1 + grid[0] * grid[1],) * 2:
         raise InputError(f"weights: shape {list(weights.shape)} is not that of a class token and {grid} patches")
     size = weights[..., 1:, 1:].abs()
-    share = size / size.sum(-1, keepdim=True)  # NaN where all goes to the class token: those queries do not count
+    share = size / size.sum(
+        -1, keepdim=True
+    )  # NaN where all attention is on the class token: such queries do not count
     time, freq = torch.meshgrid(*(torch.arange(side, dtype=size.dtype) for side in grid), indexing="ij")
     apart = [(position.flatten()[:, None] - position.flatten()).abs() for position in (time, freq)]  # each [N, N]
     by_time, by_freq = ((share * distance).sum(-1).nanmean(-1) for distance in apart)

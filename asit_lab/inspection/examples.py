@@ -1,4 +1,4 @@
-"""Reconstructions of single clips, as pictures and as sound."""
+"""Reconstructs single clips, as pictures and as sound."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from .reconstruction_error import above_silence, crops
 
 
 class Example(NamedTuple):
-    """One reconstructed crop: normalised log-mels float [frames, mels], mask bool, and what it is of.
+    """One reconstructed crop: normalised log-mels float [frames, mels], mask bool, and a title.
 
     The fields are those asit_lab.figures.reconstructions takes.
     """
@@ -24,10 +24,10 @@ class Example(NamedTuple):
 
 
 def example_crops(enc, manifest, clips: int = 4, seed: int = 0) -> dict[int, torch.Tensor]:
-    """Crops worth a picture, {row of the manifest: float32 [samples]}, rows in order, chosen by `seed`.
+    """Crops to draw, {row of the manifest: float32 [samples]}, rows in order, chosen by `seed`.
 
-    Of twice as many clips as requested, those come first that are not mostly silent. Raises InputError when no clip can
-    be read.
+    Of twice as many clips as requested, those that are not mostly silent are preferred. Raises InputError when no clip
+    can be read.
     """
     candidates = permutation(key(seed, "examples"), len(manifest))[: 2 * clips].tolist()
     crops_by_row = {
@@ -59,7 +59,7 @@ def reconstruct_clips(enc, manifest, clips: int = 4, seed: int = 0) -> list[Exam
 
 
 def sounds(enc, example: Example) -> dict[str, np.ndarray]:
-    """Clean, corrupted and reconstructed log-mel of an example made audible: name -> float32 [samples].
+    """Clean, corrupted and reconstructed log-mel of an example as audio: name -> float32 [samples].
 
     The reconstruction replaces the clip where it was corrupted.
     """

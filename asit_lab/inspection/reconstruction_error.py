@@ -1,9 +1,9 @@
-"""Reconstruction error, with two baselines that use only the clip's surroundings or the training mean.
+"""Measures reconstruction error against two baselines: interpolation in time and the training mean.
 
 The task is the one of ASiT's pretraining (arXiv 2211.13189, section III-A) on recordings held out of it: blocks of a
 log-mel are zeroed up to 70 % of its area, not aligned to patches, and estimated from the rest.
 Counted is the mean absolute error over corrupted pixels above the silence floor: digital silence is one exact value,
-which everything reconstructs or nothing does, and would swamp the rest in data sets that are padded with it.
+which is trivial or impossible to reconstruct, and would dominate in data sets padded with it.
 
 Shapes: n clips, T frames, M mel bands. "normalised" is (raw - mean) / (2 std), "raw" natural log of mel power.
 """
@@ -52,7 +52,7 @@ def interpolate_in_time(clean: np.ndarray, mask: np.ndarray, band_mean: np.ndarr
 
 
 def baselines(clean: np.ndarray, mask: np.ndarray, band_mean: np.ndarray) -> dict[str, np.ndarray]:
-    """What the two baselines put in the place of corrupted pixels; the others stay as they are.
+    """Both baselines' log-mels: corrupted pixels are replaced, the others stay as they are.
 
     clean: float [n, T, M]. mask: bool [n, T, M], True = corrupted. band_mean: float [M], in the units of `clean`.
     Raises InputError where the shapes do not fit.
@@ -116,7 +116,7 @@ def reconstruction_errors(
     enc: Encoder with a decoder. train: Manifest the band means are of. held: Manifest; of each clip one crop of
     `data.crop_seconds` at a place drawn from `seed`. ratio, align: of the block masks, filled with zeros; block sizes
     are the configuration's. clips, train_clips: use this many, drawn from `seed` (None: all).
-    Returns one row a method: method, l1 (normalised units), l1_log (natural-log units), pixels, clips counted; how it
+    Returns one row per method: method, l1 (normalised units), l1_log (natural-log units), pixels, clips counted; how it
     was measured is in `.attrs`.
     Raises InputError when a recording is on both sides, the encoder has no decoder, or nothing can be counted.
     """
@@ -177,15 +177,15 @@ def _choose(manifest, clips: int | None, seed: int, purpose: str) -> list[int]:
     return sorted(permutation(key(seed, purpose), len(manifest))[:clips].tolist())
 
 
-def crops(enc, held, rows: list[int], seed: int) -> list[tuple[list[int], torch.Tensor]]:
+def crops(enc, manifest, rows: list[int], seed: int) -> list[tuple[list[int], torch.Tensor]]:
     """(rows, float32 [rows, samples]) for each length among the crops; unreadable and too short clips left out."""
     rate, samples = enc.config.features.sample_rate, enc.config.crop_samples
     places = uniform(key(seed, torch.tensor(rows), "held-out crops"), 1).squeeze(-1).tolist()
     by_length: dict[int, list[tuple[int, np.ndarray]]] = {}
     for row, place in zip(rows, places, strict=True):
-        room = max(0, int(held.table["seconds"].iloc[row] * rate) - samples)
+        room = max(0, int(manifest.table["seconds"].iloc[row] * rate) - samples)
         try:
-            wave = held.read(row, rate, int(place * (room + 1)) / rate, samples / rate)
+            wave = manifest.read(row, rate, int(place * (room + 1)) / rate, samples / rate)
         except InputError:
             continue
         if enc.front_end.frames_of(len(wave)) >= enc.config.model.patch[0]:

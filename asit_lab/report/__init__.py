@@ -1,4 +1,4 @@
-"""Reports of studies, as a page and as files for a paper: figures with their data, tables, published numbers.
+"""Reports studies as a page and as files for a paper: figures with their data, tables, published numbers.
 
 made = asit_lab.report.report(["loss_combinations", "corruption_ratio"], scale="micro")
 made.html, made.files

@@ -1,4 +1,4 @@
-"""Makes a report: from the results of studies to a folder of figures, tables and one page."""
+"""Builds a report from the results of studies: a folder of figures, tables and one page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from .verdict import in_short, sentences
 
 FOLDER, PAGE = Path("reports/report"), "report.html"
 PAGE_INCHES = 7.0  # between the margins of an A4 page
-HALF_INCHES, SMALLER = 5.0, 0.8  # narrow figures have larger letters, and a run then fits on one page
+HALF_INCHES, SMALLER = 5.0, 0.8  # scale of narrow figures, so that a run fits on one page
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Report:
     files: list[Path] = field(default_factory=list)
     """all files, the page last"""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    """study -> a row a setting, see tables.numbers"""
+    """study -> a row per setting, see tables.numbers"""
     missing: dict[str, str] = field(default_factory=dict)
     """requested studies without results -> why"""
 
@@ -67,18 +67,18 @@ def report(
         raise InputError("report: nothing to report yet\n" + "\n".join(f"  {text}" for text in missing.values()))
 
     folder = resolve(out or FOLDER / scale)
-    made = Report(folder / PAGE, missing=missing)
-    chapters = [_chapter(results, folder, made) for results in collected]
+    contents = Report(folder / PAGE, missing=missing)
+    chapters = [_chapter(results, folder, contents) for results in collected]
     title = f"Report: {', '.join(results.study.name.replace('_', ' ') for results in collected)} (scale {scale})"
     papers = paper_tables([results.study.name for results in collected])
-    made.files.append(save_text(page(title, chapters, missing, papers), made.html))
-    return made
+    contents.files.append(save_text(page(title, chapters, missing, papers), contents.html))
+    return contents
 
 
 def _collect(
     requested: dict[str, str | Path | Study], scale: str, data: str | None, seeds: int | list[int] | None
 ) -> tuple[list[StudyResults], dict[str, str]]:
-    """The results of {name: study}; and for studies without results, why, and what to run."""
+    """The results of {name: study}; and for studies without results, the reason and the command to run."""
     collected, missing = [], {}
     for name, study in requested.items():
         try:
@@ -91,18 +91,18 @@ def _collect(
     return collected, missing
 
 
-def _chapter(results: StudyResults, folder: Path, made: Report) -> Chapter:
-    """Write a study's files, and gather its chapter of the page."""
+def _chapter(results: StudyResults, folder: Path, contents: Report) -> Chapter:
+    """Write a study's files and return its chapter of the page."""
     study, target = results.study, folder / results.study.name
     numbers, texts = tables.numbers(results), tables.text_table(results)
-    made.tables[study.name] = numbers
-    made.files += [
+    contents.tables[study.name] = numbers
+    contents.files += [
         save_table(numbers, target / "table.csv"),
         save_text(tables.markdown(texts), target / "table.md"),
         save_text(tables.latex(texts, study.name), target / "table.tex"),
     ]
     table = plotted(results)
-    made.files += save_with_table(draw(study, table, "single"), table, target / study.name)
+    contents.files += save_with_table(draw(study, table, "single"), table, target / study.name)
     wide = ReportFigure(
         f"{study.name}_wide",
         draw(study, table, "double"),
@@ -115,26 +115,26 @@ def _chapter(results: StudyResults, folder: Path, made: Report) -> Chapter:
         results=results,
         facts=facts(results),
         compared=compared(results),
-        image=_page_image(wide, target, made),
+        image=_page_image(wide, target, contents),
         table=texts,
         in_short=in_short(results),
         sentences=sentences(results),
         unfinished=unfinished(results),
-        curves=_page_image(losses, target, made) if (losses := curves(chosen)) else None,
-        runs=[_run_section(point, target, made) for point in chosen],
+        curves=_page_image(losses, target, contents) if (losses := curves(chosen)) else None,
+        runs=[_run_section(point, target, contents) for point in chosen],
     )
 
 
-def _run_section(chosen: ChosenPoint, target: Path, made: Report) -> RunSection:
-    drawn = run_figures(chosen)
-    images = [_page_image(figure, target, made) for figure in drawn.figures]
-    return RunSection(chosen.setting, chosen.seed, chosen.why, images, drawn.notes)
+def _run_section(chosen: ChosenPoint, target: Path, contents: Report) -> RunSection:
+    figures = run_figures(chosen)
+    images = [_page_image(figure, target, contents) for figure in figures.figures]
+    return RunSection(chosen.setting, chosen.seed, chosen.why, images, figures.notes)
 
 
-def _page_image(figure: ReportFigure, target: Path, made: Report) -> PageImage:
-    """Write a figure's files; the image of it for the page."""
+def _page_image(figure: ReportFigure, target: Path, contents: Report) -> PageImage:
+    """Write a figure's files and return its image for the page."""
     files = save_with_table(figure.figure, figure.table, target / figure.name)
-    made.files += files
+    contents.files += files
     image = next(path for path in files if path.suffix == ".png").read_bytes()
     inches = figure.figure.get_figwidth()
     width = min(inches, PAGE_INCHES) if inches > HALF_INCHES else SMALLER * inches

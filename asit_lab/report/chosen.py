@@ -1,4 +1,4 @@
-"""The two points whose runs a report shows: one of the reference, one of the setting furthest from it."""
+"""Chooses the two points whose runs a report shows: one of the reference, one of the setting furthest from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +34,11 @@ def chosen_points(results: StudyResults) -> list[ChosenPoint]:
     points = [_first(results, "reference", results.reference, "the setting the others are compared with")]
     distance = summary["difference"].abs()
     if distance.notna().any():
-        contrast, why = summary.loc[distance.idxmax(), "setting"], "the setting furthest from the reference"
+        contrast, reason = summary.loc[distance.idxmax(), "setting"], "the setting furthest from the reference"
         if not round(distance.max(), unit_of(results).decimals):
             contrast = summary.loc[distance.first_valid_index(), "setting"]
-            why = "the first of the others, as none of them differs from the reference"
-        points.append(_first(results, "contrast", contrast, why))
+            reason = "the first of the other settings, as none differs from the reference"
+        points.append(_first(results, "contrast", contrast, reason))
     return points
 
 

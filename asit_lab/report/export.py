@@ -22,7 +22,7 @@ TEMPLATE = "{% extends 'lab/index.html.j2' %}" + "".join(
 def export_html(notebook: str | Path, out: str | Path | None = None) -> Path:
     """Write an executed notebook as HTML and return the file's path. The notebook itself is not run, nor changed.
 
-    out: the file to write; default: beside the notebook, .html instead of .ipynb. It appears whole or not at all.
+    out: the file to write; default: beside the notebook, .html instead of .ipynb. It is written atomically.
     Formulas stay as they are written, as nothing typesets them. Local images in Markdown are embedded.
     Raises InputError when there is no such notebook, or the file is not one.
     """

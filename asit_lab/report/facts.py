@@ -1,4 +1,4 @@
-"""The facts of a study in words: settings, data, machines, versions and time of its points."""
+"""Lists the facts of a study: settings, data, machines, versions and time of its points."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from ..storage.words import duration
 
 
 def facts(results: StudyResults) -> dict[str, str]:
-    """Name -> words. Facts that no point has are left out."""
+    """Name -> text. Facts that no point has are left out."""
     study, points = results.study, results.points
     finished = points[points["state"] == "finished"]
     seconds = finished["point_seconds"].astype(float)
@@ -24,9 +24,9 @@ def facts(results: StudyResults) -> dict[str, str]:
         "Preset": _listed(finished, "name"),
         "Model": _ranged(finished, "parameters", "parameters in the student"),
         "Training": ", ".join(
-            words
-            for column, what in {"steps": "steps", "epochs": "epochs", "training_clips": "clips"}.items()
-            if (words := _ranged(finished, column, what))
+            text
+            for column, noun in {"steps": "steps", "epochs": "epochs", "training_clips": "clips"}.items()
+            if (text := _ranged(finished, column, noun))
         ),
         "Time": f"{duration(seconds.sum())} in all, {duration(seconds.min())} to {duration(seconds.max())} a point",
         "Machine": _machines(finished),
@@ -35,10 +35,10 @@ def facts(results: StudyResults) -> dict[str, str]:
             f"{name} {versions}" for name in ("asit_lab", "python", "torch") if (versions := _listed(finished, name))
         ),
         "Done by": {"notebook": "notebooks, by papermill", "package": "calls of the package"}.get(
-            how := _listed(finished, "done_with"), how
+            method := _listed(finished, "done_with"), method
         ),
     }
-    return {name: words for name, words in named.items() if words}
+    return {name: text for name, text in named.items() if text}
 
 
 def compared(results: StudyResults) -> tuple[tuple[str, str], ...]:
@@ -70,13 +70,13 @@ def _listed(points: pd.DataFrame, column: str) -> str:
     return ", ".join(str(value) for value in points[column].dropna().unique() if str(value))
 
 
-def _ranged(points: pd.DataFrame, column: str, what: str) -> str:
-    """The least and the largest number in a column, with what they count."""
+def _ranged(points: pd.DataFrame, column: str, noun: str) -> str:
+    """The smallest and the largest number in a column, with their unit."""
     numbers = pd.to_numeric(points[column], errors="coerce").dropna() if column in points else pd.Series(dtype=float)
     if not len(numbers):
         return ""
-    least, most = (f"{end:,.0f}" if end == int(end) else f"{end:.4g}" for end in (numbers.min(), numbers.max()))
-    return f"{least} {what}" if least == most else f"{least} to {most} {what}"
+    smallest, largest = (f"{end:,.0f}" if end == int(end) else f"{end:.4g}" for end in (numbers.min(), numbers.max()))
+    return f"{smallest} {noun}" if smallest == largest else f"{smallest} to {largest} {noun}"
 
 
 def _machines(points: pd.DataFrame) -> str:

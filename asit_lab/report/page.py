@@ -10,7 +10,7 @@ from ..batch.study import Study
 from .published import PaperTable
 from .tables import TextTable
 
-# Scale -> what a reader has to know first.
+# Scale -> a note at the top of the page.
 WARNINGS = {
     "smoke": "The scale smoke only shows that everything works. It learns nothing: its numbers and figures say "
     "nothing about the settings."

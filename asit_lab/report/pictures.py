@@ -31,7 +31,7 @@ _DRAWS = 32  # masks to choose from, so that each kind is among them
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure, what it shows as a table, and words for it."""
+    """A figure, its data as a table, and its texts."""
 
     name: str
     figure: Figure
@@ -65,14 +65,14 @@ def curves(chosen: list[ChosenPoint]) -> ReportFigure | None:
     if len(losses) > 2:  # the total is their weighted sum, with weights that settings may change
         losses = [name for name in losses if name != "loss"]
     tables = {name: table[["step", *(loss for loss in losses if loss in table)]] for name, table in metrics.items()}
-    words = ", ".join(loss.removeprefix("loss_").replace("_", " ") for loss in losses)
+    endings = ", ".join(loss.removeprefix("loss_").replace("_", " ") for loss in losses)
     ends = "; ".join(f"{name} ends at {_last(table)}" for name, table in tables.items() if len(table))
     return ReportFigure(
         "curves",
         figures.compared_curves(tables, losses, width=WIDTHS["double"]),
         pd.concat([table.assign(setting=name) for name, table in tables.items()], ignore_index=True),
-        f"Curves over the optimiser step of the losses {words}: {ends}.",
-        f"Losses over the optimiser step: {words}.",
+        f"Curves over the optimiser step of the losses {endings}: {ends}.",
+        f"Losses over the optimiser step: {endings}.",
     )
 
 
@@ -87,45 +87,47 @@ def _last(table: pd.DataFrame) -> str:
 
 def run_figures(chosen: ChosenPoint) -> RunFigures:
     """Reconstructions, masks and attention of a run, on clips held out of its pretraining."""
-    drawn = RunFigures(chosen)
+    run = RunFigures(chosen)
     try:
         encoder = load_encoder(chosen.run)
-        manifest, origin = _held(encoder)
+        manifest, origin = _held_out(encoder)
         waves = example_crops(encoder, manifest, CLIPS, SEED)
     except InputError as error:
-        drawn.notes.append(f"No pictures of this run: {error}")
-        return drawn
+        run.notes.append(f"No pictures of this run: {error}")
+        return run
     (row, wave), *_ = waves.items()
-    about = f"{manifest.table['label'].iloc[row] or 'no label'}, clip {row}"
+    subject = f"{manifest.table['label'].iloc[row] or 'no label'}, clip {row}"
     for draw in (
         lambda: _reconstructions(encoder, manifest, origin, chosen),
-        lambda: _masks(encoder, wave, about, chosen),
-        lambda: _attention(encoder, wave, about, chosen),
+        lambda: _masks(encoder, wave, subject, chosen),
+        lambda: _attention(encoder, wave, subject, chosen),
     ):
-        _add(drawn, draw)
-    return drawn
+        _add(run, draw)
+    return run
 
 
-def _add(drawn: RunFigures, draw: Callable[[], ReportFigure]) -> None:
+def _add(run: RunFigures, draw: Callable[[], ReportFigure]) -> None:
     try:
-        drawn.figures.append(draw())
+        run.figures.append(draw())
     except InputError as error:
-        drawn.notes.append(str(error))
+        run.notes.append(str(error))
 
 
-def _held(encoder: Encoder) -> tuple[Manifest, str]:
-    """The clips held out of a run's pretraining, and what they are in words; all clips where none were held out."""
+def _held_out(encoder: Encoder) -> tuple[Manifest, str]:
+    """The clips held out of a run's pretraining, and a description; all clips where none were held out."""
     data = encoder.config.data
     manifest = load_manifest(data.source, segment_seconds=data.segment_seconds)
-    _, held = manifest.holdout(data.holdout)
-    return (held, "held out of pretraining") if len(held) else (manifest, "it was pretrained on, as none were held out")
+    _, held_out = manifest.holdout(data.holdout)
+    if len(held_out):
+        return held_out, "held out of pretraining"
+    return manifest, "it was pretrained on, as none were held out"
 
 
 def _reconstructions(encoder: Encoder, manifest: Manifest, origin: str, chosen: ChosenPoint) -> ReportFigure:
     if not encoder.reconstructs:
         latent = encoder.decoder is not None
-        what = "its decoder predicts latent targets, not log-mels" if latent else "the run has no decoder"
-        raise InputError(f"No reconstructions: {what}.")
+        reason = "its decoder predicts latent targets, not log-mels" if latent else "the run has no decoder"
+        raise InputError(f"No reconstructions: {reason}.")
     examples = reconstruct_clips(encoder, manifest, CLIPS, SEED)
     axes = figures.MelAxes.of(encoder.config.features, normalised=True)
     tables = []
@@ -146,7 +148,7 @@ def _reconstructions(encoder: Encoder, manifest: Manifest, origin: str, chosen: 
     )
 
 
-def _masks(encoder: Encoder, wave: torch.Tensor, about: str, chosen: ChosenPoint) -> ReportFigure:
+def _masks(encoder: Encoder, wave: torch.Tensor, subject: str, chosen: ChosenPoint) -> ReportFigure:
     config = encoder.config
     log_mel = encoder.log_mel(wave, config.features.sample_rate)[0].float().cpu()  # [T, M]
     masks, titles = _draw_masks(config, *log_mel.shape)
@@ -156,13 +158,13 @@ def _masks(encoder: Encoder, wave: torch.Tensor, about: str, chosen: ChosenPoint
         f"{chosen.key}_masks",
         mask_strip(log_mel.numpy(), masks.numpy(), titles, axes),
         _pixels(axes, log_mel=log_mel.numpy(), **named),
-        f"{chosen.setting}. Masks over the log-mel of one clip ({about}): {'; '.join(titles)}.",
-        f"What is hidden from the student, draws over one clip ({about}): {'; '.join(titles)}.",
+        f"{chosen.setting}. Masks over the log-mel of one clip ({subject}): {'; '.join(titles)}.",
+        f"What is hidden from the student, draws over one clip ({subject}): {'; '.join(titles)}.",
     )
 
 
 def _draw_masks(config: RunConfig, frames: int, mels: int) -> tuple[torch.Tensor, list[str]]:
-    """Masks as pretraining draws them, bool [MASKS, T, M], and what to call each."""
+    """Masks as pretraining draws them, bool [MASKS, T, M], and a title for each."""
     keys = key(SEED, torch.arange(_DRAWS), "report")
     p, q = config.model.patch
     if config.objective.name == "asda":
@@ -170,15 +172,15 @@ def _draw_masks(config: RunConfig, frames: int, mels: int) -> tuple[torch.Tensor
         _, hidden = inverse_blocks(keys[:MASKS], grid, config.asda.visible, config.asda.block)  # [MASKS, N]
         masks = hidden.unflatten(1, grid).repeat_interleave(p, 1).repeat_interleave(q, 2)
         return masks, [f"{100 * float(mask.float().mean()):.0f} % of patches" for mask in hidden]
-    drawn = gmml(keys, frames, mels, config.mask, config.model.patch)
-    kinds = [MASK_KINDS[kind] for kind in drawn.kind.tolist()]
-    shown = _of_each_kind(kinds)
+    generated = gmml(keys, frames, mels, config.mask, config.model.patch)
+    kinds = [MASK_KINDS[kind] for kind in generated.kind.tolist()]
+    selected = _of_each_kind(kinds)
     titles = []
-    for number in shown:
+    for number in selected:
         odds = config.mask.odds[kinds[number]]
         often = f", in {100 * odds:.0f} % of views" if odds < 1 else ""
-        titles.append(f"{kinds[number]}{often}: {100 * float(drawn.pixels[number].float().mean()):.0f} %")
-    return drawn.pixels[shown], titles
+        titles.append(f"{kinds[number]}{often}: {100 * float(generated.pixels[number].float().mean()):.0f} %")
+    return generated.pixels[selected], titles
 
 
 def _of_each_kind(kinds: list[str]) -> list[int]:
@@ -190,7 +192,7 @@ def _of_each_kind(kinds: list[str]) -> list[int]:
     return corrupted[:room] + plain
 
 
-def _attention(encoder: Encoder, wave: torch.Tensor, about: str, chosen: ChosenPoint) -> ReportFigure:
+def _attention(encoder: Encoder, wave: torch.Tensor, subject: str, chosen: ChosenPoint) -> ReportFigure:
     config = encoder.config
     (attention,) = compare_attention([encoder], wave, config.features.sample_rate)
     axes = figures.MelAxes.of(config.features, normalised=True)
@@ -201,19 +203,19 @@ def _attention(encoder: Encoder, wave: torch.Tensor, about: str, chosen: ChosenP
         names = np.array(["class token", "framed patch"])[query]
         places = {"patch_time": time, "patch_frequency": freq, "weight": weights.ravel()}
         rows.append(pd.DataFrame({"kind": kind, "query": names, **places}))
-    most = np.unravel_index(np.nanargmax(np.abs(attention.maps["map"][0])), attention.maps["map"][0].shape)
+    strongest = np.unravel_index(np.nanargmax(np.abs(attention.maps["map"][0])), attention.maps["map"][0].shape)
     return ReportFigure(
         f"{chosen.key}_attention",
         figure,
         pd.concat(rows, ignore_index=True),
-        f"{chosen.setting}. Attention of the last block over one clip ({about}), for class token and loudest patch. "
-        f"The class token attends most to patch {most[0]} along time, {most[1]} along frequency.",
-        f"Attention of the last block, mean over heads, over {about}: of the class token, and of the loudest patch.",
+        f"{chosen.setting}. Attention of the last block over one clip ({subject}), for class token and loudest patch. "
+        f"The class token attends most to patch {strongest[0]} along time, {strongest[1]} along frequency.",
+        f"Attention of the last block, mean over heads, over {subject}: of the class token, and of the loudest patch.",
     )
 
 
 def _pixels(axes: figures.MelAxes, **images: np.ndarray) -> pd.DataFrame:
-    """Images [frames, mels] as a table with a row a pixel: time (s), band, and a column for each."""
+    """Images [frames, mels] as a table with a row per pixel: time (s), band, and a column for each."""
     frames, mels = next(iter(images.values())).shape
     frame, band = (index.ravel() for index in np.indices((frames, mels)))
     columns = {

@@ -1,4 +1,4 @@
-"""Describes a study's figure: its text for those who cannot see it, and its caption."""
+"""Describes a study's figure: alternative text and caption."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from ..batch.study import Study
 
 
 def in_words(study: Study, table: pd.DataFrame) -> str:
-    """The description of the figure for those who cannot see it."""
+    """The figure's alternative text."""
     kind = f"Curves over {_along(study)}" if study.plot.x else "A line for each setting"
     values = []
     for row in table[table["mean"].notna()].to_dict("records"):
@@ -16,7 +16,7 @@ def in_words(study: Study, table: pd.DataFrame) -> str:
 
 
 def caption(study: Study) -> str:
-    """The caption, which says what the marks are."""
+    """The caption, which explains the marks."""
     if study.plot.x:
         return f"{study.title}, over {_along(study)}. Bars: standard deviation over seeds."
     return f"{study.title}. Mean over seeds with its standard deviation; dots below it: single seeds."

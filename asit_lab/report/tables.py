@@ -1,4 +1,4 @@
-"""Writes a study's table: numbers for a CSV, and the same as text for Markdown, LaTeX and the page."""
+"""Builds a study's table: numbers for a CSV, and text for Markdown, LaTeX and the page."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class TextTable:
 
 
 def numbers(results: StudyResults) -> pd.DataFrame:
-    """A row a setting: setting, seeds, mean, spread, difference, low, high, inside_spread, verdict, published and
+    """A row per setting: setting, seeds, mean, spread, difference, low, high, inside_spread, verdict, published and
     published_difference (to the reference's published value); in the unit of plot.label."""
     columns = ["setting", "seeds", "mean", "spread", "difference", "low", "high", "inside_spread", "published"]
     table = results.summary[columns].copy()

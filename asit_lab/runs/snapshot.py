@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..config import RunConfig, validate
 from ..errors import InputError
 from ..objectives import Objective
-from ..storage.atomic import whole
+from ..storage.atomic import atomic_write
 
 FORMAT = "asit_lab 1"
 PICTURES = 1_000_000  # bytes with each snapshot: a picture of reconstructions, and again in TensorBoard's events
@@ -34,7 +34,7 @@ def save_snapshot(
     tensors = _weights(student, teacher) | {f"objective.{name}": tensor for name, tensor in (learned or {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "step": step, "config": cfg.to_dict()}
-    with whole(path) as temporary:  # one entry of metadata: safetensors shuffles several
+    with atomic_write(path) as temporary:  # one entry of metadata: safetensors shuffles several
         save_file(tensors, temporary, metadata={"asit_lab": json.dumps(header)})
 
 
@@ -78,7 +78,7 @@ def section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def save_state(path: Path, content: dict) -> None:
     """Write the state of a run: nested dicts of tensors and numbers."""
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
 
 

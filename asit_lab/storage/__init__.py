@@ -1,1 +1,1 @@
-"""Files that are whole or absent, one writer a folder, JSON, progress bars and words for the terminal."""
+"""Atomic files, locks on run directories, JSON, progress bars and tables for the terminal."""

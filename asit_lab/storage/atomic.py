@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Writes files atomically: complete or not at all, whatever happens meanwhile."""
 
 import csv
 import errno
@@ -13,13 +13,13 @@ from .jsonable import plain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
 UNPRINTABLE = "backslashreplace"  # bytes of file names that are no UTF-8 are written as \udce9, which JSON reads back
-# Names of files under way: ours, those of figures.save, and those that safetensors 0.8 writes first.
+# Names of unfinished files: ours, those of figures.save, and the temporary files of safetensors 0.8.
 LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary path; what the block writes there takes the place of `path` at once, or not at all.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; the file written there replaces `path` when the block ends without an error.
 
     Raises OSError with the file's name when the disk is full.
     """
@@ -37,8 +37,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let a full disk say which file it was met at: the system does not, torch and safetensors hide it in their own
-    errors."""
+    """Adds the file's name to the error of a full disk, which torch and safetensors wrap in errors of their own."""
     try:
         yield
     except Exception as error:
@@ -49,10 +48,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _full(error: BaseException | None) -> int | None:
-    """The number of the system's error when a full disk is at the bottom of `error`."""
+    """The errno when a full disk caused `error`, else None."""
     while error is not None:
-        found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors keeps no more than the text
-        number = int(found[1]) if found else getattr(error, "errno", None)
+        match = re.search(r"\(os error (\d+)\)", str(error))  # safetensors keeps no more than the text
+        number = int(match[1]) if match else getattr(error, "errno", None)
         if number in FULL:
             return number
         error = error.__cause__ or error.__context__
@@ -60,13 +59,13 @@ def _full(error: BaseException | None) -> int | None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file to the disk itself."""
+    """Flush a file to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had under way in a folder and those inside it."""
+    """Remove unfinished files of killed processes in a folder and its subfolders."""
     for pattern in LEFTOVERS:
         for path in folder.rglob(pattern):
             path.unlink(missing_ok=True)
@@ -83,13 +82,13 @@ def file_state(path: str | Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with whole(path) as temporary:
+    """Write a text file atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors=UNPRINTABLE)
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON whole or not at all. Arrays and tensors become lists, tables a list of their rows."""
+    """Write JSON atomically. Arrays and tensors become lists, tables a list of their rows."""
     write_text(path, json.dumps(content, indent=2, default=plain) + "\n")
 
 
@@ -99,8 +98,8 @@ def read_json(path: Path) -> dict:
 
 
 def write_table(path: Path, header: list[str], rows: list[tuple]) -> None:
-    """A small CSV, written whole or not at all."""
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=UNPRINTABLE) as file:
+    """Write a small CSV atomically."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=UNPRINTABLE) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -6,20 +6,20 @@ from ..paths import in_notebook
 
 
 def bar_style() -> dict:
-    """Settings of the progress bar: quick in a terminal, an occasional line where output is kept (logs, notebooks)."""
+    """Settings of a progress bar: updated often in a terminal, an occasional line in logs and notebooks."""
     live = sys.stderr.isatty()
     return {"mininterval": 0.5 if live else 20.0, "dynamic_ncols": live, "smoothing": 0.05}
 
 
 def passing_bar_style() -> dict:
-    """The same for what is over soon, or done many times. Nothing for the first second; no notebook keeps it."""
+    """The same for short or frequent work: nothing in the first second, and nothing left in a notebook."""
     if not in_notebook():
         return {**bar_style(), "delay": 1.0}
-    return {"file": _Place(), "leave": False, "delay": 1.0, "mininterval": 0.5}
+    return {"file": _NotebookOutput(), "leave": False, "delay": 1.0, "mininterval": 0.5}
 
 
-class _Place:
-    """A file to tqdm: one output of a notebook, which holds what was written last, so a cleared bar leaves it empty."""
+class _NotebookOutput:
+    """A file for tqdm that shows its last write as a notebook's output; a cleared bar leaves the output empty."""
 
     encoding = "utf-8"  # else bars are drawn with #
 

@@ -1,5 +1,4 @@
-"""What numbers were computed by: a hash of the code in each module, so that results of other code are not taken for
-those of this one."""
+"""Hashes the code of modules, to tell which version of the code computed a result."""
 
 import ast
 import functools
@@ -18,6 +17,8 @@ def code_hashes(parts: Iterable[str], package: Path = PACKAGE) -> dict[str, str]
     files: set[Path] = set()
     for part in parts:
         path = package / part
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such module")
         files |= {path} if path.is_file() else set(path.rglob("*.py"))
     return {file.relative_to(package).as_posix(): code_hash(file) for file in sorted(files)}
 
@@ -28,13 +29,13 @@ def code_hash(file: Path) -> str:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs between two such dictionaries, in words: "losses.py changed", "heads.py is new", "a.py is gone"."""
-    words = {
+    """The differences between two such dictionaries: "losses.py changed", "heads.py is new", "a.py is gone"."""
+    changes = {
         name: "is new" if name not in before else "is gone" if name not in now else "changed"
         for name in [*before, *(name for name in now if name not in before)]
         if before.get(name) != now.get(name)
     }
-    return [f"{name} {what}" for name, what in words.items()]
+    return [f"{name} {change}" for name, change in changes.items()]
 
 
 @functools.cache
@@ -43,13 +44,13 @@ def _hash(file: Path, _changed: int) -> str:
 
 
 def _code(source: bytes) -> str:
-    """The lines of a module without those of docstrings, comments and nothing."""
+    """The lines of a module without docstrings, comments and blank lines."""
     lines = source.splitlines()
     texts = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr)]
-    for text in texts:  # a string that stands alone does nothing: a docstring, or what a field means
+    for text in texts:  # a bare string has no effect: a docstring, or the description of a field
         if isinstance(text, ast.Constant) and isinstance(text.value, str):
             first, last = text.lineno - 1, (text.end_lineno or text.lineno) - 1
             before, after = lines[first][: text.col_offset], lines[last][text.end_col_offset :]
             lines[first : last + 1] = [before + after, *[b""] * (last - first)]
-    kept = (line.rstrip().decode() for line in lines)
-    return "\n".join(line for line in kept if line and not line.lstrip().startswith("#"))
+    code_lines = (line.rstrip().decode() for line in lines)
+    return "\n".join(line for line in code_lines if line and not line.lstrip().startswith("#"))

@@ -1,4 +1,4 @@
-"""Results in words: facts and aligned tables in a terminal, durations, sizes, the nearest valid name."""
+"""Prints facts and aligned tables in a terminal; formats durations and sizes; suggests the nearest valid name."""
 
 import difflib
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def cell(value: Any) -> str:
-    """`value` in a few characters; "-" for what is not there."""
+    """`value` in a few characters; "-" for a missing one."""
     if value is None or value != value:
         return "-"
     if isinstance(value, bool):
@@ -17,7 +17,7 @@ def cell(value: Any) -> str:
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """One fact a line: its name, its value; counts as "16000 (12), 44100 (3)"; what is empty is left out."""
+    """Print a fact per line: name and value; counts as "16000 (12), 44100 (3)"; empty ones are left out."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         if isinstance(value, dict):
@@ -27,9 +27,9 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str = "") -> None:
-    """Rows, if there are any, as an aligned table under their keys.
+    """Print rows, if any, as an aligned table with their keys as header.
 
-    wrap: a column that is broken into lines so that the table fits the terminal. before: printed above the table.
+    wrap: a column that is wrapped so that the table fits the terminal. before: printed above the table.
     """
     if not rows:
         return
@@ -38,8 +38,8 @@ def print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str 
     cells = [{name: [cell(row[name])] for name in names} for row in rows]
     widths = {name: max(len(name), *(len(row[name][0]) for row in cells)) for name in names}
     if wrap:
-        others = sum(widths[name] + 2 for name in names if name != wrap)
-        widths[wrap] = min(widths[wrap], max(24, shutil.get_terminal_size((120, 24)).columns - others))
+        other_columns = sum(widths[name] + 2 for name in names if name != wrap)
+        widths[wrap] = min(widths[wrap], max(24, shutil.get_terminal_size((120, 24)).columns - other_columns))
         for row in cells:
             row[wrap] = textwrap.wrap(row[wrap][0], widths[wrap])
     numeric = {name for name in names if all(isinstance(row[name], int | float | None) for row in rows)}
@@ -51,31 +51,31 @@ def print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str 
 
 
 def nearest_of(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The valid name that was probably meant; None where none is like it."""
+    """The valid name that was probably meant; None where none is similar."""
     return next(iter(difflib.get_close_matches(name, list(valid), 1, cutoff)), None)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint at what was meant, or all that is valid."""
+    """A hint: the name that was probably meant, or all valid names."""
     valid = list(valid)
     near = difflib.get_close_matches(name, valid, 1)
     return f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid) or 'none'}"
 
 
 def size_in_words(count: float) -> str:
-    """Bytes in words, in powers of 1000 as disks are sold: "41.2 MB"."""
+    """Bytes in decimal units: "41.2 MB"."""
     units = ("bytes", "kB", "MB", "GB", "TB")
     power = next((power for power in range(len(units)) if count < 999.5 * 1000**power), len(units) - 1)
     return f"{count / 1000**power:.3g} {units[power]}"
 
 
 def duration(seconds: float) -> str:
-    """A time in words, two units of it: "3 min 20 s", "5 h 10 min", "2 d 4 h"."""
+    """A time in its two largest units: "3 min 20 s", "5 h 10 min", "2 d 4 h"."""
     if seconds < 59.5:
         return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
     seconds = round(seconds)
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    at = next(i for i, (_, size) in enumerate(units) if seconds >= size)
-    (large, many), (small, few) = units[at], units[at + 1]
-    rest = seconds % many // few
-    return f"{seconds // many} {large}" + (f" {rest} {small}" if rest else "")
+    first = next(i for i, (_, size) in enumerate(units) if seconds >= size)
+    (large, large_size), (small, small_size) = units[first], units[first + 1]
+    remainder = seconds % large_size // small_size
+    return f"{seconds // large_size} {large}" + (f" {remainder} {small}" if remainder else "")

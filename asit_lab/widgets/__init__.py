@@ -1,4 +1,4 @@
-"""What moves in a notebook, on top of asit_lab.figures.
+"""Interactive explorers for notebooks, on top of asit_lab.figures.
 
     MaskExplorer(data="esc50:PATH", preset="asit-vit-s")
     AttentionExplorer("runs/a", data="esc50:PATH")

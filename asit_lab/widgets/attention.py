@@ -1,4 +1,4 @@
-"""The attention explorer: what a patch attends to, and what attends to it."""
+"""The attention explorer: where a patch attends to, and which patches attend to it."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ _NAMES = {"first": "first softmax", "second": "second softmax", "map": "differen
 
 
 class AttentionExplorer(Explorer):
-    """Click a patch of a clip, or the box of the class token: where its attention goes, and where it comes from.
+    """Click a patch of a clip, or the box of the class token, to see where its attention goes and where it comes from.
 
     One layer (a head, or the mean over heads) or rollout through the layers up to it; for differential attention both
     softmaxes and their difference. A map of all heads, by entropy and distance, chooses layer and head. Where a clip is
@@ -48,8 +48,8 @@ class AttentionExplorer(Explorer):
         self.attention: ClipAttention | None = None
         self._panels: AttentionPanels | None = None
         self._first = 0.0  # s, where the window starts
-        self._wanted: tuple | None = None  # view, grid and start (s) they are for
-        self._steady = False  # while controls are set together, which should draw once
+        self._panels_key: tuple | None = None  # view, grid and start (s) they are for
+        self._steady = False  # while several controls are set, which should redraw only once
         self.picker, self.heads, self.maps = ClickableImage(), ClickableImage(), FigureImage()
         self.saved = (self.picker, self.maps, self.heads)
         with self.errors_in_words():
@@ -97,8 +97,8 @@ class AttentionExplorer(Explorer):
     # --- answers to the controls ------------------------------------------------------------------------------------
 
     @contextmanager
-    def _together(self):
-        """Inside, controls can be set without an answer to each."""
+    def _one_redraw(self):
+        """Context in which controls can be set without a redraw for each."""
         before, self._steady = self._steady, True
         try:
             yield
@@ -106,7 +106,7 @@ class AttentionExplorer(Explorer):
             self._steady = before
 
     def _new_clip(self) -> None:
-        with self._together():
+        with self._one_redraw():
             self.start.value = 0.0
         self.look()
 
@@ -119,7 +119,7 @@ class AttentionExplorer(Explorer):
             return
         if self.attention is None:  # no clip yet, which `look` says
             self.look()
-        with self._together():
+        with self._one_redraw():
             self.heads.selected = self._cell()
         self.redraw()
 
@@ -129,7 +129,7 @@ class AttentionExplorer(Explorer):
             return
         columns = self.attention.heads + 1
         layer, head = divmod(self.heads.selected % (self.attention.layers * columns), columns)
-        with self._together():
+        with self._one_redraw():
             self.layer.value, self.head.value = layer, _MEAN if head == columns - 1 else head
             self.view.value = _ONE
         self.redraw()
@@ -159,7 +159,7 @@ class AttentionExplorer(Explorer):
         title = f"{self.chooser.name}: choose a patch or the class token"
         figure, targets = attention_picker(attention.log_mel, self._axes, patch, title)
         labels = [attention.place(token) for token in range(1 + attention.grid[0] * attention.grid[1])]
-        with self._together():
+        with self._one_redraw():
             self.start.layout.display = None if last else "none"
             self.start.max = max(last, 1) * self.start.step
             self.picker.draw(figure, targets, labels, dpi=_DPI, alt=f"Log-mel of {self.chooser.name}, patch by patch.")
@@ -174,48 +174,48 @@ class AttentionExplorer(Explorer):
         return MelAxes.of(self.encoder.config.features, normalised=True, start=self._first)
 
     def _panels_for(self, view: str) -> AttentionPanels:
-        """The panels of a view of this window; those there were, if they are alike."""
-        wanted = (view, self.attention.grid, self._first)
-        if self._panels is None or self._wanted != wanted:
+        """The panels of a view of this window; existing ones are reused if they fit."""
+        key = (view, self.attention.grid, self._first)
+        if self._panels is None or self._panels_key != key:
             kinds = self.attention.kinds
             names = {kind: _NAMES[kind] for kind in kinds} if len(kinds) > 1 else {"map": "attention"}
             columns = {"map": "rollout"} if view == _ROLLOUT else names
             patch = self.encoder.config.model.patch
-            self._panels, self._wanted = AttentionPanels(columns, self.attention.grid, patch, self._axes), wanted
+            self._panels, self._panels_key = AttentionPanels(columns, self.attention.grid, patch, self._axes), key
         return self._panels
 
     def _draw_heads(self) -> None:
         """The map of all heads. Distance in frequency is left out where a patch has all bands."""
         measures = self.attention.measures(self.measured.value)
-        shown = {name: values for name, values in measures.items() if name != "freq" or self.attention.grid[1] > 1}
-        figure, targets = head_map({MEASURES[name]: values for name, values in shown.items()})
+        measures = {name: values for name, values in measures.items() if name != "freq" or self.attention.grid[1] > 1}
+        figure, targets = head_map({MEASURES[name]: values for name, values in measures.items()})
         labels = []
-        for name, values in shown.items():
+        for name, values in measures.items():
             for (layer, head), value in np.ndenumerate(values):
-                of = "mean over heads" if head == self.attention.heads else f"head {head}"
-                labels.append(f"layer {layer}, {of}\n{MEASURES[name]}: {value:.3g}")
-        with self._together():
+                heads = "mean over heads" if head == self.attention.heads else f"head {head}"
+                labels.append(f"layer {layer}, {heads}\n{MEASURES[name]}: {value:.3g}")
+        with self._one_redraw():
             self.heads.draw(figure, targets, labels, alt="Entropy and distance of attention by layer and head.")
             self.heads.selected = self._cell()
 
     def redraw(self) -> None:
-        """Draw where the chosen token's attention goes, from what was computed."""
+        """Draw the chosen token's attention from the computed maps."""
         attention, layer, token = self.attention, self.layer.value, self.picker.selected
         rolled = self.view.value == _ROLLOUT
         self.head.disabled = rolled
         if rolled:
-            shown = {"map": attention.rollout("map", layer)}
-            what = f"rollout through layers 0 to {layer}"
-            what += ", by magnitude" if attention.lam is not None else ""
+            weights = {"map": attention.rollout("map", layer)}
+            description = f"rollout through layers 0 to {layer}"
+            description += ", by magnitude" if attention.lam is not None else ""
         else:
             head = None if self.head.value == _MEAN else self.head.value
-            shown = {kind: attention.weights(kind, layer, head) for kind in attention.kinds}
-            what = f"layer {layer}, {'mean over heads' if head is None else f'head {head}'}"
-            what += f", \u03bb = {attention.lam[layer]:.2g}" if attention.lam is not None else ""
-        heading = f"{attention.place(token)}; {what}"
-        figure = self._panels_for(self.view.value).show(shown, token, heading)
+            weights = {kind: attention.weights(kind, layer, head) for kind in attention.kinds}
+            description = f"layer {layer}, {'mean over heads' if head is None else f'head {head}'}"
+            description += f", \u03bb = {attention.lam[layer]:.2g}" if attention.lam is not None else ""
+        heading = f"{attention.place(token)}; {description}"
+        figure = self._panels_for(self.view.value).show(weights, token, heading)
         self.maps.draw(figure, _DPI, alt=f"Attention of {heading}.")
-        self.facts.value = self._facts(shown["map"], token)
+        self.facts.value = self._facts(weights["map"], token)
 
     def _facts(self, weights: np.ndarray, token: int) -> str:
         """The strongest weights in words, for those who read rather than look."""

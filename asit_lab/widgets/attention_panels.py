@@ -1,5 +1,4 @@
-"""The pictures of the attention explorer: patches to choose from, where attention goes and where it comes from, and a
-map of all heads.
+"""Draws the attention explorer: the patch picker, the attention to and from a token, and a map of all heads.
 
 Tokens are counted with the class token first: K = 1 + time * freq. In every picture it is the box at the left.
 """
@@ -48,9 +47,9 @@ def attention_picker(
     check_patches(patch, log_mel.shape, tokens, "log_mel")
     figure = new_figure(8.0, 2.2)
     box, ax = figure.subplots(1, 2, width_ratios=_BOX)
-    drawn = image(ax, log_mel, axes, colour_limits(log_mel))
+    picture = image(ax, log_mel, axes, colour_limits(log_mel))
     draw_patch_grid(ax, tokens, patch, axes)
-    colour_bar(figure, drawn, axes.unit, ax=ax, pad=0.01)
+    colour_bar(figure, picture, axes.unit, ax=ax, pad=0.01)
     ax.set_title(title or "")
     _bare(box)
     box.set_facecolor("#eeeeee")
@@ -98,7 +97,8 @@ class AttentionPanels:
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
         for scale, row in norms:
-            under = [panel for (kind, at), panel in self._panels.items() if (self._scale(kind), at) == (scale, row)]
+            panels = self._panels.items()
+            under = [panel for (kind, panel_row), panel in panels if (self._scale(kind), panel_row) == (scale, row)]
             if under:
                 label = _SCALES[scale].replace(", ", ",\n") if single else _SCALES[scale]  # upright, a row high
                 look = {"label": label, "extend": "both" if scale == "difference" else "max"}
@@ -109,7 +109,7 @@ class AttentionPanels:
                 bar.outline.set_linewidth(0.5)
         self._heading = self.figure.suptitle("heading", x=0.01, ha="left", weight="bold")
         self.figure.draw_without_rendering()  # gives every panel its place,
-        self.figure.set_layout_engine("none")  # which need not be found again, nor which ticks have room
+        self.figure.set_layout_engine("none")  # so layout and ticks need not be computed again
         for panel in self._panels.values():
             panel.keep_ticks()
 
@@ -118,9 +118,9 @@ class AttentionPanels:
 
     @styled
     def show(self, weights: Mapping[str, np.ndarray], token: int, heading: str = "") -> Figure:
-        """weights: kind -> [query K, key K], of the kinds that are columns. token: the one that is asked for.
+        """weights: kind -> [query K, key K], of the kinds that are columns. token: the chosen one.
 
-        Raises InputError for another shape or a token that is not there.
+        Raises InputError for another shape or a token that does not exist.
         """
         count = 1 + self.grid[0] * self.grid[1]
         if not 0 <= token < count:
@@ -131,20 +131,20 @@ class AttentionPanels:
             if matrix.shape != (count, count):
                 raise InputError(f"weights[{kind!r}]: expected shape {[count, count]}, got {list(matrix.shape)}")
             percent[kind, 0], percent[kind, 1] = 100 * matrix[token], 100 * matrix[:, token]
-        most = {
-            (scale, row): _most([v for (kind, at), v in percent.items() if (self._scale(kind), at) == (scale, row)])
+        largest = {
+            (scale, row): _largest([v for (kind, at), v in percent.items() if (self._scale(kind), at) == (scale, row)])
             for scale, row in product(_SCALES, (0, 1))
         }
         for (kind, row), panel in self._panels.items():
             # What a token attends to sums to 100 %, so there is an even value; what it gets may be next to nothing.
-            end = max(most[self._scale(kind), row], HEAD_ROOM * 100 / count if row == 0 else 0.0)
+            end = max(largest[self._scale(kind), row], HEAD_ROOM * 100 / count if row == 0 else 0.0)
             panel.image.set_clim(-end if panel.signed else 0.0, end)
             panel.fill(percent[kind, row], token, self.columns[kind])
         self._heading.set_text(heading)
         return self.figure
 
 
-def _most(values: list[np.ndarray]) -> float:
+def _largest(values: list[np.ndarray]) -> float:
     """End of the colour scale that all of `values` share."""
     sizes = np.abs(np.concatenate([np.zeros(1), *values]))
     return max(float(np.nanpercentile(sizes, 99.5)), 1e-6)
@@ -231,7 +231,7 @@ def _bare(ax) -> None:
 
 @styled
 def head_map(measures: Mapping[str, np.ndarray]) -> tuple[Figure, Targets]:
-    """Numbers of all heads, a panel for each measure: a row a layer, a column a head, the last one their mean.
+    """Numbers of all heads, a panel for each measure: a row per layer, a column a head, the last one their mean.
 
     measures: label -> [layers, heads + 1], one shape for all. The targets are the middles of the cells, panel by panel,
     layer by layer. Raises InputError for no measure or shapes that differ.
@@ -247,15 +247,15 @@ def head_map(measures: Mapping[str, np.ndarray]) -> tuple[Figure, Targets]:
     cells = np.stack(np.meshgrid(np.arange(columns), np.arange(layers)), axis=-1).reshape(-1, 2)  # layer by layer
     for ax, (label, values) in zip(figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True):
         colours = matplotlib.colormaps["cividis"].with_extremes(bad=NOTHING)
-        drawn = ax.imshow(np.ma.masked_invalid(values), cmap=colours, aspect="auto", interpolation="nearest")
+        heatmap = ax.imshow(np.ma.masked_invalid(values), cmap=colours, aspect="auto", interpolation="nearest")
         ax.axvline(columns - 1.5, color="white", linewidth=2.5)  # the mean is no head
-        every = -(-columns // 6)  # of many heads some are numbered, and none beside the word
-        heads = range(0, columns - every, every)
+        spacing = -(-columns // 6)  # of many heads some are numbered, and none beside the word
+        heads = range(0, columns - spacing, spacing)
         ax.set_xticks([*heads, columns - 1], [*map(str, heads), "mean"])
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylabel("layer")
         ax.set_title(label)
-        bar = figure.colorbar(drawn, ax=ax, aspect=12, pad=0.02)
+        bar = figure.colorbar(heatmap, ax=ax, aspect=12, pad=0.02)
         bar.outline.set_linewidth(0.5)
         bar.ax.yaxis.set_major_locator(MaxNLocator(4))
         targets.append((ax, cells.astype(float)))

@@ -1,4 +1,4 @@
-"""What all explorers share: layout, errors in words, pictures, sounds, and a static picture for exports.
+"""The base of all explorers: layout, error messages, pictures, sounds, and a static picture for exports.
 
 Pictures are PNG bytes in an Image widget, never an Output: a notebook keeps one state a widget however often a slider
 moves, and the same bytes go into the cell's output bundle, where they outlive the kernel. JupyterLab saves the last
@@ -151,7 +151,7 @@ def seed_entry(seed: int) -> ipywidgets.BoundedFloatText:
 
 
 class Message(ipywidgets.HTML):
-    """A line that says what went wrong, and is not there otherwise."""
+    """An error message, hidden when there is none."""
 
     def __init__(self):
         super().__init__(layout=ipywidgets.Layout(display="none"))
@@ -212,7 +212,7 @@ _displayed: "weakref.WeakSet[Explorer]" = weakref.WeakSet()
 
 
 def _update_displays(*_) -> None:
-    """After a cell, bring outputs up to date that no page takes care of, such as those of papermill."""
+    """After a cell, update outputs that no page updates, such as those of papermill."""
     for explorer in list(_displayed):
         explorer.update_output()
 
@@ -232,7 +232,7 @@ class Explorer(ipywidgets.VBox):
         super().__init__([self.message], layout=ipywidgets.Layout(width="100%"))
         self._page = PageSide(self.model_id)
         self._outputs: list[DisplayHandle] = []
-        self._written: tuple[str | bytes, ...] = ()  # what those outputs show
+        self._displayed: tuple[str | bytes, ...] = ()  # what those outputs show
         self.children = [self.message, self._page]
         self.add_class("asit-explorer")
         self.add_class(f"asit-{type(self).__name__.removesuffix('Explorer').removeprefix('Run').lower()}")
@@ -250,9 +250,9 @@ class Explorer(ipywidgets.VBox):
         `below` comes under both and has the whole width.
         """
         column = ipywidgets.Layout(width=CONTROLS_WIDTH, flex="0 0 auto", padding="0 12px 0 0", overflow="hidden")
-        rest = ipywidgets.Layout(flex=f"1 1 {narrowest}px", min_width="320px", overflow="hidden")
+        stretch = ipywidgets.Layout(flex=f"1 1 {narrowest}px", min_width="320px", overflow="hidden")
         body = ipywidgets.HBox(
-            [ipywidgets.VBox(controls, layout=column), ipywidgets.VBox(pictures, layout=rest)],
+            [ipywidgets.VBox(controls, layout=column), ipywidgets.VBox(pictures, layout=stretch)],
             layout=ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"),
         )
         self.children = [self.message, body, *below, self._page]
@@ -277,7 +277,7 @@ class Explorer(ipywidgets.VBox):
             handler()
 
     def redraw(self) -> None:
-        """Bring the pictures up to date with the controls."""
+        """Update the pictures from the controls."""
         raise NotImplementedError
 
     def png(self) -> bytes:
@@ -299,7 +299,7 @@ class Explorer(ipywidgets.VBox):
 
     def _ipython_display_(self) -> None:
         """Show the explorer in an output that can be updated."""
-        self._written = self._state()
+        self._displayed = self._state()
         self._outputs.append(display(self._repr_mimebundle_(), raw=True, display_id=True))
         shell = get_ipython()
         if shell is not None:
@@ -307,16 +307,16 @@ class Explorer(ipywidgets.VBox):
         _displayed.add(self)
 
     def update_output(self) -> None:
-        """Bring the static picture up to date where the page does not do that when it saves."""
+        """Update the static picture where the page does not do that when it saves."""
         if self._page.saves or not self._outputs:
             return
-        if self._state() != self._written:
-            self._written, bundle = self._state(), self._repr_mimebundle_()
+        if self._state() != self._displayed:
+            self._displayed, bundle = self._state(), self._repr_mimebundle_()
             for output in self._outputs:
                 output.update(bundle, raw=True)
 
     def _state(self) -> tuple[str | bytes, ...]:
-        """What the static output shows."""
+        """The contents of the static output."""
         return self.message.text, *self._pngs()
 
     def __repr__(self) -> str:

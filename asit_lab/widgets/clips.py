@@ -1,4 +1,4 @@
-"""Which clip an explorer works on: one of a data set, a file, or an upload."""
+"""Chooses an explorer's clip: one of a data set, a file, or an upload."""
 
 from contextlib import suppress
 
@@ -15,12 +15,12 @@ from .upload import FileUpload
 
 MOST_LISTED = 500  # clips in the list; of larger data sets as many, evenly spread
 _TRIED = 20  # clips, where the first ones are digital silence
-_SILENT = 1e-4  # peak of what cannot be heard
+_SILENT = 1e-4  # peak below which a clip is inaudible
 _SOURCES = ("data set", "file", "upload")
 
 
 def clip_name(manifest: Manifest, row: int) -> str:
-    """A clip of a data set in words: its number and label."""
+    """A clip's title: its number and label."""
     return f"clip {row} of {manifest.source} ({manifest.table['label'].iloc[row] or 'no label'})"
 
 
@@ -40,7 +40,7 @@ def loudest(wave: np.ndarray, sample_rate: int, seconds: float) -> float:
 
 
 def source_text(data: str) -> str:
-    """`data`, if it can be typed where explorers ask for a data set. Raises InputError."""
+    """`data`, if it is a string that can be shown in the explorers' entry for a data set. Raises InputError."""
     if not isinstance(data, str):
         kind = type(data).__name__
         raise InputError(f'data: expected the text of a source, such as "synth" or "folder:PATH", got a {kind}')
@@ -51,7 +51,7 @@ class ClipChooser(ipywidgets.VBox):
     """A clip of a data set (`synth:40`, `esc50:PATH`), a file, or an upload.
 
     `wave` (float32 [samples], mono) at `sample_rate` Hz, `name`, and for a clip of a data set `row`, its number in
-    `manifest`. Observe `changed`, which counts up when there is another wave. What cannot be read is said below the
+    `manifest`. Observe `changed`, which counts up when there is another wave. Read errors are shown below the
     controls, and the clip before stays.
     """
 
@@ -110,8 +110,8 @@ class ClipChooser(ipywidgets.VBox):
             self._answer(self._read_upload)
 
     def _show_controls(self) -> None:
-        of = {"data set": (self.data, self.clip), "file": (self.path,), "upload": (self.upload,)}
-        for kind, controls in of.items():
+        fields = {"data set": (self.data, self.clip), "file": (self.path,), "upload": (self.upload,)}
+        for kind, controls in fields.items():
             for control in controls:
                 control.layout.display = None if kind == self.source.value else "none"
 

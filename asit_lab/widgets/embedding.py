@@ -1,4 +1,4 @@
-"""The embedding explorer: the clips of a data set on a plane, to see, to hear, and with their neighbours."""
+"""The embedding explorer: clips of a data set on a plane, with their log-mel, sound and neighbours."""
 
 import html
 from functools import lru_cache
@@ -22,7 +22,7 @@ from .embedding_panels import DPI, NeighbourMap, neighbour_strip, short_label, t
 from .work import LongWork, Report
 
 NEIGHBOURS = 8
-_LONGEST = 10.0  # s of a clip that are read, seen and heard
+_LONGEST = 10.0  # s of a clip that are read, shown and played
 _MOST_LETTERS = 60  # of the title over the plane, which a legend follows
 _KEPT = 64  # clips whose log-mel is kept
 
@@ -110,7 +110,7 @@ class EmbeddingExplorer(Explorer):
     # --- answers to the controls ------------------------------------------------------------------------------------
 
     def embed(self, background: bool = False) -> None:
-        """Embed the data set that is named, and draw it. background: while the page goes on to answer."""
+        """Embed the named data set and draw it. background: while the page stays responsive."""
         manifest = load_manifest(self.data.value)
 
         def compute(report: Report) -> EmbeddingSpace:
@@ -124,7 +124,7 @@ class EmbeddingExplorer(Explorer):
             self.data.disabled = self.work.busy  # one at a time
 
     def _show(self, result: EmbeddingSpace | Exception) -> None:
-        """Draw what was embedded, with its first clip chosen; the map before stays where there is nothing new."""
+        """Draw the embedded clips, the first one chosen; without new ones the previous map stays."""
         self.data.disabled = False
         if isinstance(result, Exception):
             if isinstance(result, InputError) and self.space is not None:
@@ -152,22 +152,22 @@ class EmbeddingExplorer(Explorer):
             self._take(int(self.near[self.strip.selected]), play=True)
 
     def _take(self, clip: int, play: bool) -> None:
-        """Make `clip` the chosen one: hear it, and see its neighbours."""
+        """Make `clip` the chosen one: play it and show its neighbours."""
         self.chosen = clip
         self.map.selected = clip
         self._show_thumbnail(clip)
         self.redraw()
-        self._hear(self.sound, clip, play)
+        self._play(self.sound, clip, play)
 
     def _hear_neighbour(self) -> None:
         self.go.disabled = self.strip.selected < 0
         if self.strip.selected >= 0:
-            self._hear(self.near_sound, int(self.near[self.strip.selected]), play=True)
+            self._play(self.near_sound, int(self.near[self.strip.selected]), play=True)
 
-    def _hear(self, where, clip: int, play: bool) -> None:
+    def _play(self, output, clip: int, play: bool) -> None:
         rate = self.encoder.config.features.sample_rate
-        where.player.autoplay = play
-        where.load(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
+        output.player.autoplay = play
+        output.load(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
 
     def _show_hovered(self) -> None:
         if self.space is not None:
@@ -177,18 +177,18 @@ class EmbeddingExplorer(Explorer):
 
     def _draw_map(self) -> None:
         """Points for the chosen layer and pooling; `redraw` shows them."""
-        space, wanted = self.space, (self.layer.value, self.pool.value)
-        points = space.points(*wanted)
+        space, choice = self.space, (self.layer.value, self.pool.value)
+        points = space.points(*choice)
         title = f"{self.encoder.name}; {len(space.rows)} clips of {space.manifest.source}"
         method = f"t-SNE of {self.layer.label}, {self.pool.value}"
         self._drawn = NeighbourMap(points, space.labels, short_name(title, _MOST_LETTERS), method)
-        self._wanted = wanted
+        self._choice = choice
         self._clip_names = [self._name(clip) for clip in range(len(space.rows))]
 
     def redraw(self) -> None:
         """Mark the chosen clip and its neighbours on the plane, and draw their log-mels."""
         space, clip = self.space, self.chosen
-        self.near, similarity = space.nearest(clip, NEIGHBOURS, *self._wanted)
+        self.near, similarity = space.nearest(clip, NEIGHBOURS, *self._choice)
         figure = self._drawn.mark(clip, self.near)
         alt = f"Clips on a plane by label, with the neighbours of {self._clip_names[clip]}."
         self.map.draw(figure, [(self._drawn.ax, self._drawn.points)], self._clip_names, DPI, alt)
@@ -216,7 +216,7 @@ class EmbeddingExplorer(Explorer):
         )
 
     def _show_thumbnail(self, clip: int) -> None:
-        """A clip in small, over the players."""
+        """Show a clip's thumbnail over the players."""
         figure = thumbnail(self._log_mel(clip), self._axes, short_label(self.space.labels[clip]))
         self.thumbnail.draw(figure, alt=f"Log-mel of {self._clip_names[clip]}.")
 

@@ -1,4 +1,4 @@
-"""The pictures of the embedding explorer: clips on a plane with neighbours marked, and log-mels in small."""
+"""Draws the embedding explorer: clips on a plane with marked neighbours, and log-mel thumbnails."""
 
 from collections.abc import Sequence
 
@@ -28,12 +28,12 @@ class NeighbourMap:
     @styled
     def __init__(self, points, labels, title: str | None = None, method: str = ""):
         """points, labels, title, method: as in `embedding_map`, which also says what it refuses."""
-        drawn = embedding_map(points, labels, title, method)
-        drawn.set_dpi(DPI)
-        canvas = FigureCanvasAgg(drawn)
+        map_figure = embedding_map(points, labels, title, method)
+        map_figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(map_figure)
         canvas.draw()
-        behind = drawn.axes[0]
-        self.figure = Figure(figsize=drawn.get_size_inches(), dpi=DPI)
+        behind = map_figure.axes[0]
+        self.figure = Figure(figsize=map_figure.get_size_inches(), dpi=DPI)
         self.figure.figimage(np.array(canvas.buffer_rgba()), origin="upper", zorder=-1)
         self.ax, self.points = self.figure.add_axes(behind.get_position()), np.asarray(points, dtype=float)
         self.ax.set(xlim=behind.get_xlim(), ylim=behind.get_ylim())
@@ -42,12 +42,12 @@ class NeighbourMap:
         look = {"linestyle": "", "marker": "o", "fillstyle": "none", "color": "black", "scalex": False, "scaley": False}
         (self._near,) = self.ax.plot([], [], markersize=11, markeredgewidth=1.2, **look)
         (self._chosen,) = self.ax.plot([], [], markersize=15, markeredgewidth=2.2, **look)
-        drawn.clear()
+        map_figure.clear()
 
     def mark(self, clip: int, neighbours: Sequence[int]) -> Figure:
         """Ring `clip` and its `neighbours`, numbers of points."""
         near = self.points[list(neighbours)]
-        self._links.set_segments([(self.points[clip], other) for other in near])
+        self._links.set_segments([(self.points[clip], neighbour) for neighbour in near])
         self._near.set_data(*near.T)
         self._chosen.set_data(*self.points[clip, :, None])
         return self.figure

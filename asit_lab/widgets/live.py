@@ -1,4 +1,4 @@
-"""Learning curves that grow while a run is under way."""
+"""Draws learning curves during a run."""
 
 import math
 import time
@@ -47,10 +47,10 @@ class LiveCurves:
             self.picture.update(picture)
 
     def _left(self, run: Run, row: dict, now: float) -> str:
-        done, total = row["step"] - self.first, run.progress.get("total_steps", 0)
-        if self.began is None or done < 1 or not total or row["step"] + 1 >= total:
+        steps, total = row["step"] - self.first, run.progress.get("total_steps", 0)
+        if self.began is None or steps < 1 or not total or row["step"] + 1 >= total:
             return ""
-        minutes, seconds = divmod(round((now - self.began) / done * (total - row["step"] - 1)), 60)
+        minutes, seconds = divmod(round((now - self.began) / steps * (total - row["step"] - 1)), 60)
         return f", {minutes}:{seconds:02d} left of {total} steps"
 
     def finish(self, run: Run) -> None:
@@ -66,11 +66,11 @@ def with_speed(run: Run) -> pd.DataFrame:
 
 
 def references(cfg: RunConfig) -> dict[str, tuple[float, str]]:
-    """What a distillation loss or entropy is when a head has learned nothing: ln K of its outputs."""
+    """The distillation loss or entropy of a head that has learned nothing: ln K of its outputs."""
     sizes = {"local": cfg.heads.local_out, "global": cfg.heads.global_out}
     return {
-        f"{what}_{name}": (math.log(size), f"ln {size}: uniform")
+        f"{column}_{name}": (math.log(size), f"ln {size}: uniform")
         for name, size in sizes.items()
-        for what in ("loss", "entropy")
+        for column in ("loss", "entropy")
         if name in cfg.objective.active
     }

@@ -1,4 +1,4 @@
-"""The mask explorer: what pretraining hides of a clip, to see and to hear."""
+"""The mask explorer: shows and plays what pretraining hides of a clip."""
 
 import html
 
@@ -32,7 +32,7 @@ MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what l
 
 
 class MaskExplorer(Explorer):
-    """Corrupt a clip as pretraining does, and see and hear what is left.
+    """Corrupt a clip as pretraining does, to see and hear the result.
 
     Crop length, log-mel, patches and where the controls start are those of the configuration `preset` (a preset, a
     YAML file or a run). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of that length.

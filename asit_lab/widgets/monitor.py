@@ -27,9 +27,9 @@ _NO_SAMPLES = ("-", "")
 class RunMonitor(Explorer):
     """Curves, health and last samples of one run, or of several over each other.
 
-    runs: run directories or opened runs, or one; None: those in and below `folder`, of which the ones under way are
-    chosen at first, else the one written to last. A run that is not there yet is waited for. While a chosen run is
-    under way, its files are looked at every `seconds` by a task on the kernel's loop, between cells and in a thread of
+    runs: run directories or opened runs, or one; None: those in and below `folder`, of which the running ones are
+    chosen at first, else the most recent. A run that does not exist yet is waited for. While a chosen run is
+    training, its files are checked every `seconds` by a task on the kernel's loop, between cells and in a thread of
     its own, and drawn when they changed. That ends when all have ended, on Watch, on `close`, and when another monitor
     starts to watch: a cell that is run again leaves its old one behind. Where there is no loop (outside a notebook)
     everything is drawn once.
@@ -44,10 +44,10 @@ class RunMonitor(Explorer):
         seconds: float = 3.0,
     ):
         super().__init__()
-        self.given = runs
+        self.sources = runs
         self.folder, self.seconds = folder, seconds
         self.watched, self.folders = Watched(), {}
-        self.waiting = False  # for a run that is not there yet
+        self.waiting = False  # for a run that does not exist yet
         self._numbers: dict[Path, int] = {}  # of the runs' colours, which they keep
         self._lock = threading.RLock()  # the frontend's messages may be handled in another thread than the task
         self._filling = self._paused = False
@@ -64,9 +64,9 @@ class RunMonitor(Explorer):
     # --- Controls ---------------------------------------------------------------------------------------------------
 
     def _make_controls(self) -> None:
-        several = "; with Ctrl or Shift several"
-        self.runs = labelled(ipywidgets.SelectMultiple(), "runs", f"which runs are drawn{several}")
-        self.curves = labelled(ipywidgets.SelectMultiple(), "curves", f"which curves are drawn{several}")
+        hint = "; with Ctrl or Shift several"
+        self.runs = labelled(ipywidgets.SelectMultiple(), "runs", f"which runs are drawn{hint}")
+        self.curves = labelled(ipywidgets.SelectMultiple(), "curves", f"which curves are drawn{hint}")
         # The names are long: they take the width, below the label.
         self.curves.layout.flex_flow, self.curves.layout.align_items = "column", "stretch"
         self.axis = labelled(ipywidgets.Dropdown(options=list(_AXES)), "axis", "of the values")
@@ -94,18 +94,18 @@ class RunMonitor(Explorer):
     def _choose(self) -> None:
         """The first choice of runs."""
         folders = self._find()
-        self._list(folders, list(folders) if self.given else worth_watching(folders))
+        self._list(folders, list(folders) if self.sources else worth_watching(folders))
         self._look()
 
     def _find(self) -> dict[str, Path]:
         """The runs there are. Raises InputError while there is none."""
         self.waiting = True
-        folders = runs_named(self.given) if self.given else runs_below(self.folder)
-        self.waiting = bool(self.given and missing_runs(self.given))
+        folders = runs_named(self.sources) if self.sources else runs_below(self.folder)
+        self.waiting = bool(self.sources and missing_runs(self.sources))
         return folders
 
     def _find_new(self) -> None:
-        """Add what is waited for, as soon as it is there."""
+        """Add a run that is waited for as soon as it exists."""
         folders = self._find()
         new = [name for name, folder in folders.items() if folder not in self.folders.values()]
         if new:
@@ -134,7 +134,9 @@ class RunMonitor(Explorer):
     @property
     def under_way(self) -> bool:
         """Whether a chosen run may still change by itself."""
-        return any(self.watched.seen[name].status in UNDER_WAY for name in self.runs.value if name in self.watched.seen)
+        return any(
+            self.watched.glances[name].status in UNDER_WAY for name in self.runs.value if name in self.watched.glances
+        )
 
     def _toggled(self) -> None:
         """Watch or Pause was pressed: look for new runs and changes at once, and go on; or stop."""
@@ -156,20 +158,20 @@ class RunMonitor(Explorer):
         if not going_on or self._loop is None or self._loop.is_closed():
             self._end("" if not self.runs.value else "drawn once" if going_on else _ended())
             return
-        other = RunMonitor._watching and RunMonitor._watching()
-        if other is not None and other is not self and other.watch.value:
-            other._end("paused: another monitor is watching")
+        predecessor = RunMonitor._watching and RunMonitor._watching()
+        if predecessor is not None and predecessor is not self and predecessor.watch.value:
+            predecessor._end("paused: another monitor is watching")
         RunMonitor._watching = weakref.ref(self)
-        waiting = "waiting for a run to start, " if self.waiting else ""
-        self._say(True, f"{waiting}looking every {self.seconds:g} s")
+        prefix = "waiting for a run to start, " if self.waiting else ""
+        self._say(True, f"{prefix}looking every {self.seconds:g} s")
         if self._task is None or self._task.done():
             self._task = asyncio.run_coroutine_threadsafe(self._keep_looking(), self._loop)
 
-    def _end(self, why: str) -> None:
+    def _end(self, reason: str) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-        self._say(False, why)
+        self._say(False, reason)
 
     def _say(self, watching: bool, text: str) -> None:
         with self._quietly():
@@ -203,7 +205,7 @@ class RunMonitor(Explorer):
             return self.watched.look({name: self.folders[name] for name in self.runs.value})
 
     def _look(self) -> None:
-        """Other runs were chosen: read and draw them, and watch if they are under way."""
+        """Other runs were chosen: read and draw them, and watch the running ones."""
         if self._filling:
             return
         self._read()
@@ -212,11 +214,11 @@ class RunMonitor(Explorer):
             self._begin()
 
     def redraw(self) -> None:
-        """Draw the chosen runs as they were read last. Raises InputError where one of them could not be."""
+        """Draw the chosen runs as last read. Raises InputError where one could not be read."""
         if self._filling:
             return
         with self._lock:
-            runs = {name: self.watched.seen[name] for name in self.runs.value if name in self.watched.seen}
+            runs = {name: self.watched.glances[name] for name in self.runs.value if name in self.watched.glances}
             for name in runs:
                 self._numbers.setdefault(self.folders[name], len(self._numbers))
             self.table.value = run_table(runs, self._colours(runs))
@@ -259,7 +261,7 @@ class RunMonitor(Explorer):
         self.picture.draw(figure, DPI, f"curves of {', '.join(runs)}")
 
     def _offer_curves(self, runs: dict[str, Glance]) -> None:
-        """Every curve that a chosen run has; the losses are chosen where nothing that is there was."""
+        """List every curve of the chosen runs; the losses are chosen where no previous choice exists."""
         names = curve_names([run.metrics for run in runs.values()])
         if [value for _, value in self.curves.options] == names:
             return
@@ -274,9 +276,9 @@ class RunMonitor(Explorer):
         names = [name for name, run in runs.items() if run.samples]
         with self._quietly():
             if list(self.sampled.options) != names:
-                kept = self.sampled.value
+                chosen = self.sampled.value
                 self.sampled.options = names
-                self.sampled.value = kept if kept in names else (names[0] if names else None)
+                self.sampled.value = chosen if chosen in names else (names[0] if names else None)
         for control in (self.sampled, self.sample):
             control.layout.display = None if names else "none"
 
@@ -284,7 +286,7 @@ class RunMonitor(Explorer):
         if self._filling:
             return
         name = self.sampled.value
-        paths = list(self.watched.seen[name].samples) if name in self.watched.seen else []
+        paths = list(self.watched.glances[name].samples) if name in self.watched.glances else []
         options = [(path.stem.removeprefix("step-"), path) for path in paths] or [_NO_SAMPLES]
         if list(self.sample.options) != options:
             before, last = self.sample.value, self.sample.options[-1][1]

@@ -1,4 +1,4 @@
-"""What an explorer needs from its page: names for screen readers, one sound at a time, and the last picture saved."""
+"""Connects an explorer to its page: names for screen readers, one sound at a time, and the last picture saved."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The reconstruction explorer: what a model fills in where a clip was hidden from it, snapshot by snapshot."""
+"""The reconstruction explorer: what a model fills in for hidden parts of a clip, snapshot by snapshot."""
 
 import html
 from pathlib import Path
@@ -51,7 +51,7 @@ class ReconstructionExplorer(Explorer):
         self.baselines: list[tuple[str, np.ndarray, float]] = []  # name, log-mel [T, M], L1 on corrupted pixels
         # data set, row and raw log-mel that alien blocks come from
         self._donor_clip: tuple[str, int, torch.Tensor] | None = None
-        self._steady = False  # while controls are set together, which should draw once
+        self._steady = False  # while several controls are set, which should redraw only once
         with self.errors_in_words():
             sources = [encoder_or_run] if other is None else [encoder_or_run, other]
             self.sources = [compared.Snapshots(source, seed) for source in sources]

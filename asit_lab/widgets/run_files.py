@@ -1,4 +1,4 @@
-"""Run directories watched while another process trains: read again only where their files changed."""
+"""Watches run directories while another process trains; reads only files that changed."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ HOW_TO = (
 
 @dataclass(frozen=True)
 class Glance:
-    """What a run directory said when it was read last."""
+    """The state of a run directory when it was last read."""
 
     metrics: pd.DataFrame
     """with the speed of each row; empty where nothing is logged yet"""
@@ -38,25 +38,25 @@ class Glance:
     samples: tuple[Path, ...]
     """pictures of reconstructions, oldest first"""
     status: str
-    """as in status.json, but "stopped" where that says running and no process is there to do so"""
+    """as in status.json, but "stopped" where that says running and its process is gone"""
     references: dict[str, tuple[float, str]]
     """column of metrics -> value and label of a head that has learned nothing"""
     left: float | None
-    """seconds until the last step at the speed of the last rows; None where that cannot be told"""
+    """seconds until the last step at the speed of the last rows; None where unknown"""
 
     @property
     def step(self) -> int:
         """Steps done, as far as rows tell; status.json has those that are saved."""
-        done = int(self.metrics["step"].iloc[-1]) + 1 if len(self.metrics) else 0
-        return max(done, self.progress.get("step") or 0)
+        steps = int(self.metrics["step"].iloc[-1]) + 1 if len(self.metrics) else 0
+        return max(steps, self.progress.get("step") or 0)
 
     @property
     def verdict(self) -> tuple[bool, str]:
         """(whether all seems well, in words): of the watch that judges a run's rows as they come, or why it failed."""
         trouble = [self.progress.get("health"), self.progress.get("reason")]
-        words = " ".join(dict.fromkeys(text for text in trouble if text))
-        if words or self.status == "failed":
-            return False, words or "failed without saying why"
+        message = " ".join(dict.fromkeys(text for text in trouble if text))
+        if message or self.status == "failed":
+            return False, message or "failed without saying why"
         if len(self.metrics) < ROWS:
             return True, "too early to tell"
         doubts = [*_rising_loss(self.metrics), *_no_better_than_a_line(self.result)]
@@ -88,35 +88,35 @@ def _no_better_than_a_line(result: dict) -> list[str]:
 
 
 class Watched:
-    """Some run directories under the names they are shown by; `seen` has what each of them said last."""
+    """Run directories by their displayed names; `glances` has the last state of each."""
 
     def __init__(self):
-        self.seen: dict[str, Glance] = {}
+        self.glances: dict[str, Glance] = {}
         self.problems: list[str] = []  # of the runs that could not be read
         self._stamps: dict[str, tuple] = {}
 
     def look(self, folders: dict[str, Path]) -> bool:
-        """Read those of `folders` (name -> run directory) whose files changed. Returns whether any did."""
-        gone = self.seen.keys() - folders.keys()
-        for name in gone:
+        """Read the `folders` (name -> run directory) whose files changed. Returns whether any did."""
+        removed = self.glances.keys() - folders.keys()
+        for name in removed:
             self._forget(name)
-        changed, self.problems = bool(gone), []
+        changed, self.problems = bool(removed), []
         for name, folder in folders.items():
             try:
-                stamp = _stamp(folder, self.seen.get(name))
+                stamp = _stamp(folder, self.glances.get(name))
                 if self._stamps.get(name) == stamp:
                     continue
-                self.seen[name] = _read(load_run(folder))
+                self.glances[name] = _read(load_run(folder))
                 self._stamps[name], changed = stamp, True
             except (OSError, ValueError) as error:  # InputError too
-                words = f"{error}".splitlines()[0]
-                self.problems.append(words if str(folder) in words else f"{folder}: cannot be read: {words}")
-                changed |= name in self.seen
+                message = f"{error}".splitlines()[0]
+                self.problems.append(message if str(folder) in message else f"{folder}: cannot be read: {message}")
+                changed |= name in self.glances
                 self._forget(name)
         return changed
 
     def _forget(self, name: str) -> None:
-        self.seen.pop(name, None)
+        self.glances.pop(name, None)
         self._stamps.pop(name, None)
 
 
@@ -131,7 +131,7 @@ def runs_below(folder: str | Path) -> dict[str, Path]:
 
 def runs_named(runs: Run | str | Path | Sequence[Run | str | Path]) -> dict[str, Path]:
     """Run directories under their paths below the folder that they share. runs: such directories or opened runs, one
-    or several; those that are not there yet are left out. Raises InputError where none is there."""
+    or several; missing ones are left out. Raises InputError where none exists."""
     folders = [path for path in _paths(runs) if not _missing(path)]
     if not folders:
         waits = "not a run directory yet; it is shown as soon as a run starts there"
@@ -141,13 +141,13 @@ def runs_named(runs: Run | str | Path | Sequence[Run | str | Path]) -> dict[str,
 
 
 def missing_runs(runs: Run | str | Path | Sequence[Run | str | Path]) -> list[Path]:
-    """Which of `runs`, as for `runs_named`, are not there yet."""
+    """Those of `runs`, as for `runs_named`, that do not exist yet."""
     return [path for path in _paths(runs) if _missing(path)]
 
 
 def _paths(runs: Run | str | Path | Sequence[Run | str | Path]) -> list[Path]:
-    given = [runs] if isinstance(runs, Run | str | Path) else runs
-    return list(dict.fromkeys((run.dir if isinstance(run, Run) else resolve(run)).resolve() for run in given))
+    sources = [runs] if isinstance(runs, Run | str | Path) else runs
+    return list(dict.fromkeys((run.dir if isinstance(run, Run) else resolve(run)).resolve() for run in sources))
 
 
 def _missing(folder: Path) -> bool:
@@ -165,7 +165,7 @@ def _name(folder: Path, root: Path) -> str:
 
 
 def worth_watching(folders: dict[str, Path]) -> list[str]:
-    """Names of the runs that are under way; where none is, of the one that was written to last."""
+    """Names of the running runs; where none is running, of the most recent one."""
     running = [name for name, folder in folders.items() if _status(folder) in UNDER_WAY]
     return running or [max(folders, key=lambda name: (folders[name] / "status.json").stat().st_mtime_ns)]
 
@@ -176,12 +176,12 @@ def _status(folder: Path) -> str:
 
 
 def _stamp(folder: Path, before: Glance | None) -> tuple:
-    """Another value when a file of a run, or whether somebody works on it, is another than before."""
+    """A value that changes when a file of a run changes, or a process starts or stops working on it."""
     stamps = []
     for name in _FILES:
         try:
-            about = (folder / name).stat()
-            stamps.append((about.st_mtime_ns, about.st_size))
+            stat = (folder / name).stat()
+            stamps.append((stat.st_mtime_ns, stat.st_size))
         except FileNotFoundError:
             stamps.append(None)
     # A process that was killed leaves every file as it is.

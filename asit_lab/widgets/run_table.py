@@ -1,4 +1,4 @@
-"""Where runs stand, as a table in HTML."""
+"""Builds the HTML table of runs and their progress."""
 
 import html
 from contextlib import suppress
@@ -38,11 +38,11 @@ def _row(number: int, name: str, run: Glance) -> str:
 
 
 def _health(run: Glance) -> str:
-    well, words = run.verdict
+    well, text = run.verdict
     return (
-        html.escape(words)
+        html.escape(text)
         if well
-        else f'<span style="color: var(--jp-warn-color0, #a33d00)">&#9888; {html.escape(words)}</span>'
+        else f'<span style="color: var(--jp-warn-color0, #a33d00)">&#9888; {html.escape(text)}</span>'
     )
 
 
@@ -59,18 +59,20 @@ def _time(run: Glance) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+    minutes, seconds_left = divmod(round(seconds), 60)
+    return (
+        f"{minutes // 60}:{minutes % 60:02d}:{seconds_left:02d}" if minutes >= 60 else f"{minutes}:{seconds_left:02d}"
+    )
 
 
 def _result(result: dict) -> str:
     """The teacher's probe and the error of reconstruction beside a straight line's, where result.json has them."""
-    words = []
+    parts = []
     with suppress(KeyError, TypeError, StopIteration):  # of another shape where another program wrote them
         teacher = next(row for row in result["probe"] if row["encoder"] == "teacher")
-        words.append(f"probe {100 * teacher['mean']:.1f} %")
+        parts.append(f"probe {100 * teacher['mean']:.1f} %")
     with suppress(KeyError, TypeError):
         errors = {row["method"]: row["l1_log"] for row in result["reconstruction"]}
         line = errors["linear interpolation in time"]
-        words.append(f"reconstruction {errors['reconstruction']:.2f}, straight line {line:.2f}")
-    return "; ".join(words)
+        parts.append(f"reconstruction {errors['reconstruction']:.2f}, straight line {line:.2f}")
+    return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""What the reconstruction explorer needs of encoders: a run's snapshots, and what each fills in for one mask.
+"""Encoders of the reconstruction explorer: a run's snapshots, and their reconstructions for one mask.
 
 Shapes: T frames, M mel bands, grid of patches (time, freq).
 """
@@ -29,7 +29,7 @@ KEPT = 3  # encoders of one source in memory: those of ViT-B take 0.7 GB each
 
 
 class Snapshots:
-    """A run's snapshots, oldest first, opened when asked for; the last few stay open. Of anything else, one encoder."""
+    """A run's snapshots, oldest first, opened on demand; the last few stay open. Of other sources, one encoder."""
 
     def __init__(self, source: Encoder | str | Path, seed: int = 0):
         """source: an Encoder, a run, or what `zoo.open_source` takes (`seed`: of a preset's untrained weights).

@@ -1,4 +1,4 @@
-"""A button that brings a file of any size from the browser to the kernel."""
+"""A button that uploads a file of any size from the browser to the kernel."""
 
 import tempfile
 from pathlib import Path, PurePath

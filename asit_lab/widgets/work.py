@@ -1,4 +1,4 @@
-"""Long work behind an explorer: a bar with the time left, and a button that cancels it."""
+"""Runs long work of an explorer: a progress bar with the time left, and a button to cancel."""
 
 import asyncio
 import time
@@ -19,10 +19,10 @@ class Cancelled(InputError):
 
 
 class LongWork(ipywidgets.VBox):
-    """Runs one piece of work at a time; hidden while there is none.
+    """Runs one piece of work at a time; hidden while idle.
 
-    In a cell the work runs in the foreground, where the kernel's Interrupt stops it. In answer to a control it runs in
-    a thread, so that the page can still show the bar and take the press on Cancel.
+    In a cell the work runs in the foreground, where the kernel's Interrupt stops it. After a control it runs in a
+    thread, so that the page can still show the bar and react to Cancel.
     """
 
     def __init__(self):
@@ -36,44 +36,46 @@ class LongWork(ipywidgets.VBox):
         self._cancelled, self._began = False, 0.0
         self.task: asyncio.Task | None = None
 
-    def run(self, what: str, work: Callable[[Report], Any], done: Callable[[Any], None], background: bool) -> None:
-        """Do `work`, then hand its result to `done`. what: in a word or two, for the bar. background: in a thread, if
-        there is a loop that can wait for it. `done` is called with the exception where the work failed in a thread.
+    def run(
+        self, description: str, work: Callable[[Report], Any], on_result: Callable[[Any], None], background: bool
+    ) -> None:
+        """Do `work`, then call `on_result` with its result. description: a word or two, for the bar. background: in a
+        thread, if an event loop runs. Where the work fails in a thread, `on_result` gets the exception.
         """
         self._cancelled, self._began = False, time.monotonic()
-        self.bar.value, self.words.value, self.layout.display = 0, f"{what} ...", None
+        self.bar.value, self.words.value, self.layout.display = 0, f"{description} ...", None
         loop = _running_loop() if background else None
         if loop is None:
             try:
-                result = work(lambda parts, total: self._show(what, parts, total))
+                result = work(lambda parts, total: self._show(description, parts, total))
             finally:
                 self.layout.display = "none"
-            done(result)
+            on_result(result)
         else:
-            self.task = loop.create_task(self._in_thread(loop, what, work, done))
+            self.task = loop.create_task(self._in_thread(loop, description, work, on_result))
 
-    async def _in_thread(self, loop, what: str, work, done) -> None:
+    async def _in_thread(self, loop, description: str, work, on_result) -> None:
         def report(parts: int, total: int) -> None:
             if self._cancelled:
-                raise Cancelled(f"{what} cancelled")
-            loop.call_soon_threadsafe(self._show, what, parts, total)
+                raise Cancelled(f"{description} cancelled")
+            loop.call_soon_threadsafe(self._show, description, parts, total)
 
         try:
             result = await asyncio.to_thread(work, report)
         except Exception as error:  # the widget's own messages say it
             result = error
         self.layout.display = "none"
-        done(result)
+        on_result(result)
 
     @property
     def busy(self) -> bool:
-        """Whether work goes on."""
+        """Whether work is running."""
         return self.layout.display is None
 
-    def _show(self, what: str, parts: int, total: int) -> None:
+    def _show(self, description: str, parts: int, total: int) -> None:
         left = (time.monotonic() - self._began) / max(parts, 1) * (total - parts)
         self.bar.max, self.bar.value = total, parts
-        self.words.value = f"{what}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
+        self.words.value = f"{description}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,4 +1,5 @@
-"""Published checkpoints as encoders: `zoo.load("asit", path_or_state_dict)`; a small one of ours: `zoo.shipped()`.
+"""Loads published checkpoints as encoders, `zoo.load("asit", path_or_state_dict)`, and the shipped one,
+`zoo.shipped()`.
 
 Nothing in a foreign file is executed; see unpickle.py.
 """
@@ -20,7 +21,7 @@ _LOADERS = {"asit": load_asit, "asda": load_asda, "imagenet": load_imagenet}
 def shipped() -> Encoder:
     """The small encoder that comes with the package: ASiT, preset `micro`, pretrained on ESC-10 by one command.
 
-    It embeds, shows attention and reconstructs. Its card, shipped/README.md, says how it was made and what it is worth.
+    It embeds, shows attention and reconstructs. Its card, shipped/README.md, says how it was trained and how it scores.
     """
     return load_encoder(SHIPPED)
 
@@ -30,8 +31,8 @@ def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encod
 
     kind: "asit" or "asda" (what their released code saves), or "imagenet" (timm's vision transformers). source: a .pt
     or .safetensors file, or a state dict; of "imagenet" a .safetensors file.
-    settings: what the weights do not say, such as heads=6 or mel_bins=128 of "asit", config="asit-vit-s" of "imagenet";
-    see `load_asit`, `load_asda` and `load_imagenet`.
+    settings: what cannot be read from the weights, such as heads=6 or mel_bins=128 of "asit" and config="asit-vit-s" of
+    "imagenet"; see `load_asit`, `load_asda` and `load_imagenet`.
     Raises InputError naming the file and what does not fit.
     """
     if kind not in _LOADERS:
@@ -40,7 +41,7 @@ def load(kind: str, source: str | Path | dict[str, Tensor], **settings) -> Encod
 
 
 def open_source(source: str | Path, seed: int = 0) -> Encoder:
-    """The encoder that a text names: what `open_encoder` takes, or asit:FILE, asda:FILE, imagenet:FILE or
+    """The encoder that a string names: what `open_encoder` takes, or asit:FILE, asda:FILE, imagenet:FILE or
     imagenet:FILE@PRESET.
 
     seed: of the start weights where the source is a preset. Raises InputError as the loaders do.

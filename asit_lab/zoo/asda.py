@@ -1,4 +1,4 @@
-"""Checkpoints of the released ASDA code (arXiv 2507.02666) -> our modules.
+"""Loads checkpoints of the released ASDA code (arXiv 2507.02666) into our modules.
 
 Its files are fairseq's: "model" holds the student's state dict and in it, under "_ema", the teacher's; "cfg" (in older
 files "args") the settings of the run. A fine-tuned file has one set of weights, a level deeper, without teacher and
@@ -65,20 +65,20 @@ def load_asda(
     name = "state dict" if isinstance(source, dict) else str(resolve(source))
     content = source if isinstance(source, dict) else read_checkpoint(resolve(source))
     flat = tensors(content)
-    found = _roles(flat, name)
-    chosen = role or ("teacher" if "teacher" in found else "student")
-    if chosen not in found:
-        raise InputError(f"{name}: has weights of the {next(iter(found))}, none of the {chosen}")
+    roles = _roles(flat, name)
+    chosen = role or ("teacher" if "teacher" in roles else "student")
+    if chosen not in roles:
+        raise InputError(f"{name}: has weights of the {next(iter(roles))}, none of the {chosen}")
     settings = content if isinstance(content, dict) else {}
     heads = heads or setting(settings, "num_heads")
     frames = frames or setting(settings, "target_length") or _FRAMES
-    decoder = _part(found.get("student", {}), "decoder.")
-    cfg = config_of(found[chosen], decoder, heads, mel_bins, frames, name)
+    decoder = _part(roles.get("student", {}), "decoder.")
+    cfg = config_of(roles[chosen], decoder, heads, mel_bins, frames, name)
     tuned = any(key.endswith("head.weight") for key in flat)
     label = f"ASDA ({'fine-tuned' if tuned else chosen}, {Path(name).name})"
-    encoder = Encoder(cfg, build_backbone(cfg, found[chosen], name), name=label)
+    encoder = Encoder(cfg, build_backbone(cfg, roles[chosen], name), name=label)
     if decoder and chosen == "teacher":
-        encoder.student = build_backbone(cfg, found["student"], name)
+        encoder.student = build_backbone(cfg, roles["student"], name)
         encoder.decoder = build_decoder(cfg, decoder, name)
     return encoder.eval().requires_grad_(False)
 
@@ -94,15 +94,15 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _roles(flat: dict[str, Tensor], name: str) -> dict[str, dict[str, Tensor]]:
-    """Renamed weights of each role there is. Where they stand in the file is told by their class token's name."""
+    """Renamed weights of each role in the file, located by the name of the class token."""
     roles = {}
     for key in flat:
         prefix = re.fullmatch(rf"(.*?){re.escape(_ENCODER)}extra_tokens", key)
         if prefix:
             start = prefix[1]
             role = "teacher" if start.endswith("_ema.") else "student"
-            inside = {key[len(start) :]: t for key, t in flat.items() if key.startswith(start)}
-            roles.setdefault(role, rename(inside))
+            weights = {key[len(start) :]: t for key, t in flat.items() if key.startswith(start)}
+            roles.setdefault(role, rename(weights))
     if not roles:
         first = ", ".join(f"{key} {list(t.shape)}" for key, t in list(flat.items())[:4])
         raise InputError(f"{name}: no {_ENCODER}extra_tokens, so not ASDA's weights; its first: {first or 'none'}")
@@ -117,32 +117,32 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def setting(content: dict, name: str) -> int | None:
-    """The whole number called `name` in the settings of a file, nearest to their top; None where there is none.
+    """The integer setting `name` of a file, the least nested one; None where there is none.
 
-    Settings are plain dicts, or objects of argparse or omegaconf, of which only the unpickler's inert record is read.
+    Settings are plain dicts, or objects of argparse or omegaconf, which the unpickler reads as inert placeholders.
     """
     level = [content.get("cfg"), content.get("args")]
-    seen: set[int] = set()
+    visited: set[int] = set()
     while level:
-        inside = [pair for one in level if id(one) not in seen for pair in _entries(one)]
-        for key, value in inside:
-            value = _plain(value)
+        entries = [entry for node in level if id(node) not in visited for entry in _entries(node)]
+        for key, value in entries:
+            value = _unboxed(value)
             if key == name and isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return value
-        seen |= {id(one) for one in level}
-        level = [value for _, value in inside]
+        visited |= {id(node) for node in level}
+        level = [value for _, value in entries]
     return None
 
 
-def _entries(found: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(found, Placeholder):
-        found = found.state
-    if isinstance(found, dict):
-        yield from found.items()
+def _entries(node: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(node, Placeholder):
+        node = node.state
+    if isinstance(node, dict):
+        yield from node.items()
 
 
-def _plain(value: Any) -> Any:
-    """The value in one of omegaconf's boxes, or the value itself."""
+def _unboxed(value: Any) -> Any:
+    """The content of a value node of omegaconf; any other value as it is."""
     return dict(_entries(value)).get("_val") if isinstance(value, Placeholder) else value
 
 
@@ -198,7 +198,7 @@ def config_of(
 
 
 def _decoder_sizes(decoder: dict[str, Tensor], width: int, name: str) -> dict[str, Any]:
-    """What the decoder's weights imply; without them the frame loss is off, as there is nothing to build."""
+    """Settings that the decoder's weights imply; without a decoder the frame loss is off."""
     if not decoder:
         return {"weights": {"utterance": 1.0}}
     convolutions = [t for key, t in decoder.items() if re.fullmatch(r"blocks\.\d+\.0\.weight", key)]
@@ -217,7 +217,7 @@ def _decoder_sizes(decoder: dict[str, Tensor], width: int, name: str) -> dict[st
 
 
 def build_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
-    """A ViT with the given weights. Its positions are computed; those in the file have to be the same."""
+    """A ViT with the given weights. Its positions are computed; those in the file must match."""
     state = {key: t for key, t in state.items() if not key.startswith("decoder.")}
     positions = state.pop("positions", None)
     if positions is not None:
@@ -236,7 +236,7 @@ def build_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
 def build_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ConvDecoder:
     """The released decoder with the given weights."""
     sizes = cfg.asda
-    made = ConvDecoder(
+    decoder = ConvDecoder(
         cfg.model.width, sizes.decoder_width, sizes.decoder_layers, sizes.decoder_kernel, sizes.decoder_groups
     )
-    return _load(made, state, name)
+    return _load(decoder, state, name)

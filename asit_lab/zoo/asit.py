@@ -1,4 +1,4 @@
-"""Checkpoints of the released ASiT code (arXiv 2211.13189) -> our modules.
+"""Loads checkpoints of the released ASiT code (arXiv 2211.13189) into our modules.
 
 Its files hold "student" and "teacher" state dicts with the parts backbone, head_cls (shared projection, cls_layer,
 data_layer) and head_recons; distributed training prefixes the student's names with "module.". A bare backbone works
@@ -42,8 +42,8 @@ def load_asit(
     flat = tensors(source if isinstance(source, dict) else read_checkpoint(resolve(source)))
     roles = {r: _named(flat, f"{r}.") for r in _ROLES}
     if any(roles.values()) and not roles[role]:
-        there = next(r for r in _ROLES if roles[r])
-        raise InputError(f"{name}: has weights of the {there}, none of the {role}; use role={there!r}")
+        available = next(r for r in _ROLES if roles[r])
+        raise InputError(f"{name}: has weights of the {available}, none of the {role}; use role={available!r}")
     chosen = roles[role] or _named(flat, "")
     if not any(key.startswith("backbone.") for key in chosen):
         raise InputError(f"{name}: no vision transformer of ASiT in it; first names: {', '.join(list(flat)[:4])}")

@@ -1,5 +1,5 @@
-"""Vision transformers trained on ImageNet, in timm's safetensors layout, as start weights for audio (AST's way of
-starting, arXiv 2104.01778, section 2.2)."""
+"""Loads ImageNet vision transformers in timm's safetensors layout as start weights for audio, as AST does
+(arXiv 2104.01778, section 2.2)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From many collections of recordings to one pretraining corpus on disk."""
+"""Builds one pretraining corpus on disk from many collections of recordings."""
 
 from .build import Collection, Corpus, build_corpus, of_sources
 

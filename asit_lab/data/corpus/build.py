@@ -1,8 +1,8 @@
-"""One pretraining corpus from many collections: FLAC segments at one sample rate and a list of them.
+"""Builds a pretraining corpus from many collections: FLAC segments at one sample rate and a list of them.
 
-Clips of evaluation sets are kept out by path, by content, and by recording or speaker. A collection gives at most so
-many hours, and each kind of sound at most so many, evenly from its collections. Every segment is decoded once, compared
-with all others by what it holds (a second copy is left out), resampled and written.
+Clips of evaluation sets are excluded by path, by content, and by recording or speaker. Hours are limited per collection
+and per kind of sound, evenly over its collections. Every segment is decoded once, compared with all others by content
+(further copies are left out), resampled and written.
 """
 
 from collections.abc import Iterable
@@ -42,14 +42,14 @@ class Collection:
 
 @dataclass
 class Corpus:
-    """What a call laid out."""
+    """The result of a call."""
 
     listed: pd.DataFrame
     """a row for each segment, as in list.csv"""
     left_out: pd.DataFrame
     """file, start (s), kind, collection, cause, reason; as in left_out.csv"""
     hours: pd.DataFrame
-    """of each kind: hours listed, hours there were, segments, recordings, collections"""
+    """per kind: hours listed, hours available, segments, recordings, collections"""
     notes: list[str]
 
 
@@ -65,8 +65,9 @@ def of_sources(texts: Iterable[str]) -> list[Collection]:
             raise InputError(f"{text!r}: expected KIND=SOURCE, for example speech=PATH or effects=esc50:PATH")
         spec = source if source.partition(":")[0] in SOURCES else f"folder:{source}"
         name = Path(spec.rpartition(":")[2].rstrip("/")).stem or spec
-        taken = {collection.name for collection in collections}
-        unique = next(each for each in (name, *(f"{name}-{n}" for n in range(2, 10**6))) if each not in taken)
+        used = {collection.name for collection in collections}
+        candidates = (name, *(f"{name}-{n}" for n in range(2, 10**6)))
+        unique = next(candidate for candidate in candidates if candidate not in used)
         collections.append(Collection(kind.strip(), unique, spec))
     return collections
 
@@ -100,15 +101,15 @@ def build_corpus(
     listed, left_out = [], []
     with tqdm(total=round(sum(limits) / 3600, 3), unit="h", disable=None, **bar_style()) as bar:
         for collection, manifest, limit in zip(collections, manifests, limits, strict=True):
-            where = (collection.kind, collection.name)
-            left_out += [(path, 0.0, *where, "unusable", reason) for path, reason in manifest.bad.to_numpy()]
+            kind_and_name = (collection.kind, collection.name)
+            left_out += [(path, 0.0, *kind_and_name, "unusable", reason) for path, reason in manifest.bad.to_numpy()]
             for row in _chosen(manifest, limit):
-                found = segmenter.take(row, Path(*where))
-                if isinstance(found, LeftOut):
-                    left_out.append((row.path, round(row.start, 3), *where, found.cause, found.reason))
+                file = segmenter.take(row, Path(*kind_and_name))
+                if isinstance(file, LeftOut):
+                    left_out.append((row.path, round(row.start, 3), *kind_and_name, file.cause, file.reason))
                 else:
-                    about = (found, collection.kind, _group(row, collection), collection.name, collection.licence)
-                    listed.append((*about, row.path, round(row.start, 3), round(row.seconds, 3)))
+                    source = (file, collection.kind, _group(row, collection), collection.name, collection.licence)
+                    listed.append((*source, row.path, round(row.start, 3), round(row.seconds, 3)))
                 bar.update(row.seconds / 3600)
     table = pd.DataFrame(listed, columns=list(LIST_COLUMNS))
     missed = pd.DataFrame(left_out, columns=list(LEFT_OUT_COLUMNS))
@@ -134,7 +135,7 @@ def _limits(
 
 
 def _chosen(manifest: Manifest, limit: float) -> list:
-    """Rows in the order of the files; where not all of them are wanted, as many as fit, chosen by a hash."""
+    """Rows in the order of the files; under a limit as many as fit, chosen by a hash."""
     rows = list(manifest.table.itertuples(index=False))
     if manifest.table["seconds"].sum() <= limit + 1e-3:
         return rows
@@ -153,13 +154,13 @@ def _group(row, collection: Collection) -> str:
 def _hours(table: pd.DataFrame, collections: list[Collection], manifests: list[Manifest]) -> pd.DataFrame:
     rows = []
     for kind in sorted({collection.kind for collection in collections}):
-        there = [m for c, m in zip(collections, manifests, strict=True) if c.kind == kind]
+        of_kind = [m for c, m in zip(collections, manifests, strict=True) if c.kind == kind]
         part = table[table["label"] == kind]
         rows.append(
             {
                 "kind": kind,
                 "hours": round(part["original_seconds"].sum() / 3600, 2),
-                "of": round(sum(manifest.table["seconds"].sum() for manifest in there) / 3600, 2),
+                "of": round(sum(manifest.table["seconds"].sum() for manifest in of_kind) / 3600, 2),
                 "segments": len(part),
                 "recordings": part["group"].nunique(),
                 "collections": part["collection"].nunique(),

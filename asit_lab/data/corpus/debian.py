@@ -1,4 +1,4 @@
-"""Free recordings from Debian packages, as folders for a corpus: speech, music, effects, instruments.
+"""Collects free recordings from Debian packages for a corpus: speech, music, effects, instruments.
 
 debian.yaml lists the packages, their licences and which files are of which kind. A package is fetched with
 `apt-get download` and unpacked with `dpkg-deb`; nothing is installed. Needs Debian or Ubuntu, but no root.
@@ -25,7 +25,7 @@ ARCHIVES = (".pk3", ".wz", ".zip")  # zip files of games
 
 
 def packages() -> list[dict]:
-    """The known packages: package, licence, kinds {pattern: kind}."""
+    """The listed packages: package, licence, kinds {pattern: kind}."""
     return yaml.safe_load(Path(__file__).with_name("debian.yaml").read_text(encoding="utf-8"))
 
 
@@ -38,13 +38,13 @@ def collections(cache: Path, names: list[str] | None = None) -> tuple[list[Colle
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise InputError(f"{tool} is not installed: packages can only be read on Debian and Ubuntu")
-    known = {entry["package"]: entry for entry in packages()}
-    unknown = [name for name in names or () if name not in known]
+    by_name = {entry["package"]: entry for entry in packages()}
+    unknown = [name for name in names or () if name not in by_name]
     if unknown:
-        raise InputError(f"package {unknown[0]!r}: {nearest(unknown[0], known)}")
-    found, notes = [], []
-    for name in names or known:
-        entry, folder = known[name], cache / "sounds" / name
+        raise InputError(f"package {unknown[0]!r}: {nearest(unknown[0], by_name)}")
+    collections, notes = [], []
+    for name in names or by_name:
+        entry, folder = by_name[name], cache / "sounds" / name
         if not folder.exists():
             deb = _download(name, cache)
             if isinstance(deb, str):
@@ -53,40 +53,40 @@ def collections(cache: Path, names: list[str] | None = None) -> tuple[list[Colle
             _unpack(deb, folder, entry["kinds"])
         for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
             text = folder / "copyright"
-            found.append(Collection(kind.name, name, f"folder:{kind}", entry["licence"], text))
-    return found, notes
+            collections.append(Collection(kind.name, name, f"folder:{kind}", entry["licence"], text))
+    return collections, notes
 
 
 def _download(name: str, cache: Path) -> Path | str:
     """The package's file, or why there is none."""
     cache.mkdir(parents=True, exist_ok=True)
     if not any(cache.glob(f"{name}_*.deb")):
-        done = subprocess.run(["apt-get", "download", "-qq", name], cwd=cache, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        process = subprocess.run(["apt-get", "download", "-qq", name], cwd=cache, capture_output=True, text=True)
+        if process.returncode:
+            reason = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
             return f"apt-get download failed ({reason}); does `apt-get update` help?"
     return sorted(cache.glob(f"{name}_*.deb"))[-1]
 
 
 def _unpack(deb: Path, folder: Path, kinds: dict[str, str]) -> None:
-    """Write the package's sounds to folder/KIND/PATH and its licence to folder/copyright; whole or not at all."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    """Write the package's sounds to folder/KIND/PATH and its licence to folder/copyright; written atomically."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
         for path, content in _members(deb):
             if path.endswith("/copyright"):
-                target = fresh / "copyright"
+                target = temporary / "copyright"
             else:
                 kind = next((kind for pattern, kind in kinds.items() if re.search(pattern, path)), "none")
                 if kind == "none":
                     continue
-                target = fresh / kind / path.removeprefix("/usr/share/").lstrip("/")
+                target = temporary / kind / path.removeprefix("/usr/share/").lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        os.replace(fresh, folder)
+        os.replace(temporary, folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _members(deb: Path) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""What evaluations use and a corpus must not hold."""
+"""Clips of evaluation sets, which a corpus must not contain."""
 
 from collections.abc import Iterable
 
@@ -26,9 +26,9 @@ class Evaluated:
             related = manifest.table["group"].isin(part["group"].unique())
             self.paths |= dict.fromkeys(manifest.table["path"][related], f"of a recording or speaker of {spec}")
             self.paths |= dict.fromkeys(part["path"], f"is in {spec}")
-            for found in fingerprints(manifest, rows):
-                if not isinstance(found, str) and found.digest:
-                    self.digests[found.digest] = f"same audio as a clip of {spec}"
+            for clip in fingerprints(manifest, rows):
+                if not isinstance(clip, str) and clip.digest:
+                    self.digests[clip.digest] = f"same audio as a clip of {spec}"
 
 
 def _in_parts(manifest: Manifest, spec: str, parts: str) -> np.ndarray:
@@ -37,8 +37,8 @@ def _in_parts(manifest: Manifest, spec: str, parts: str) -> np.ndarray:
         return np.ones(len(manifest), bool)
     fold, split = (manifest.table[name].astype("string") for name in ("fold", "split"))
     present = sorted({*fold.dropna(), *split.dropna()})
-    wanted = [part.strip() for part in parts.split(",")]
-    for part in wanted:
+    requested = [part.strip() for part in parts.split(",")]
+    for part in requested:
         if part not in present:
             raise InputError(f"{spec!r}: no fold or split {part!r}; present: {', '.join(present) or 'none'}")
-    return (fold.isin(wanted) | split.isin(wanted)).fillna(False).to_numpy(bool)
+    return (fold.isin(requested) | split.isin(requested)).fillna(False).to_numpy(bool)

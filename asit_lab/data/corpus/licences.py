@@ -1,4 +1,4 @@
-"""Licence texts of a corpus, beside its list."""
+"""Copies the licence texts of a corpus's collections."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""From a row of a manifest to a FLAC segment, once: what was decoded is remembered in journal.jsonl."""
+"""Writes rows of a manifest as FLAC segments; journal.jsonl records the decoded ones, so that each is decoded once."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class LeftOut(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """What is remembered of a segment."""
+    """The journal's entry of a segment."""
 
     digest: str = ""
     """of its content; empty where it cannot be read or is silent"""
@@ -40,11 +40,11 @@ class _Decoded(NamedTuple):
 
 
 class Segmenter:
-    """Takes rows one after the other: the first of several equal ones is kept."""
+    """Takes rows one by one: of several with the same audio the first is kept."""
 
     def __init__(self, out: Path, sample_rate: int, evaluated: Evaluated):
         self.out, self.sample_rate, self.evaluated = out, sample_rate, evaluated
-        self.kept: dict[str, str] = {}  # digest -> where it was met first
+        self.first_of: dict[str, str] = {}  # digest -> a sentence naming its first occurrence
         self.journal = out / "journal.jsonl"
         self.decoded = _read_journal(self.journal)
 
@@ -58,57 +58,57 @@ class Segmenter:
         if row.seconds < SHORTEST:
             return LeftOut("short", f"{row.seconds:.2f} s long, shorter than {SHORTEST:g} s")
         key = f"{row.path}@{row.start:.3f}+{row.seconds:.3f} {file_state(row.path)}"
-        found = self.decoded.get(key)
-        if found is None or (not self._left_out(found) and not self._is_there(found, folder)):
-            found = self._decode(row, folder)
-            self.decoded[key] = found
+        decoded = self.decoded.get(key)
+        if decoded is None or (not self._left_out(decoded) and not self._is_there(decoded, folder)):
+            decoded = self._decode(row, folder)
+            self.decoded[key] = decoded
             with self.journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, *found]) + "\n")
-        if reason := self._left_out(found):
+                file.write(json.dumps([key, *decoded]) + "\n")
+        if reason := self._left_out(decoded):
             return reason
-        self.kept[found.digest] = f"same audio as {row.path} at {row.start:.1f} s"
-        return found.file
+        self.first_of[decoded.digest] = f"same audio as {row.path} at {row.start:.1f} s"
+        return decoded.file
 
     def remove_unlisted(self, listed: set[str]) -> None:
         """Delete segments of earlier calls that are not in the list any more."""
-        for found in self.decoded.values():
-            if found.file and found.file not in listed:
-                (self.out / found.file).unlink(missing_ok=True)
+        for decoded in self.decoded.values():
+            if decoded.file and decoded.file not in listed:
+                (self.out / decoded.file).unlink(missing_ok=True)
 
-    def _left_out(self, found: _Decoded) -> LeftOut | None:
-        if found.problem:
-            return LeftOut("unusable", found.problem)
-        if not found.digest:
+    def _left_out(self, decoded: _Decoded) -> LeftOut | None:
+        if decoded.problem:
+            return LeftOut("unusable", decoded.problem)
+        if not decoded.digest:
             return LeftOut("silence", "digital silence")
-        if found.digest in self.evaluated.digests:
-            return LeftOut("evaluated", self.evaluated.digests[found.digest])
-        if found.digest in self.kept:
-            return LeftOut("duplicate", self.kept[found.digest])
+        if decoded.digest in self.evaluated.digests:
+            return LeftOut("evaluated", self.evaluated.digests[decoded.digest])
+        if decoded.digest in self.first_of:
+            return LeftOut("duplicate", self.first_of[decoded.digest])
         return None
 
-    def _is_there(self, found: _Decoded, folder: Path) -> bool:
-        file = Path(found.file)
+    def _is_there(self, decoded: _Decoded, folder: Path) -> bool:
+        file = Path(decoded.file)
         path = self.out / file
-        return file.parent == _plain_folder(folder) and path.is_file() and path.stat().st_size == found.size
+        return file.parent == _plain_folder(folder) and path.is_file() and path.stat().st_size == decoded.size
 
     def _decode(self, row, folder: Path) -> _Decoded:
         try:
             wave = read_row(row.path, row.start, row.seconds, row.sample_rate)
         except InputError as error:
             return _Decoded(problem=str(error).removeprefix(f"{row.path}: "))
-        found = _Decoded(fingerprint(wave, row.sample_rate).digest)
-        if self._left_out(found):
-            return found
+        decoded = _Decoded(fingerprint(wave, row.sample_rate).digest)
+        if self._left_out(decoded):
+            return decoded
         if row.sample_rate != self.sample_rate:
             wave = soxr.resample(wave, row.sample_rate, self.sample_rate, quality="HQ")
-        name = f"{_plain(Path(row.path).stem)[:60]}-{found.digest[:12]}.flac"
+        name = f"{_plain(Path(row.path).stem)[:60]}-{decoded.digest[:12]}.flac"
         file = _plain_folder(folder) / name
-        # Not forced to the disk file by file, which takes longer than all the rest; the size tells what is whole.
+        # Not flushed file by file, which would take longer than everything else; the size shows an incomplete one.
         temporary = self.out / file.with_suffix(".part")
         temporary.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(temporary, wave, self.sample_rate, format="FLAC", subtype="PCM_16")  # clips beyond full scale
         os.replace(temporary, self.out / file)
-        return found._replace(file=str(file), size=(self.out / file).stat().st_size)
+        return decoded._replace(file=str(file), size=(self.out / file).stat().st_size)
 
 
 def _plain(name: str) -> str:
@@ -126,6 +126,6 @@ def _read_journal(path: Path) -> dict[str, _Decoded]:
         try:
             key, *values = json.loads(line)
             entries[key] = _Decoded(*values)
-        except (ValueError, TypeError):  # the last line of a call that was killed
+        except (ValueError, TypeError):  # the last line after a kill
             continue
     return entries

@@ -1,4 +1,4 @@
-"""AudioSet: ten seconds of two million videos, labelled with one or more of 527 sound classes.
+"""Lists AudioSet: ten seconds of two million videos, labelled with one or more of 527 sound classes.
 
 Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017. Two tasks share the
 test clips: AudioSet-20K trains on the balanced list, AudioSet-2M on the unbalanced and the balanced one.
@@ -44,32 +44,32 @@ _NAME = re.compile(rf"({_VIDEO.pattern})(?:_\d+(?:\.\d+)?){{0,2}}")
 
 
 def list_audioset(path: Path, source: str, kind: str = "audioset_20k") -> Listing:
-    """The clips of `kind`'s lists that are there: several labels each (display names), group = the video.
+    """The available clips of `kind`'s lists: several labels each (display names), group = the video.
 
-    Which share of every list is there is in the notes; a clip that is missing is no error.
+    The notes say how much of every list is available; missing clips are not an error.
     Raises InputError for a missing or damaged list, a label that is not in class_labels_indices.csv, and when none
-    of the clips is there.
+    of the clips is available.
     """
     names = _class_names(_list_file(path, CLASSES, source))
     segments = {}  # list -> [(video, start, seconds, label)]
     for list_name in LISTS[kind]:
         segments[list_name] = list(_segments(_list_file(path, list_name, source), names))
     videos = {video for rows in segments.values() for video, *_ in rows}
-    found = match_files(path, videos, lambda _folder, stem: video_ids(stem))
+    matched = match_files(path, videos, lambda _folder, stem: video_ids(stem))
     clips, notes = [], []
     for list_name, rows in segments.items():
-        here = [
-            Clip(found.paths[video], label, None, LISTS[kind][list_name], video, start, seconds, maybe_cut=True)
+        available = [
+            Clip(matched.paths[video], label, None, LISTS[kind][list_name], video, start, seconds, maybe_cut=True)
             for video, start, seconds, label in rows
-            if video in found.paths
+            if video in matched.paths
         ]
-        notes.append(f"{list_name}: {len(here):,} of {len(rows):,} clips are there")
-        clips += here
-    notes += found.notes
+        notes.append(f"{list_name}: {len(available):,} of {len(rows):,} clips are present")
+        clips += available
+    notes += matched.notes
     if not clips:
-        why = "; ".join(["files are found by their names, such as ID.wav, YID.flac or ID_30.000.wav", *found.notes])
+        hints = "; ".join(["files are found by their names, such as ID.wav, YID.flac or ID_30.000.wav", *matched.notes])
         raise InputError(
-            f"data source {source!r}: none of the {len(videos):,} clips of {', '.join(segments)} is in {path}; {why}"
+            f"data source {source!r}: none of the {len(videos):,} clips of {', '.join(segments)} is in {path}; {hints}"
         )
     return Listing(clips, notes, multi=True, labels=list(names.values()))
 

@@ -1,4 +1,4 @@
-"""What a data source lists, before any file is opened."""
+"""Clips as a data source lists them, before any file is opened, and the search for audio files."""
 
 import os
 from collections.abc import Iterator
@@ -52,24 +52,24 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
     Hidden files and folders are left out. Links to folders are followed, every real folder is visited once.
     """
-    seen = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # a link in a circle, or a second link to the same folder
+    visited = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in visited:  # a link in a circle, or a second link to the same folder
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield here, sorted(name for name in names if not name.startswith("."))
+        yield path, sorted(name for name in names if not name.startswith("."))
 
 
 def audio_files(folder: Path) -> list[Path]:
     """Every audio file below `folder`, sorted; hidden files and folders left out."""
-    return sorted(Path(here, name) for here, names in walk(folder) for name in names if is_audio(Path(name)))
+    return sorted(Path(path, name) for path, names in walk(folder) for name in names if is_audio(Path(name)))
 
 
 def check_folder(path: Path, source: str) -> None:
-    """Raise InputError unless `path` is a folder; an archive gets its own sentence."""
+    """Raise InputError unless `path` is a folder with files; an archive gets a message of its own."""
     if not path.exists():
         raise InputError(f"data source {source!r}: {path} does not exist")
     if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"):
@@ -88,11 +88,11 @@ def find_root(path: Path, needed: str, source: str, depth: int = 2, hint: str = 
     check_folder(path, source)
     level = [path]
     for _ in range(depth + 1):
-        found = [folder for folder in level if (folder / needed).is_file()]
-        if len(found) > 1:
-            raise InputError(f"data source {source!r}: several in {path}: {', '.join(map(str, found))}; give one")
-        if found:
-            return found[0]
+        roots = [folder for folder in level if (folder / needed).is_file()]
+        if len(roots) > 1:
+            raise InputError(f"data source {source!r}: several in {path}: {', '.join(map(str, roots))}; give one")
+        if roots:
+            return roots[0]
         level = sorted(child for folder in level for child in folder.iterdir() if child.is_dir())
-    where = f". {hint}" if hint else ""
-    raise InputError(f"data source {source!r}: {needed} not found in {path}; give the folder that holds it{where}")
+    suggestion = f". {hint}" if hint else ""
+    raise InputError(f"data source {source!r}: {needed} not found in {path}; give the folder that holds it{suggestion}")

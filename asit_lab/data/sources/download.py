@@ -1,4 +1,8 @@
-"""Downloads that resume, are checked against a checksum, and appear whole or not at all."""
+"""Downloads and unpacks archives: resumable, checked against a checksum, complete or absent.
+
+pooch fetches; the resuming downloader and the unpacking are ours: pooch's has no resume, and its Untar writes outside
+the folder where an archive says so ("../x") before Python 3.12.
+"""
 
 import os
 import shutil
@@ -22,7 +26,7 @@ BLOCK = 1 << 16  # bytes written at a time: what a broken connection can lose
 
 @dataclass(frozen=True)
 class Remote:
-    """An archive on the net."""
+    """A downloadable archive."""
 
     url: str
     sha256: str
@@ -36,7 +40,7 @@ class Remote:
 
 
 class Resume:
-    """A downloader for pooch that keeps what has arrived in a .part file and goes on from there.
+    """A downloader for pooch that keeps received bytes in a .part file and resumes there.
 
     part: the file that collects the bytes, across attempts and across runs.
     """
@@ -62,7 +66,7 @@ class Resume:
         os.replace(self.part, output_file)
 
     def _continue(self, url: str) -> None:
-        """Fetch what `part` still lacks. Raises requests.RequestException when the connection breaks."""
+        """Fetch the missing rest of `part`. Raises requests.RequestException when the connection breaks."""
         import requests
 
         have = self.part.stat().st_size if self.part.exists() else 0
@@ -70,7 +74,7 @@ class Resume:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
             if reply.status_code == requests.codes.requested_range_not_satisfiable:
-                # Nothing lies beyond what is here: it is complete, or no part of this file. The checksum will tell.
+                # There is nothing beyond `part`: it is complete, or of another file, which the checksum shows.
                 if reply.headers.get("Content-Range", "").endswith(f"/{have}"):
                     return
                 self.part.unlink()
@@ -90,7 +94,7 @@ class Resume:
 
 
 def _in_words(error: Exception, url: str) -> str:
-    """What went wrong and what to do, in place of the network library's own words."""
+    """The cause of a failed download and what to do, in place of the network library's message."""
     import requests
 
     host = urlsplit(url).hostname
@@ -112,20 +116,20 @@ def _in_words(error: Exception, url: str) -> str:
 def download(remote: Remote, target: Path) -> Path:
     """Fetch and unpack `remote` into the folder `target`, which exists afterwards only if everything was right.
 
-    Several processes may ask at once: one downloads, the others wait for it.
+    When several processes call it at once, one downloads and the others wait.
     Raises InputError when pooch is missing, the network fails, or the checksum and the contents are wrong.
     """
     try:
         import pooch
     except ImportError:
         raise InputError(
-            f"{target} is not there, and downloading it needs pooch: pip install 'asit-lab[lab]', or give a local copy"
+            f"{target} does not exist; to download it, pip install 'asit-lab[lab]' (for pooch), or give a local copy"
         ) from None
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):
         if target.exists():  # another process was faster
             return target
-        pooch.get_logger().setLevel("ERROR")  # without a checksum it advises to use the one it found
+        pooch.get_logger().setLevel("ERROR")  # without a checksum it suggests the one of the download
         print(f"downloading {remote.url} ({remote.megabytes} MB) to {target}", file=sys.stderr)
         part = target.with_name(f"{target.name}-{remote.archive}.part")
         archive = Path(
@@ -145,23 +149,23 @@ def download(remote: Remote, target: Path) -> Path:
 
 
 def _unpack(archive: Path, target: Path, remote: Remote, same: bool) -> None:
-    """Unpack next to `target`, look at the contents unless the checksum was right, then move the folder in place."""
-    fresh = target.with_name(f"{target.name}.unpacking")
-    shutil.rmtree(fresh, ignore_errors=True)
+    """Unpack next to `target`, check the contents unless the checksum was right, then move the folder in place."""
+    temporary = target.with_name(f"{target.name}.unpacking")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:  # checks the CRC of every member
-                packed.extractall(fresh)
+                packed.extractall(temporary)
         else:
             with tarfile.open(archive) as packed:
-                _extract(packed, fresh)
+                _extract(packed, temporary)
         if not same:
-            remote.contents(fresh)
-        os.replace(fresh, target)
+            remote.contents(temporary)
+        os.replace(temporary, target)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise InputError(f"{remote.url}: the archive is damaged ({error}); it was thrown away") from None
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _extract(packed: tarfile.TarFile, folder: Path) -> None:
@@ -170,7 +174,7 @@ def _extract(packed: tarfile.TarFile, folder: Path) -> None:
         packed.extractall(folder, filter="data")
         return
     for member in packed.getmembers():
-        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
-        if not inside or not (member.isfile() or member.isdir()):
+        is_inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not is_inside or not (member.isfile() or member.isdir()):
             raise tarfile.TarError(f"{member.name} is no file or folder inside the archive")
     packed.extractall(folder)

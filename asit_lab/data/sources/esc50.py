@@ -1,4 +1,4 @@
-"""ESC-50 and its subset ESC-10: 5 s environmental sounds in five official folds.
+"""Lists ESC-50 and its subset ESC-10: 5 s environmental sounds in five official folds.
 
 Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
 Clips cut from one Freesound recording share `src_file`, and lie in one fold.
@@ -24,9 +24,9 @@ def check_contents(folder: Path) -> None:
     root = find_root(folder, META, "esc50")
     if hashlib.md5((root / META).read_bytes(), usedforsecurity=False).hexdigest() != _META_MD5:
         raise InputError(f"{root / META}: differs from the published ESC-50 (MD5 {_META_MD5})")
-    there = sum((root / "audio" / name).is_file() for name in read_table(root / META)["filename"])
-    if there != _CLIPS:
-        raise InputError(f"{root / 'audio'}: {there} of the {_CLIPS} clips of ESC-50")
+    present = sum((root / "audio" / name).is_file() for name in read_table(root / META)["filename"])
+    if present != _CLIPS:
+        raise InputError(f"{root / 'audio'}: {present} of the {_CLIPS} clips of ESC-50")
 
 
 # The archive of one commit. The host makes archives on demand and may pack them differently one day, so its checksum

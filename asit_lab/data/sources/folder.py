@@ -1,4 +1,4 @@
-"""A user's own recordings: class folders, perhaps below splits or folds, a list of clips, Kaldi's or Hugging Face's.
+"""Lists a user's own recordings: class folders, perhaps below splits or folds; tables; Kaldi and Hugging Face data.
 
 With a column `labels` in place of `label`, a clip may have several, joined by semicolons ("dog;rain"), or none.
 """
@@ -19,7 +19,7 @@ _METADATA = ("metadata.csv", "metadata.jsonl")  # Hugging Face's audiofolder, al
 
 
 def list_folder(path: Path, source: str) -> Listing:
-    """Clips of a folder or of the list it is or holds; what was taken for what is among the notes.
+    """Clips of a folder, or of the list it is or holds; the notes say how it was understood.
 
     Raises InputError for a missing path, an archive, a folder without audio, a list that lacks a column.
     """
@@ -68,9 +68,9 @@ def _from_lists(folder: Path, source: str) -> Listing | None:
         tables = {file: read_table(file) for file in names}
         lists = [file for file, table in tables.items() if lists_files(table)]
         if place == folder and len(lists) > 1:
-            words = ", ".join(file.name for file in lists)
+            list_names = ", ".join(file.name for file in lists)
             raise InputError(
-                f"data source {source!r}: {folder} holds several lists ({words}); give one: folder:PATH/X.csv"
+                f"data source {source!r}: {folder} holds several lists ({list_names}); give one: folder:PATH/X.csv"
             )
         if len(lists) == 1:
             (file,) = lists
@@ -96,35 +96,34 @@ def _from_class_folders(folder: Path, source: str) -> Listing:
     files = audio_files(folder)
     if not files:
         suffixes = Counter(path.suffix.lower() or "none" for path in folder.rglob("*") if path.is_file())
-        found = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(5)) or "no files"
+        summary = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(5)) or "no files"
         raise InputError(
-            f"data source {source!r}: no audio files that can be read in {folder}; suffixes found: {found}"
+            f"data source {source!r}: no audio files that can be read in {folder}; suffixes found: {summary}"
         )
     parts = {file: file.relative_to(folder).parts for file in files}
-    if all(len(inside) > 1 for inside in parts.values()):
-        tops = {inside[0] for inside in parts.values()}
-        if len(tops) == 1 and tops <= set(_WRAPPERS) and len({inside[1] for inside in parts.values()}) > 1:
+    if all(len(below) > 1 for below in parts.values()):
+        tops = {below[0] for below in parts.values()}
+        if len(tops) == 1 and tops <= set(_WRAPPERS) and len({below[1] for below in parts.values()}) > 1:
             return _from_class_folders(folder / tops.pop(), source)
-    tops = {inside[0] for inside in parts.values() if len(inside) > 1}
-    if tops and all(len(inside) > 1 for inside in parts.values()):
+    tops = {below[0] for below in parts.values() if len(below) > 1}
+    if tops and all(len(below) > 1 for below in parts.values()):
         if all(top.lower() in SPLITS for top in tops) and (len(tops) > 1 or _has_classes(parts.values())):
             return _divided(parts, {top: {"split": SPLITS[top.lower()]} for top in tops}, "splits")
         if all(_FOLD.match(top) for top in tops) and (len(tops) > 1 or _has_classes(parts.values())):
             return _divided(parts, {top: {"fold": int(_FOLD.match(top)[1])} for top in tops}, "folds")
-    clips = [Clip(str(file), label=inside[0] if len(inside) > 1 else "") for file, inside in parts.items()]
+    clips = [Clip(str(file), label=below[0] if len(below) > 1 else "") for file, below in parts.items()]
     return Listing(clips)
 
 
 def _has_classes(parts) -> bool:
-    return all(len(inside) > 2 for inside in parts)
+    return all(len(below) > 2 for below in parts)
 
 
-def _divided(parts: dict[Path, tuple[str, ...]], meanings: dict[str, dict], words: str) -> Listing:
+def _divided(parts: dict[Path, tuple[str, ...]], meanings: dict[str, dict], divisions: str) -> Listing:
     """Clips of folders that are splits or folds, with classes below them or none."""
     clips = [
-        Clip(str(file), label=inside[1] if len(inside) > 2 else "", **meanings[inside[0]])
-        for file, inside in parts.items()
+        Clip(str(file), label=path[1] if len(path) > 2 else "", **meanings[path[0]]) for file, path in parts.items()
     ]
     classes = sorted({clip.label for clip in clips} - {""})
     below = f"{len(classes)} class folders below them" if classes else "no classes below them"
-    return Listing(clips, [f"the folders {', '.join(sorted(meanings))} are taken for {words}, with {below}"])
+    return Listing(clips, [f"the folders {', '.join(sorted(meanings))} are taken for {divisions}, with {below}"])

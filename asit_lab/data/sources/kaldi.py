@@ -1,4 +1,4 @@
-"""Lists of speech toolkits: Kaldi's data folders (wav.scp, segments, utt2spk, ...) and fairseq's tables of frames."""
+"""Reads lists of speech toolkits: Kaldi's data folders (wav.scp, segments, utt2spk, ...) and fairseq's manifests."""
 
 from pathlib import Path
 

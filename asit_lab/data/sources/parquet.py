@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: Parquet or Arrow files with a column of audio (bytes and path) and one of labels."""
+"""Reads Hugging Face data sets on disk: Parquet or Arrow files with a column of audio (bytes and path) and labels."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ import pandas as pd
 
 from ...config import resolve
 from ...errors import InputError
-from ...storage.atomic import whole
+from ...storage.atomic import atomic_write
 from .clips import Listing
 from .tables import SPLITS, list_table
 
 PARQUET = (".parquet", ".arrow")
-_KEPT = "data/huggingface"  # sounds are copied out of the tables to here, once
+_KEPT = "data/huggingface"  # sounds are extracted to this folder once
 _SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 
@@ -30,7 +30,7 @@ def list_parquet(files: list[Path], source: str) -> Listing:
     except ImportError:
         raise InputError(f"data source {source!r}: Parquet needs pyarrow: pip install pyarrow") from None
     tables = [_table(file, source) for file in files]
-    table = pd.concat([one.assign(split=split) if split else one for one, split in tables], ignore_index=True)
+    table = pd.concat([rows.assign(split=split) if split else rows for rows, split in tables], ignore_index=True)
     if "split" in table.columns:
         table["split"] = table["split"].fillna("")
     listing = list_table(table, files[0].parent, source, line="row")
@@ -58,8 +58,8 @@ def _table(file: Path, source: str) -> tuple[pd.DataFrame, str | None]:
             if isinstance(row.get(name), int) and 0 <= row[name] < len(named):
                 row[name] = named[row[name]]
         clips.append({"path": _file_of(sound, folder, number, file), **row})
-    words = file.stem.lower().replace(".", "-").replace("_", "-").split("-")
-    split = next((SPLITS[word] for word in (words[0], file.parent.name.lower()) if word in SPLITS), None)
+    parts = file.stem.lower().replace(".", "-").replace("_", "-").split("-")
+    split = next((SPLITS[word] for word in (parts[0], file.parent.name.lower()) if word in SPLITS), None)
     return pd.DataFrame(clips), split
 
 
@@ -93,17 +93,17 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         return {}
-    return {name: about["names"] for name, about in features.items() if isinstance(about, dict) and "names" in about}
+    return {name: kind["names"] for name, kind in features.items() if isinstance(kind, dict) and "names" in kind}
 
 
 def _file_of(sound: dict | None, folder: Path, number: int, table: Path) -> str:
-    """Where a row's sound lies: copied out of the table, or where its path points."""
+    """The path of a row's sound: extracted from the table, or the file its path points to."""
     content, name = (sound or {}).get("bytes"), (sound or {}).get("path") or ""
     if content is None:
         return str(table.parent / name) if name else str(folder / f"{number}.missing")
     suffix = Path(name).suffix or _SUFFIXES.get(content[:4], ".mp3")
     file = folder / f"{number:06d}{suffix}"
     if not file.exists():
-        with whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_bytes(content)
     return str(file)

@@ -1,4 +1,4 @@
-"""From listed clips to the table of a manifest: headers are read, long files become several rows."""
+"""Builds a manifest's table from listed clips: reads headers and divides long files into several rows."""
 
 import math
 from collections import Counter
@@ -52,7 +52,7 @@ def to_table(rows: list[tuple]) -> pd.DataFrame:
 
 
 def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:
-    """(start, length) in s of what the clip means of its file; the length is what the file has of it."""
+    """(start, length) in s of the clip within its file; the length is limited by the file's end."""
     if clip.start is None or (clip.maybe_cut and header.seconds <= clip.seconds + _CUT_SLACK):
         return 0.0, header.seconds
     left = header.seconds - clip.start

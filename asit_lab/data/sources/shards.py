@@ -1,4 +1,4 @@
-"""Data sets as shards: tar files in WebDataset's layout, each sound beside a JSON of the same name.
+"""Reads and writes data sets as shards: tar files in WebDataset's layout, each sound beside a JSON of the same name.
 
 A shard is read in place: a clip's path is "x.tar::START+SIZE/name.flac", so order, resume and the division over
 processes are those of any other data set.
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ...audio.lengths import MEMBER
 from ...errors import InputError
-from ...storage.atomic import whole
+from ...storage.atomic import atomic_write
 from .. import labels
 from .clips import SUFFIXES, Clip, Listing
 from .tables import SPLITS
@@ -30,7 +30,7 @@ def list_shards(path: Path, source: str) -> Listing:
     shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path]
     if not path.exists() or not shards:
         raise InputError(f"data source {source!r}: no shards (.tar) in {path}")
-    about = _about(path if path.is_dir() else path.parent)
+    info = _about(path if path.is_dir() else path.parent)
     clips, unpaired = [], 0
     for shard in shards:
         split = next((SPLITS[word] for word in _words(shard) if word in SPLITS), None)
@@ -39,10 +39,10 @@ def list_shards(path: Path, source: str) -> Listing:
             clips.append(_clip(place, facts, split))
     if not clips:
         raise InputError(f"data source {source!r}: no audio in the {len(shards)} shards of {path}")
-    notes = list(about.get("notes", []))
+    notes = list(info.get("notes", []))
     if unpaired:
         notes.append(f"{unpaired:,} of {len(clips):,} clips in the shards have no label beside them")
-    return Listing(clips, notes, bool(about.get("multi")), about.get("classes"))
+    return Listing(clips, notes, bool(info.get("multi")), info.get("classes"))
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -66,14 +66,14 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if not member.isfile():
                     continue
                 folder, _, name = member.name.rpartition("/")
-                stem, _, rest = name.partition(".")
+                stem, _, extension = name.partition(".")
                 key, suffix = f"{folder}/{stem}", os.path.splitext(name)[1].lower()
                 if suffix in SUFFIXES:
                     place = f"{shard}{MEMBER}{member.offset_data}+{member.size}/{name}"
                     sounds.setdefault(key, []).append(place)
-                elif rest == "json":
+                elif extension == "json":
                     facts[key] = json.loads(members.extractfile(member).read())
-                elif f".{rest}" in _LABELS:
+                elif f".{extension}" in _LABELS:
                     text = members.extractfile(member).read().decode("utf-8", "replace").strip()
                     facts.setdefault(key, {"label": text})
     except (tarfile.TarError, OSError, ValueError) as error:
@@ -101,13 +101,13 @@ def _clip(place: str, facts: dict[str, Any], split: str | None) -> Clip:
 def write_shards(manifest, out: Path, megabytes: float = 500.0) -> list[Path]:
     """Pack the files of a manifest into shards of about `megabytes`; files are copied as they are.
 
-    One sample a file: its rows are found again by `load_manifest("shards:PATH")`, with the same labels, folds, splits
-    and groups. Raises InputError for a folder that has shards already, and for sounds that are made on the spot.
+    One sample per file; `load_manifest("shards:PATH")` gives the same rows with their labels, folds, splits and groups.
+    Raises InputError for a folder that has shards already, and for synthesised sounds.
     """
     if list(out.glob("*.tar")):
         raise InputError(f"{out}: has shards already; give an empty folder")
     out.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
+    shards: list[Path] = []
     files = manifest.table.groupby("path", sort=False)
     batch, size = [], 0
     for path, rows in files:
@@ -116,18 +116,18 @@ def write_shards(manifest, out: Path, megabytes: float = 500.0) -> list[Path]:
         batch.append((path, rows))
         size += os.path.getsize(path)
         if size >= megabytes * 1e6:
-            written.append(_write(out / f"shard-{len(written):06d}.tar", batch, len(written)))
+            shards.append(_write(out / f"shard-{len(shards):06d}.tar", batch, len(shards)))
             batch, size = [], 0
     if batch:
-        written.append(_write(out / f"shard-{len(written):06d}.tar", batch, len(written)))
-    about = {"source": manifest.source, "multi": manifest.multi, "classes": manifest.labels, "files": len(files)}
-    with whole(out / ABOUT) as temporary:
-        temporary.write_text(json.dumps(about, indent=2), encoding="utf-8")
-    return written
+        shards.append(_write(out / f"shard-{len(shards):06d}.tar", batch, len(shards)))
+    info = {"source": manifest.source, "multi": manifest.multi, "classes": manifest.labels, "files": len(files)}
+    with atomic_write(out / ABOUT) as temporary:
+        temporary.write_text(json.dumps(info, indent=2), encoding="utf-8")
+    return shards
 
 
 def _write(shard: Path, batch: list[tuple[str, Any]], number: int) -> Path:
-    with whole(shard) as temporary, tarfile.open(temporary, "w", errors="surrogateescape") as members:
+    with atomic_write(shard) as temporary, tarfile.open(temporary, "w", errors="surrogateescape") as members:
         for place, (path, rows) in enumerate(batch):
             stretches = _stretches(rows)
             for part, facts in enumerate(stretches):

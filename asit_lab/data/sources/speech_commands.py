@@ -1,4 +1,4 @@
-"""Speech Commands: one-second spoken words with the official validation and test lists.
+"""Lists Speech Commands: one-second spoken words with the official validation and test lists.
 
 Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition", arXiv 1804.03209. Version 0.01 has 30
 words, version 0.02 has 35. Two tasks:
@@ -55,35 +55,35 @@ def list_words(path: Path, source: str) -> Listing:
             clips.append(Clip(str(file), folder.name, split=split, group=speaker))
     if not clips:
         raise InputError(f"data source {source!r}: no folders of words with recordings in {root}")
-    words = {clip.label for clip in clips}
-    version, expected = ("v2", 35) if words & ONLY_V2 else ("v1", 30)
-    notes = [f"Speech Commands {version}: {len(words)} of its {expected} words, {len(clips)} recordings"]
+    labels = {clip.label for clip in clips}
+    version, expected = ("v2", 35) if labels & ONLY_V2 else ("v1", 30)
+    notes = [f"Speech Commands {version}: {len(labels)} of its {expected} words, {len(clips)} recordings"]
     for name, split in LISTS.items():
-        here, total = listed[split], sum(one == split for one in split_of.values())
-        if not here:
+        present, total = listed[split], list(split_of.values()).count(split)
+        if not present:
             raise InputError(
-                f"data source {source!r}: none of the {total} recordings in {root / name} is there, so there is "
+                f"data source {source!r}: none of the {total} recordings in {root / name} is present, so there is "
                 f"nothing to {'test on' if split == 'test' else 'validate on'}; the list and the recordings do not "
-                "belong together"
+                "match"
             )
-        if here < total:
-            notes.append(f"{name}: {here:,} of {total:,} recordings are there")
+        if present < total:
+            notes.append(f"{name}: {present:,} of {total:,} recordings are present")
     return Listing(clips, notes)
 
 
 def list_twelve(path: Path, source: str) -> Listing:
     """The twelve-class task; without the folder of background noise there is no class "silence", and a note says so."""
     root = find_root(path, "testing_list.txt", source)
-    words = list_words(path, source)
-    wanted = [clip for clip in words.clips if clip.label in TEN_WORDS]
-    others = [clip for clip in words.clips if clip.label not in TEN_WORDS]
-    if not wanted:
+    listing = list_words(path, source)
+    ten = [clip for clip in listing.clips if clip.label in TEN_WORDS]
+    other_words = [clip for clip in listing.clips if clip.label not in TEN_WORDS]
+    if not ten:
         raise InputError(f"data source {source!r}: none of the words {', '.join(TEN_WORDS)} in {root}")
-    extras = {split: math.ceil(EXTRA_SHARE * sum(clip.split == split for clip in wanted)) for split in NOISE_SHARES}
-    unknown = [clip for split, count in extras.items() for clip in _unknown(others, split, count)]
-    clips = wanted + unknown
-    noise, notes = _noise_recordings(root), list(words.notes)
-    notes.append(f"class 'unknown': {len(unknown)} of the {len(others)} recordings of other words")
+    extras = {split: math.ceil(EXTRA_SHARE * sum(clip.split == split for clip in ten)) for split in NOISE_SHARES}
+    unknown = [clip for split, count in extras.items() for clip in _unknown(other_words, split, count)]
+    clips = ten + unknown
+    noise, notes = _noise_recordings(root), list(listing.notes)
+    notes.append(f"class 'unknown': {len(unknown)} of the {len(other_words)} recordings of other words")
     for split, count in extras.items():
         clips += _silence(noise, split, count)
     if not noise:
@@ -98,16 +98,16 @@ def _official_splits(root: Path, source: str) -> dict[str, str]:
         if not (root / name).is_file():
             raise InputError(f"data source {source!r}: the official list {name} is missing in {root}")
         listed = {line.strip() for line in (root / name).read_text().splitlines() if line.strip()}
-        both = sorted(listed & splits.keys())
-        if both:
-            raise InputError(f"{root / name}: {both[0]} is in the other official list too")
+        in_both = sorted(listed & splits.keys())
+        if in_both:
+            raise InputError(f"{root / name}: {in_both[0]} is in the other official list too")
         splits.update(dict.fromkeys(listed, split))
     return splits
 
 
-def _unknown(others: list[Clip], split: str, count: int) -> list[Clip]:
+def _unknown(recordings: list[Clip], split: str, count: int) -> list[Clip]:
     """`count` recordings of other words of a split, the first by a hash of word and file name."""
-    candidates = [clip for clip in others if clip.split == split]
+    candidates = [clip for clip in recordings if clip.split == split]
     candidates.sort(key=lambda clip: hashlib.sha1(os.fsencode("/".join(Path(clip.path).parts[-2:]))).digest())
     return [Clip(clip.path, "unknown", split=split, group=clip.group) for clip in candidates[:count]]
 
@@ -129,8 +129,8 @@ def _silence(noise: list[tuple[str, float]], split: str, count: int) -> list[Cli
     fitting = [(path, low, high) for path, low, high in lows_highs if high - low >= 1.0]
     clips = []
     for place, (path, low, high) in enumerate(fitting):
-        here = count // len(fitting) + (place < count % len(fitting))
-        step = (high - low - 1.0) / max(1, here - 1)
+        stretches = count // len(fitting) + (place < count % len(fitting))
+        step = (high - low - 1.0) / max(1, stretches - 1)
         group = f"{NOISE}/{Path(path).name}/{split}"  # a split's stretch of it is no other's
-        clips += [Clip(path, "silence", None, split, group, low + k * step, 1.0) for k in range(here)]
+        clips += [Clip(path, "silence", None, split, group, low + k * step, 1.0) for k in range(stretches)]
     return clips

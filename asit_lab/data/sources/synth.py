@@ -1,7 +1,7 @@
-"""Made-up sounds: an endless stream that needs no files and no network.
+"""Lists synthetic sounds: an endless stream that needs no files and no network.
 
-Clip (seed, index) is always the same; what it holds is drawn in `synthesis`. The listed clips, of seed 0, are what is
-looked at, held out and probed. Pretraining takes other seeds: every epoch has new sounds of the same classes.
+Clip (seed, index) is always the same; `synthesis` generates it. The listed clips, of seed 0, are for viewing, holding
+out and probing. Pretraining uses other seeds: every epoch has new sounds of the same classes.
 """
 
 import functools
@@ -18,7 +18,7 @@ PREFIX = "synth://"
 CLASSES = scene.CLASSES
 CLIPS = 1000
 SECONDS = 5.0
-NOMINAL_RATE = 32000  # Hz, what the manifest shows; clips are made at whatever rate is asked for
+NOMINAL_RATE = 32000  # Hz, what the manifest shows; clips are synthesised at any rate
 FOLDS = 5
 FEWEST = 200  # clips from which on all classes are listed; below, the first ten, so that each has several clips
 MOST = 100_000  # clips in a list
@@ -72,7 +72,7 @@ def stream(seed: int, epoch: int) -> int:
 
 
 def anew(path: str, seed: int, epoch: int) -> str:
-    """The clip that stands in for a listed one in an epoch of pretraining: another of its class."""
+    """The clip that replaces a listed one in an epoch of pretraining: another of its class."""
     return f"{PREFIX}{stream(seed, epoch)}/{parse(path)[1]}"
 
 

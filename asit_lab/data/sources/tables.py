@@ -1,4 +1,4 @@
-"""Lists of clips as people make them: CSV and its cousins, data frames; other column names, encodings, separators."""
+"""Reads lists of clips as people make them: CSV, JSON lines and data frames, with other column names and encodings."""
 
 import csv
 import io
@@ -107,12 +107,12 @@ def _rows(path: Path, text: str) -> pd.DataFrame:
         raise InputError(f"{path}, line {reader.line_num}: not a CSV that can be read: {error}") from None
     doubled = [name for name, count in Counter(names).items() if count > 1 and name]
     if doubled:
-        raise InputError(f"{path}: column {doubled[0]!r} is there more than once")
+        raise InputError(f"{path}: column {doubled[0]!r} occurs more than once")
     return pd.DataFrame(rows, columns=names, index=pd.Index(numbers, dtype="int64"), dtype=object)
 
 
 def _names_in(header: str, separator: str) -> int:
-    """How many columns of a header line have a name that is understood."""
+    """How many columns of a header line have a known name."""
     understood = {*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)}
     return sum(name.strip(' "').lower() in understood for name in header.split(separator))
 
@@ -219,16 +219,16 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
             start=start,
             seconds=seconds,
         )
-        known = first.setdefault((clip.path, clip.start, clip.fold, clip.split), (number, clip))
-        if known[1] is not clip and known[1].label != clip.label:
+        first_number, earlier = first.setdefault((clip.path, clip.start, clip.fold, clip.split), (number, clip))
+        if earlier is not clip and earlier.label != clip.label:
             raise InputError(
-                f"{place}: {cells['path']} has the label {clip.label!r}, but {known[1].label!r} in {line} {known[0]}; "
-                f"give it one, or both in a column {MULTI!r}: {known[1].label};{clip.label}"
+                f"{place}: {cells['path']} has the label {clip.label!r}, but {earlier.label!r} in {line} "
+                f"{first_number}; give it one, or both in a column {MULTI!r}: {earlier.label};{clip.label}"
             )
-        if known[1] is clip:
+        if earlier is clip:
             clips.append(clip)
     if len(clips) < len(table):
-        notes.append(f"{name}: {len(table) - len(clips)} rows are there twice and are left out")
+        notes.append(f"{name}: {len(table) - len(clips)} rows are duplicates and are left out")
     if forms:
         notes.append(f"{name}: {forms} labels are written with accents apart from their letters; they are joined")
     if not any(os.path.exists(clip.path.partition("::")[0]) for clip in clips):
@@ -236,13 +236,13 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
             f"{name}: none of the {len(clips)} files it lists exists; the first would be {clips[0].path} "
             f"(relative paths count from {folder})"
         )
-    # Named once for all, so that every part of the data set has the same classes.
+    # Collected here, so that every part of the data set has the same classes.
     classes = sorted({name for clip in clips for name in labels.split(clip.label)}) if multi else None
     return Listing(clips, notes, multi=multi, labels=classes)
 
 
 def _label_divider(column: Iterable[str], name: str, notes: list[str]) -> Callable[[str], list[str]]:
-    """Several labels of a cell: joined by semicolons, or where the column has none, by commas or bars."""
+    """Splits a cell into labels: at semicolons, or where the column has none, at commas or bars."""
     cells = list(column)
     separator = next((sign for sign in (";", ",", "|") if any(sign in cell for cell in cells)), ";")
     if separator != ";":
@@ -251,10 +251,10 @@ def _label_divider(column: Iterable[str], name: str, notes: list[str]) -> Callab
 
 
 def _finder(folder: Path) -> Callable[[str], str]:
-    """name in a list -> absolute path of its file, in the form it is meant to have where there is none.
+    """Finds the file of a name in a list: name -> absolute path, where the file should be if it does not exist.
 
-    What does not exist as it stands is looked for with slashes for backslashes, its accents in the other form, or its
-    letters in an older encoding; and then by its name alone (with or without suffix) below `folder`.
+    A name that does not exist as written is tried with slashes for backslashes, with accents in the other Unicode
+    form and in an older encoding; then a file of that name (with or without suffix) is searched for below `folder`.
     """
     below: dict[str, str | None] | None = None
 
@@ -267,9 +267,9 @@ def _finder(folder: Path) -> Callable[[str], str]:
         plain = absolute(name)
         if os.path.exists(plain):
             return plain
-        for other in _spellings(name):
-            if os.path.exists(absolute(other)):
-                return absolute(other)
+        for spelling in _spellings(name):
+            if os.path.exists(absolute(spelling)):
+                return absolute(spelling)
         if below is None:
             below = {}
             for file in audio_files(folder):

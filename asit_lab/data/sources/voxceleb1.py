@@ -1,4 +1,4 @@
-"""VoxCeleb1, speaker identification: which of 1,251 people speaks, by the official list.
+"""Lists VoxCeleb1 for speaker identification: which of 1,251 people speaks, with the official split.
 
 Nagrani et al., "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017, section 5.1; the task of
 SUPERB's SID. iden_split.txt lists 153,516 utterances: 138,361 to train on, 6,904 for validation, 8,251 to test.
@@ -28,30 +28,30 @@ _LINE = re.compile(r"([123])\s+([^\s/]+)/([^\s/]+)/([^\s/]+)\.\w+")
 
 
 def list_voxceleb1(path: Path, source: str) -> Listing:
-    """The listed utterances that are there: label = the speaker, split by the official list.
+    """The available utterances of the list: label = the speaker, split by the official list.
 
     group = the video, as long as the list keeps every video in one part; where it does not, the file, since grouping
     by video would then refuse the official parts, and a note says so.
     The audio may be recoded (.flac, .ogg): the suffix does not count. Missing utterances are counted in the notes.
-    Raises InputError for a missing list, a damaged line, an utterance listed twice, and when none is there.
+    Raises InputError for a missing list, a damaged line, an utterance listed twice, and when none is available.
     """
     file = find_root(path, LIST, source, hint=f"It is published at {ADDRESS}meta/{LIST}") / LIST
     part_of = _read_list(file)
-    found = match_files(path, part_of, lambda folder, stem: ["/".join([*folder.split(os.sep)[-2:], stem])])
-    if not found.paths:
-        why = "; ".join(["they are found as SPEAKER/VIDEO/NUMBER.wav below it", *found.notes])
+    matched = match_files(path, part_of, lambda folder, stem: ["/".join([*folder.split(os.sep)[-2:], stem])])
+    if not matched.paths:
+        hints = "; ".join(["they are found as SPEAKER/VIDEO/NUMBER.wav below it", *matched.notes])
         raise InputError(
-            f"data source {source!r}: none of the {len(part_of):,} utterances of {file} is in {path}; {why}"
+            f"data source {source!r}: none of the {len(part_of):,} utterances of {file} is in {path}; {hints}"
         )
     torn = _torn_videos(part_of)
     clips = []
     for utterance, part in part_of.items():
-        if utterance in found.paths:
+        if utterance in matched.paths:
             speaker, video, _ = utterance.split("/")
             group = None if torn else f"{speaker}/{video}"
-            clips.append(Clip(found.paths[utterance], speaker, split=part, group=group))
+            clips.append(Clip(matched.paths[utterance], speaker, split=part, group=group))
     speakers = sorted({utterance.split("/")[0] for utterance in part_of})
-    notes = [_share(part, part_of, clips) for part in PARTS.values()] + found.notes
+    notes = [_share(part, part_of, clips) for part in PARTS.values()] + matched.notes
     if torn:
         notes.append(f"{LIST} has {len(torn):,} videos in two parts ({min(torn)}): every file is its own group")
     return Listing(clips, notes, labels=speakers)
@@ -86,5 +86,6 @@ def _torn_videos(part_of: dict[str, str]) -> set[str]:
 
 
 def _share(part: str, part_of: dict[str, str], clips: list[Clip]) -> str:
-    here, listed = (sum(one == part for one in parts) for parts in ([c.split for c in clips], part_of.values()))
-    return f"{part}: {here:,} of the {listed:,} utterances in {LIST} are there"
+    present = sum(clip.split == part for clip in clips)
+    listed = sum(listed_part == part for listed_part in part_of.values())
+    return f"{part}: {present:,} of the {listed:,} utterances in {LIST} are present"

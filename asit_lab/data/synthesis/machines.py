@@ -1,4 +1,4 @@
-"""Machines and signals: steady rotation, alternating tones, ticking."""
+"""Synthesises machines and signals: steady rotation, alternating tones, ticking."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def helicopter(sketch: Sketch) -> np.ndarray:
     wave = np.float32(0.05) * sketch.noise_band(sketch.samples, 60, 3000, 1.0)
     for place, at in enumerate(sketch.beats(1 / rate)):
         sketch.paste(wave, beat, at, 1.0 if place % 2 else 0.8)
-    return wave * sketch.drawn(sketch.lines(sketch.plan.uniform(0.4, 1, 4), len(wave)), len(wave))
+    return wave * sketch.interpolated(sketch.lines(sketch.plan.uniform(0.4, 1, 4), len(wave)), len(wave))
 
 
 def siren(sketch: Sketch) -> np.ndarray:
@@ -59,7 +59,7 @@ def alarm(sketch: Sketch) -> np.ndarray:
     pitches = (pitch, pitch * (1 if sketch.chance(0.5) else sketch.between(0.7, 1.4)))
     odd = np.zeros(9)
     odd[::2] = 1 / np.arange(1, 10, 2)
-    sounds = [sketch.faded(sketch.tone(one, odd, round(length * sketch.rate))) for one in pitches]
+    sounds = [sketch.faded(sketch.tone(hz, odd, round(length * sketch.rate))) for hz in pitches]
     group, step = sketch.count(1, 4), length * sketch.between(1.25, 2.2)
     wave = sketch.silence()
     for at in sketch.beats(group * step + sketch.between(0, 0.8)):

@@ -1,4 +1,4 @@
-"""Instruments: every pitch of a short pattern is drawn once and comes back with the pattern."""
+"""Synthesises instruments: each pitch of a short pattern is rendered once and repeats with the pattern."""
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def bowed_string(sketch: Sketch) -> np.ndarray:
     wave = sketch.tone(frequency, 1 / np.arange(1, 41) ** sketch.between(0.5, 1.1), n)
     bow = places % 1  # each note swells and fades, or all are tied
     loudness = np.minimum(1, 6 * np.minimum(bow, 1 - bow) + 0.35) if sketch.chance(0.6) else np.ones(len(bow))
-    wave *= sketch.drawn(loudness, n)
+    wave *= sketch.interpolated(loudness, n)
     centres = sketch.plan.uniform((250, 450, 900, 2200), (350, 700, 1500, 3500))
     return sketch.filtered(wave, resonances(centres, (1, 1, 0.8, 0.9), (90, 120, 250, 700), 0.25))[0]
 
@@ -93,14 +93,14 @@ def organ(sketch: Sketch) -> np.ndarray:
     stops = np.zeros(16)
     stops[[0, 1, 2, 3, 5, 7]] = sketch.plan.uniform(0.2, 1, 6)
     n = round(length * sketch.rate)
-    drawn = [sketch.faded(sum(sketch.tone(pitch, stops, n) for pitch in chord), 0.03, 0.05) for chord in chords]
+    sounds = [sketch.faded(sum(sketch.tone(pitch, stops, n) for pitch in chord), 0.03, 0.05) for chord in chords]
     wave = sketch.silence()
     for place, at in enumerate(sketch.beats(length)):
-        sketch.paste(wave, drawn[place % len(drawn)], at)
+        sketch.paste(wave, sounds[place % len(sounds)], at)
     if sketch.chance(0.5):
         depth, speed = sketch.between(0.2, 0.5), sketch.between(4, 7)
         shake = np.sin(2 * np.pi * speed * sketch.instants(len(wave)))
-        wave *= sketch.drawn(1 - depth * (0.5 + 0.5 * shake), len(wave))
+        wave *= sketch.interpolated(1 - depth * (0.5 + 0.5 * shake), len(wave))
     return wave
 
 

@@ -1,4 +1,4 @@
-"""Weather, water, and things that knock against each other."""
+"""Synthesises weather, water, steps and knocks."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .sketch import Sketch, band_curve, octaves
 def rain(sketch: Sketch) -> np.ndarray:
     """A hiss that swells and falls slowly, and single drops."""
     wave = sketch.noise_band(sketch.samples, sketch.pitch(200, 1500), sketch.pitch(4000, 9000), sketch.between(-0.5, 1))
-    wave *= sketch.drawn(sketch.lines(sketch.plan.uniform(0.4, 1, 5), len(wave)), len(wave))
+    wave *= sketch.interpolated(sketch.lines(sketch.plan.uniform(0.4, 1, 5), len(wave)), len(wave))
     drops = sketch.count(0, 60)
     pitches = sketch.plan.uniform(600, 4000, 6)
     sounds = [sketch.partials(0.03, (pitch, 2.3 * pitch), (1, 0.5), (150, 250)) for pitch in pitches]
@@ -27,7 +27,7 @@ def wind(sketch: Sketch) -> np.ndarray:
     humps = [rough * (0.1 + np.exp(-((np.log2(octaves() / centre) / narrow) ** 2))) for centre in centres]
     wave = sketch.silence()
     for place, band in enumerate(sketch.noises(n, *humps)):
-        wave += band * sketch.drawn(np.maximum(0, 1 - np.abs(height - place)) * (0.2 + height / 2), n)
+        wave += band * sketch.interpolated(np.maximum(0, 1 - np.abs(height - place)) * (0.2 + height / 2), n)
     return wave
 
 
@@ -39,7 +39,7 @@ def bubbles(sketch: Sketch) -> np.ndarray:
     sounds = []
     for _ in range(4):
         first, rise, decay = pitch * sketch.pitch(0.6, 1.7), sketch.between(2, 12), sketch.between(18, 50)
-        sound = sketch.tone(first * np.exp(rise * times), (1, 0.2), n) * sketch.drawn(np.exp(-decay * times), n)
+        sound = sketch.tone(first * np.exp(rise * times), (1, 0.2), n) * sketch.interpolated(np.exp(-decay * times), n)
         sounds.append(sketch.faded(sound, 0.002))
     wave = sketch.silence()
     for place, at in enumerate(sketch.beats(sketch.pitch(0.05, 0.6), sketch.between(0, 0.25))):

@@ -1,4 +1,4 @@
-"""A clip of a class: its sound, perhaps a quieter one of another class, a room, background noise, a microphone."""
+"""Synthesises a clip of a class: its sound, perhaps a quieter one of another class, a room, noise, a microphone."""
 
 import math
 
@@ -8,7 +8,7 @@ from . import machines, music, nature, voices
 from .sketch import Sketch, band_curve, fast_size, octaves, on_bins, unit_rms
 
 SOUNDS = music.SOUNDS | voices.SOUNDS | machines.SOUNDS | nature.SOUNDS
-# The first ten are what a short list of clips has.
+# A short list of clips has the first ten.
 FIRST = (
     *("plucked_string", "bird_song", "vowel", "bell", "footsteps"),
     *("siren", "engine", "rain", "bowed_string", "alarm"),
@@ -16,7 +16,7 @@ FIRST = (
 CLASSES = FIRST + tuple(sorted(set(SOUNDS) - set(FIRST)))
 SECOND = 0.35  # share of clips with a sound of another class
 SECOND_DB = (-18.0, -6.0)
-SNR_DB = 30.0  # the most; drawn so that the mean is 20: what is drowned is not learned
+SNR_DB = 30.0  # maximum; its distribution has a mean of 20: sounds below the noise are not learned
 PEAK_DB = (-22.0, -1.0)
 FLOOR_DB = -60.0  # of the sounds: the noise of the recorder itself
 TAIL = 0.6  # s of reverberation at most
@@ -24,12 +24,14 @@ TAIL = 0.6  # s of reverberation at most
 
 def clip(seed: int, index: int, rate: int, seconds: float) -> np.ndarray:
     """float32 [samples], |peak| < 1: clip `index` of the stream `seed`; its class is CLASSES[index % len(CLASSES)]."""
-    plan_seed, noise_seed = np.random.SeedSequence([seed, index]).spawn(2)
-    sketch = Sketch(*(np.random.Generator(np.random.PCG64(one)) for one in (plan_seed, noise_seed)), rate, seconds)
-    own = index % len(CLASSES)
-    wave = unit_rms(SOUNDS[CLASSES[own]](sketch))
+    plan, noise = (
+        np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence([seed, index]).spawn(2)
+    )
+    sketch = Sketch(plan, noise, rate, seconds)
+    label = index % len(CLASSES)
+    wave = unit_rms(SOUNDS[CLASSES[label]](sketch))
     if sketch.chance(SECOND):
-        other = CLASSES[(own + sketch.count(1, len(CLASSES) - 1)) % len(CLASSES)]
+        other = CLASSES[(label + sketch.count(1, len(CLASSES) - 1)) % len(CLASSES)]
         wave = wave + np.float32(_gain(sketch.between(*SECOND_DB))) * unit_rms(SOUNDS[other](sketch))
     wave = _recorded(sketch, wave)
     return wave * np.float32(_gain(sketch.between(*PEAK_DB)) / max(1e-9, float(np.abs(wave).max())))
@@ -78,5 +80,5 @@ def _microphone(sketch: Sketch) -> np.ndarray:
     decibels = sum(
         sketch.between(-6, 6) / k * np.cos(np.pi * (2 * k * place + sketch.between(0, 2))) for k in (1, 2, 3)
     )
-    inside = np.minimum(1, (octaves() / low) ** 2) * np.minimum(1, (high / octaves()) ** 4)
-    return inside * 10 ** (decibels / 20)
+    band = np.minimum(1, (octaves() / low) ** 2) * np.minimum(1, (high / octaves()) ** 4)
+    return band * 10 ** (decibels / 20)

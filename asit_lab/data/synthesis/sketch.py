@@ -1,4 +1,4 @@
-"""What every made-up sound is drawn with: random numbers, oscillators, struck partials, noise, envelopes.
+"""Building blocks of synthetic sounds: random numbers, oscillators, struck partials, noise, envelopes.
 
 All arrays of samples are float32. Random numbers that decide what happens come from `plan` and do not depend on the
 sample rate; samples of noise come from `noise`.
@@ -13,14 +13,14 @@ import numpy as np
 TABLE = 8192  # samples of one period in a wave table
 CONTROL = 64  # samples between two values of a pitch or a loudness; straight lines join them
 BLOCK = 256  # samples; partials are products of a value for each block and one for each place in it
-NYQUIST_SHARE = 0.46  # of the sample rate: the highest frequency that is drawn
+NYQUIST_SHARE = 0.46  # of the sample rate: the highest frequency that is synthesised
 FADE = 0.004  # s: a tone starts and ends without a click
 STEPS = 24  # an octave, in curves over frequency
 LOWEST = 10.0  # Hz, where curves over frequency begin
 
 
 class Sketch:
-    """One clip under way: its random numbers, sample rate (Hz) and length (samples)."""
+    """A clip being synthesised: its random numbers, sample rate (Hz) and length (samples)."""
 
     def __init__(self, plan: np.random.Generator, noise: np.random.Generator, rate: int, seconds: float):
         self.plan, self.noise, self.rate, self.seconds = plan, noise, rate, seconds
@@ -43,8 +43,8 @@ class Sketch:
         return self.plan.random() < share
 
     def beats(self, interval: float, jitter: float = 0.0) -> list[float]:
-        """Instants (s) of a steady rhythm through the clip; the first is before its beginning, so that what was struck
-        then still rings. jitter: standard deviation, as a share of the interval."""
+        """Instants (s) of a steady rhythm through the clip; the first is before its beginning, so that an earlier event
+        still rings. jitter: standard deviation, as a share of the interval."""
         first = interval * (self.plan.random() - 1)
         places = np.arange(first, self.seconds, interval)
         return list(places + interval * jitter * np.clip(self.plan.standard_normal(len(places)), -2, 2))
@@ -64,10 +64,10 @@ class Sketch:
         points = -(-n // CONTROL) + 1
         return np.interp(np.linspace(0, len(values) - 1, points), np.arange(len(values)), values)
 
-    def drawn(self, controls: np.ndarray, n: int) -> np.ndarray:
+    def interpolated(self, controls: np.ndarray, n: int) -> np.ndarray:
         """float32 [n]: straight lines through control points."""
         controls = controls.astype(np.float32)
-        return (controls[:-1, None] + np.diff(controls)[:, None] * _inside()).reshape(-1)[:n]
+        return (controls[:-1, None] + np.diff(controls)[:, None] * _between_controls()).reshape(-1)[:n]
 
     def silence(self) -> np.ndarray:
         return np.zeros(self.samples, np.float32)
@@ -100,7 +100,7 @@ class Sketch:
         # Table entries passed: at the beginning of each piece, and inside it by first frequency and its change.
         scale = TABLE * CONTROL / self.rate
         begin = np.concatenate([[0.0], np.cumsum((controls[:-1] + controls[1:]) / 2)[:-1]]) * scale % TABLE
-        place = _inside()
+        place = _between_controls()
         places = (begin[:, None] + controls[:-1, None] * scale * place).astype(np.float32)
         if controls.strides[0]:
             places += (np.diff(controls)[:, None] * (scale / 2) * np.square(place)).astype(np.float32)
@@ -115,9 +115,9 @@ class Sketch:
         a = np.where(f < NYQUIST_SHARE * self.rate, a, 0.0)
         # t = T + u with T the start of a block: sin(w t) = sin(w T) cos(w u) + cos(w T) sin(w u), exp likewise
         blocks = np.arange(-(-n // BLOCK)) * (BLOCK / self.rate)
-        inside = np.arange(BLOCK) / self.rate
-        coarse, fine = 2 * np.pi * f * blocks, 2 * np.pi * f * inside
-        loud, fading = a * np.exp(-d * blocks), np.exp(-d * inside)
+        within = np.arange(BLOCK) / self.rate
+        coarse, fine = 2 * np.pi * f * blocks, 2 * np.pi * f * within
+        loud, fading = a * np.exp(-d * blocks), np.exp(-d * within)
         left = np.concatenate([np.sin(coarse) * loud, np.cos(coarse) * loud]).astype(np.float32)
         right = np.concatenate([np.cos(fine) * fading, np.sin(fine) * fading]).astype(np.float32)
         return self.faded(np.einsum("pk,pj->kj", left, right).reshape(-1)[:n], 0.001, 0.01)
@@ -169,8 +169,8 @@ def on_bins(curve: np.ndarray, size: int, rate: int) -> np.ndarray:
 def band_curve(low: float, high: float, colour: float = 0.0) -> np.ndarray:
     """1 between two frequencies, falling by 24 dB an octave outside; tilted to power ~ 1 / f^colour."""
     frequencies = octaves()
-    inside = np.minimum(1, (frequencies / low) ** 4) * np.minimum(1, (high / frequencies) ** 4)
-    return inside * (np.maximum(frequencies, 20) / 1000) ** (-colour / 2)
+    band = np.minimum(1, (frequencies / low) ** 4) * np.minimum(1, (high / frequencies) ** 4)
+    return band * (np.maximum(frequencies, 20) / 1000) ** (-colour / 2)
 
 
 def resonances(
@@ -203,17 +203,17 @@ def fast_size(samples: int) -> int:
     """The next even length without a prime factor above 5, whose FFT is fast."""
     size = samples + samples % 2
     while True:
-        rest = size
+        remainder = size
         for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest <= 1:
+            while remainder % factor == 0:
+                remainder //= factor
+        if remainder <= 1:
             return size
         size += 2
 
 
 @functools.lru_cache(maxsize=1)
-def _inside() -> np.ndarray:
+def _between_controls() -> np.ndarray:
     """float32 [CONTROL]: places between two control points, 0 to 1."""
     return np.arange(CONTROL, dtype=np.float32) / CONTROL
 

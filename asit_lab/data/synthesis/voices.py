@@ -1,4 +1,4 @@
-"""Voices of people and animals: a source with a pitch contour, and resonances of a throat; sweeps and pulses."""
+"""Synthesises voices of people and animals: a pitched source through vocal-tract resonances; sweeps and pulses."""
 
 import numpy as np
 
@@ -22,16 +22,16 @@ def vowel(sketch: Sketch) -> np.ndarray:
     contours = [base * 2 ** (sketch.plan.uniform(-0.35, 0.35, 4)) for _ in range(3)]
     vowels = sketch.plan.choice(len(VOWELS), 3)
     n = max(2, round(share * syllable * sketch.rate))
-    wave, drawn = sketch.silence(), []
-    for contour, one in zip(contours, vowels, strict=True):
+    wave, syllables = sketch.silence(), []
+    for contour, number in zip(contours, vowels, strict=True):
         tremble = 1 + 0.012 * np.sin(2 * np.pi * sketch.between(4, 7) * sketch.instants(n))
         voice = sketch.tone(sketch.lines(contour, n) * tremble, 1 / np.arange(1, 61) ** 0.8, n)
         voice += 0.02 * sketch.white(n)
-        voice = sketch.filtered(voice, _throat(size * VOWELS[one]))[0]
+        voice = sketch.filtered(voice, _throat(size * VOWELS[number]))[0]
         voice /= max(1e-6, np.abs(voice).max())
-        drawn.append(sketch.faded(voice, 0.04, 0.08))
+        syllables.append(sketch.faded(voice, 0.04, 0.08))
     for place, at in enumerate(sketch.beats(syllable, 0.03)):
-        sketch.paste(wave, drawn[place % 3], at)
+        sketch.paste(wave, syllables[place % 3], at)
     return wave
 
 
