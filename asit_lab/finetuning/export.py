@@ -28,7 +28,7 @@ from ..encoder import Encoder
 from ..encoder.model import POOLS
 from ..errors import InputError
 from ..features import PAD, PREEMPHASIS, LogMel
-from ..storage.atomic import whole
+from ..storage.atomic import atomic_write
 from ..storage.words import nearest
 from ..zoo import open_source
 from .classifier import Classifier, load_classifier
@@ -171,7 +171,7 @@ def export_model(
         output, expected = "embedding", model.embed(wave, rate, pool).cpu()
         names = [f"d{i}" for i in range(expected.shape[1])]
     about = {"sample_rate": rate, "samples": samples, "output": output, "names": names}
-    with whole(path) as temporary, _quiet():
+    with atomic_write(path) as temporary, _quiet():
         run = _WRITERS[to](module, wave[:2], temporary, about)
         difference = float((run(wave) - expected).abs().max() / expected.abs().max())
         if not difference <= TOLERANCE:
