@@ -14,7 +14,7 @@ from ..config import RunConfig, diff
 from ..errors import InputError
 from ..runs.directory import NO_EFFECT, Run, load_run
 from ..runs.snapshot import read_state
-from ..storage.atomic import read_json, whole, write_json
+from ..storage.atomic import atomic_write, read_json, write_json
 from .optimizer import rates_of
 
 ORIGIN = "resumed_from.json"
@@ -56,7 +56,7 @@ def take_over(run: Run, source: Run) -> None:
     """Copy state and rows of `source` into a new run directory; the state last, which makes the run one to resume."""
     write_json(run.dir / ORIGIN, {"run": str(source.dir), "step": source.progress["step"]})
     for name in ("metrics.csv", "timings.csv", "state.pt"):
-        with whole(run.dir / name) as temporary:
+        with atomic_write(run.dir / name) as temporary:
             shutil.copyfile(source.dir / name, temporary)
 
 
