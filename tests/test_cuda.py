@@ -63,8 +63,10 @@ def steps(cfg: RunConfig, objective: Objective, device: str) -> dict[str, object
     return {"losses": losses, "health": objective.health(), "samples": samples}
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "one loss off" in name else ()) for name in CONFIGURATIONS]
+)
 def test_two_steps_of_every_objective(name, parts):
     cfg = CONFIGURATIONS[name].with_overrides([f"train.accumulate={parts}"])
     here = steps(cfg, build_objective(cfg, case.CLIPS), "cpu")

@@ -292,6 +292,7 @@ def check_weights(name: str, ours: torch.Tensor, wanted: torch.Tensor, limit: fl
 # --- corruption -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gmml_statistics():
     statistics = json.loads((FOLDER / "asit_gmml_stats.json").read_text())
     cases = {case: wanted for case, wanted in statistics.items() if "draws" in wanted}

@@ -258,6 +258,7 @@ def test_entry_points_of_sources_are_listed_with_the_others(installed, tmp_path)
         load_manifest("nobody")
 
 
+@pytest.mark.slow
 def test_the_shell_takes_a_file(file, tmp_path):
     command = [Path(sys.executable).parent / "asit-lab", "pretrain", "--preset", "smoke", "--out", tmp_path / "run"]
     settings = [f"objective.name={file}:Loudness", "objective.options.scale=0.5", "train.steps=2"]

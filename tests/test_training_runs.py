@@ -276,7 +276,7 @@ def test_start_weights_of_a_run(tmp_path):
     one = pretrain(tmp_path / "one", f"train.init_from={first.snapshots[-1]}", *start)
     backbones = [{n: t for n, t in found.items() if not n.startswith("objective.")} for found in (weights(one), here)]
     assert same(*backbones)  # one snapshot is as good as its run, but for the heads
-    assert "heads begin anew: only a run directory has them" in one.progress["notes"]
+    assert "heads start untrained: only a run directory has trained ones" in one.progress["notes"]
     assert "heads taken over: local_mlp, global_mlp, cls_layer, data_layer" in second.progress["notes"]
     there, here = (read_state(run.state, torch.device("cpu"))["objective"] for run in (first, second))
     for name in (name for name in there if name.startswith("student.heads.")):

@@ -53,10 +53,11 @@ def init_student(student: nn.Module, source: str) -> list[str]:
 def _take_heads(heads: nn.Module, state: Path | None, step: int) -> str:
     """Load the heads that fit from a run's state; returns a note that names the others."""
     if state is None or not state.is_file():
-        return "heads begin anew: " + ("only a run directory has them" if state is None else "the run has no state.pt")
+        missing = "only a run directory has trained ones" if state is None else "the run has no state.pt"
+        return f"heads start untrained: {missing}"
     saved = read_state(state, torch.device("cpu"))
     if saved["step"] != step:
-        return f"heads begin anew: the state is of step {saved['step']}, the snapshot of step {step}"
+        return f"heads start untrained: the state is of step {saved['step']}, the snapshot of step {step}"
     theirs = section(saved["objective"], "student.heads")
     own = heads.state_dict()
     parts = list(dict.fromkeys(name.split(".")[0] for name in own))
@@ -65,7 +66,7 @@ def _take_heads(heads: nn.Module, state: Path | None, step: int) -> str:
     heads.load_state_dict({n: t for n, t in theirs.items() if n.split(".")[0] in fitting}, strict=False)
     others = [part for part in parts if part not in fitting]
     taken = f"heads taken over: {', '.join(fitting)}" if fitting else "no head fits"
-    return taken + (f"; begin anew, as they are of another shape or new: {', '.join(others)}" if others else "")
+    return taken + (f"; untrained, being new or of another shape: {', '.join(others)}" if others else "")
 
 
 def _of_part(shapes: dict[str, torch.Size], part: str) -> tuple:
