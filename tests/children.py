@@ -1,6 +1,7 @@
 """Processes of their own without the seconds of imports: forked from a server that has made them once."""
 
 import atexit
+import importlib
 import multiprocessing
 import os
 import signal
@@ -36,6 +37,7 @@ def _enter(work: Callable, arguments: tuple) -> None:
     multiprocessing.set_start_method("fork", force=True)  # for loader processes, as in any other process
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background ignores it
     torch.set_num_threads(1)
+    importlib.import_module("asit_lab.training.pretrain").PICTURED = 1  # as in conftest.py: samples are compared
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     work(*arguments)
 
