@@ -181,7 +181,7 @@ def test_two_processes_train_as_one(two, one):
     names = {path.name for path in run.dir.iterdir() if not path.name.startswith("events.")}
     assert names == (
         {".lock", "config.yaml", "environment.json", "metrics.csv", "timings.csv", "result.json", "snapshots"}
-        | {"status.json"}
+        | {"state.pt", "status.json"}
     )
     assert len(list(run.dir.glob("events.*"))) == 1  # one process writes
 
