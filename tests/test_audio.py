@@ -94,7 +94,7 @@ def test_truncated(tmp_path, suffix):
     assert 6.0 < len(wave) / 16000 < 7.1 and header.seconds == pytest.approx(len(wave) / 16000, abs=0.01)
     assert header.note in (
         f"{suffix.upper()}s that end before their header says: read to the end",
-        "Oggs that were stopped without an end: read to the last page",
+        "Oggs without an end-of-stream page: read to the last page",
     )
 
 

@@ -13,5 +13,4 @@ __all__ = [
     "check_samples",
     "info",
     "read",
-    "read_noted",
 ]

@@ -1,4 +1,4 @@
-"""What phones and browsers record (MP4, AAC, WebM, AMR, ...): decoded by PyAV, an optional extra that brings FFmpeg."""
+"""Decodes what phones and browsers record (MP4, AAC, WebM, AMR, ...) by PyAV, an optional extra that brings FFmpeg."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ FORMATS = frozenset(
 )
 HOW_TO_ADD = "pip install 'asit-lab[formats]'"
 _FIRST_BYTES = (b"\x1aE\xdf\xa3", b"\x30&\xb2u", b"#!AMR", b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
-_EARLIER = 1.0  # s decoded before the stretch that is wanted: codecs need a few frames to settle
+_EARLIER = 1.0  # s decoded before the requested start: codecs need a few frames to settle
 
 
 class ContainerDecoder:
@@ -28,7 +28,7 @@ class ContainerDecoder:
         try:
             import av
         except ImportError:
-            kind = f"{path.suffix} files need" if path.suffix.lower() in FORMATS else "what it holds needs"
+            kind = f"{path.suffix} files need" if path.suffix.lower() in FORMATS else "its content needs"
             raise InputError(f"{path}: {kind} PyAV: {HOW_TO_ADD}, or convert it to FLAC") from None
         self._av, self._path, self._view = av, path, View(stored)
         try:
@@ -38,18 +38,18 @@ class ContainerDecoder:
             raise InputError(f"{path}: not audio that FFmpeg reads, or corrupt ({_reason(error)})") from None
         if not self._container.streams.audio:
             self.close()
-            raise InputError(f"{path}: no audio in it")
+            raise InputError(f"{path}: it holds no audio")
         self._stream = self._container.streams.audio[0]
         if self._stream.codec_context is None:
             self.close()
-            raise InputError(f"{path}: its codec is none that FFmpeg knows")
+            raise InputError(f"{path}: FFmpeg does not know its codec")
         self.sample_rate, self.channels = self._stream.rate or 0, self._stream.channels or 0
         self.note, self._indexed = "", "mp4" in self._container.format.name
         self.frames = self._length(stored)
         self.exact = False
 
     def _length(self, stored: Stored) -> int | None:
-        """Samples where the container has an index of them; None: only decoding tells."""
+        """Samples, where the container has an index; None if they are only known after decoding."""
         if self._indexed and _is_cut(View(stored), stored.size):
             self.note = (
                 f"{self._path.suffix.removeprefix('.').upper()}s that end before their header says: read to the end"
@@ -74,8 +74,8 @@ class ContainerDecoder:
             for frame in self._container.decode(self._stream):
                 decoded = True
                 if place is None:
-                    at = frame.time or 0.0  # s
-                    place = round(at * self.sample_rate) if near > 0 else 0
+                    seconds = frame.time or 0.0  # s
+                    place = round(seconds * self.sample_rate) if near > 0 else 0
                 for part in to_float.resample(frame):
                     wave = part.to_ndarray().mean(axis=0, dtype=np.float32)
                     if place + len(wave) > begin:
@@ -92,7 +92,7 @@ class ContainerDecoder:
 
 @lru_cache(maxsize=100_000)
 def is_container(stored: Stored) -> bool:
-    """Whether the content is of these formats, whatever the file's name is. Raises OSError."""
+    """Whether the content has one of these formats, whatever the file is called. Raises OSError."""
     view = View(stored)
     first = view.read(12)
     view.close()
@@ -101,17 +101,17 @@ def is_container(stored: Stored) -> bool:
 
 def _is_cut(file: View, size: int) -> bool:
     """Whether the last box of an MP4 is longer than the file."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
+    offset = 0
+    while offset + 8 <= size:
+        file.seek(offset)
         head = file.read(16)
         length = int.from_bytes(head[:4], "big")
         length = int.from_bytes(head[8:], "big") if length == 1 else length
         if length < 8:  # 0: to the end
             break
-        at += length
+        offset += length
     file.close()
-    return at > size
+    return offset > size
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""An audio file as blocks of mono samples, whatever decodes it."""
+"""Opens an audio file with the decoder that can read it and yields its samples as mono blocks."""
 
 import math
 import os
@@ -26,14 +26,15 @@ class Decoder(Protocol):
     """Hz"""
     channels: int
     frames: int | None
-    """samples a channel; None: only decoding tells"""
+    """samples a channel; None if they are only known after decoding"""
     exact: bool
-    """whether `frames` samples must come out, else the file is cut"""
+    """whether fewer than `frames` samples mean that the file is truncated"""
     note: str
-    """what the user should know, as words after a number of files ("MP3s without ..."); empty: nothing"""
+    """a note for the user that follows a number of files ("MP3s without ..."); may be empty"""
 
     def blocks(self, begin: int, size: float = math.inf) -> Iterator[np.ndarray]:
-        """Mono float32 [samples], one after the other, from sample `begin` to the end; `size`: the most of a block."""
+        """Mono float32 [samples], one after the other, from sample `begin` to the end; `size`: the most samples of a
+        block."""
         ...
 
     def close(self) -> None: ...
@@ -52,7 +53,7 @@ def open_decoder(path: str | Path) -> Decoder:
             raise InputError(f"{path}: {missing}")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: zero length (the file has 0 bytes)")
-        return _open_stored(path, Stored.at(path))
+        return _open_stored(path, Stored.of_path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from None
 
@@ -60,15 +61,15 @@ def open_decoder(path: str | Path) -> Decoder:
 def _open_member(path: Path) -> Decoder:
     """A file inside a shard."""
     try:
-        stored = Stored.at(path)
+        stored = Stored.of_path(path)
     except ValueError as error:
         raise InputError(f"{path}: no such member of a shard ({error})") from None
     return _open_stored(path, stored)
 
 
 def _open_stored(path: Path, stored: Stored) -> Decoder:
-    """What a file is, its name and its first bytes say (an M4A called .mp3); what libsndfile refuses, FFmpeg may read
-    (other codecs in WAV and Ogg)."""
+    """Choose the decoder by name and first bytes (an M4A may be called .mp3). FFmpeg reads some files that libsndfile
+    refuses (other codecs in WAV and Ogg)."""
     if path.suffix.lower() in FORMATS or is_container(stored):
         return ContainerDecoder(path, stored)
     try:
@@ -81,8 +82,8 @@ def _open_stored(path: Path, stored: Stored) -> Decoder:
 
 
 class _Forward(soundfile.SoundFile):
-    """A SoundFile that never seeks by itself: after each block soundfile would seek to where it is, which fails at the
-    end of a file that is shorter than its header says."""
+    """A SoundFile that never seeks by itself. soundfile seeks to the current position after each block, which fails at
+    the end of a file that is shorter than its header says."""
 
     def seekable(self) -> bool:
         return False
@@ -123,7 +124,7 @@ class SndfileDecoder:
                 self.close()
                 try:
                     self._file = self._open(part)
-                except InputError:  # what follows the first stream need not be one
+                except InputError:  # what follows the first stream need not be audio
                     return
                 if self._file.samplerate != self.sample_rate:
                     return
@@ -131,35 +132,35 @@ class SndfileDecoder:
             begin = max(0, begin - self._skipped)
 
     def _part_blocks(self, begin: int, size: float) -> Iterator[np.ndarray]:
-        """Of the open file. `_skipped`: how many samples before `begin` it had."""
-        self._skipped, at = begin, begin
+        """Blocks of the open part; sets `_skipped`, the samples that it has before `begin`."""
+        self._skipped, position = begin, begin
         if begin and not self._seek(begin):
-            self._skipped = at = self._read_over(begin)
-            if at < begin:
+            self._skipped = position = self._read_over(begin)
+            if position < begin:
                 return
         size = int(max(1, min(size, _BLOCK // self._file.channels)))
         while True:
-            left = size if self.frames is None else self.frames - at  # behind the end may be what is no audio
-            if left <= 0:
+            remaining = size if self.frames is None else self.frames - position  # bytes behind the end may not be audio
+            if remaining <= 0:
                 return
             try:
-                block = self._file.read(min(size, left), dtype="float32", always_2d=True)
+                block = self._file.read(min(size, remaining), dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
                 if size <= _SMALL:
-                    if at == begin:
+                    if position == begin:
                         words = _reason(error)
                         raise InputError(f"{self.path}: corrupt or truncated: {words}") from None
                     return
-                size = _SMALL  # what libsndfile decoded before the damage is lost with the block: again in small ones
-                self._reopen(at)
+                size = _SMALL  # the block takes intact samples before the damage with it: try again in small blocks
+                self._reopen(position)
                 continue
             if not len(block):
                 return
-            at += len(block)
+            position += len(block)
             yield block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
 
     def _seek(self, frame: int) -> bool:
-        """Whether the file could be moved to a frame; where its length is in doubt, so are places in it."""
+        """Seek to a frame; False if that fails. Files of doubtful length cannot be trusted to seek."""
         if self._doubt:
             return False
         try:
@@ -175,19 +176,19 @@ class SndfileDecoder:
             self._read_over(frame)
 
     def _read_over(self, frames: int) -> int:
-        """Decode and drop samples; how many there were."""
-        at = 0
-        while at < frames:
+        """Decode and drop samples; returns how many there were."""
+        position = 0
+        while position < frames:
             try:
                 block = self._file.read(
-                    min(frames - at, _BLOCK // self._file.channels), dtype="float32", always_2d=True
+                    min(frames - position, _BLOCK // self._file.channels), dtype="float32", always_2d=True
                 )
             except (soundfile.SoundFileError, RuntimeError):
-                return at
+                return position
             if not len(block):
-                return at
-            at += len(block)
-        return at
+                return position
+            position += len(block)
+        return position
 
     def close(self) -> None:
         self._file.close()
@@ -199,6 +200,6 @@ class SndfileDecoder:
 
 
 def _reason(error: Exception) -> str:
-    """libsndfile's own words without the path, which the message has already."""
+    """libsndfile's message without the path, which ours already names."""
     words = (getattr(error, "error_string", "") or str(error)).removeprefix("Error : ").strip().rstrip(".")
     return words or "no reason given"

@@ -1,7 +1,7 @@
-"""Reading audio: any file libsndfile or FFmpeg reads, any rate and channels; out comes mono float32 at one rate.
+"""Reads any audio file that libsndfile or FFmpeg can decode, as mono float32 at a given rate.
 
-Everything that can be wrong with a file ends in one InputError that names the file and the reason. A header's word on
-the length is not believed where it cannot be right (see lengths.py): what can be decoded is used.
+Whatever is wrong with a file, one InputError names the file and the reason. Where the length in a header cannot be
+right (see lengths.py), everything that can be decoded is used.
 """
 
 import math
@@ -17,26 +17,26 @@ from ..errors import InputError
 from .decoders import Decoder, open_decoder
 
 SHORTEST = 0.025  # s: one analysis frame; anything shorter gives no log-mel at all
-MARGIN = 0.1  # s read on either side of a stretch before resampling, so that the filter sees its surroundings
+MARGIN = 0.1  # s read on either side of a segment before resampling, as context for the filter
 SLACK = 0.05  # s a compressed file may fall short of its header: codecs pad and skip a frame or two
-LOUDEST = 2.0**32  # 32-bit integers as float stay below; beyond is bit rot or a bad cut, and log-mels overflow
-RATES = (100, 10_000_000)  # Hz that a header may say: below no sound, above nothing is recorded
+LOUDEST = 2.0**32  # 32-bit integers as float stay below; larger values are damage, and log-mels would overflow
+RATES = (100, 10_000_000)  # Hz, the lowest and highest rate that a header may give
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says, or where that cannot be right, what decoding it said."""
+    """Facts from the header of an audio file or, where that cannot be right, from decoding it."""
 
     path: str
     seconds: float
     sample_rate: int  # Hz
     channels: int
     frames: int  # samples a channel
-    note: str = ""  # what the user should know, after a number of files ("MP3s without ..."); empty: nothing
+    note: str = ""  # for the user; follows a number of files ("MP3s without ..."); may be empty
 
 
 def info(path: str | Path) -> AudioInfo:
-    """Length, rate and channels, from the header alone where its length can be believed.
+    """Length, rate and channels, from the header alone where its length can be right.
 
     Raises InputError naming file and reason: missing, not audio, truncated, zero length, shorter than 25 ms.
     """
@@ -45,7 +45,7 @@ def info(path: str | Path) -> AudioInfo:
         if frames is None:
             frames = sum(len(block) for block in decoder.blocks(0))
         if frames <= 0:
-            raise InputError(f"{path}: zero length (no samples in it)")
+            raise InputError(f"{path}: zero length (it holds no samples)")
         if frames < SHORTEST * rate:
             raise InputError(f"{path}: {1000 * frames / rate:.3g} ms long, shorter than {1000 * SHORTEST:g} ms")
         return AudioInfo(str(path), frames / rate, rate, decoder.channels, frames, decoder.note)
@@ -54,10 +54,10 @@ def info(path: str | Path) -> AudioInfo:
 def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
     """Mono float32 [samples] at `sample_rate` Hz: channels averaged, resampled with soxr's HQ filter.
 
-    start, seconds: the stretch wanted; only that part of the file is decoded. At most round(seconds * sample_rate)
+    start, seconds: the segment to read; only that part of the file is decoded. At most round(seconds * sample_rate)
     samples come back, fewer where the file ends. `seconds=None` reads to the end.
     Raises InputError naming file and reason: missing, not audio, corrupt, truncated, zero length, shorter than 25 ms,
-    a stretch that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
+    a segment that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
     """
     for name, value in (("sample_rate", sample_rate), ("seconds", 1.0 if seconds is None else seconds)):
         if not value > 0:
@@ -66,7 +66,7 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
         rate, frames = decoder.sample_rate, decoder.frames
         if frames is not None:
             if frames <= 0:
-                raise InputError(f"{path}: zero length (no samples in it)")
+                raise InputError(f"{path}: zero length (it holds no samples)")
             if frames < SHORTEST * rate:
                 raise InputError(f"{path}: {1000 * frames / rate:.3g} ms long, shorter than {1000 * SHORTEST:g} ms")
             if not 0 <= start < frames / rate:
@@ -85,7 +85,7 @@ def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: b
     """A file from its beginning to its end in blocks of `seconds`, the last one shorter: mono float32 [samples].
 
     The same samples as `read` gives in one piece, in memory that does not grow with the length. Raises InputError as
-    `read` does; without `checked` samples that are no sound come out, too (see `check_samples`).
+    `read` does; unless `checked`, invalid samples are returned, too (see `check_samples`).
     """
     size = max(1, round(seconds * sample_rate))
     with _opened(path) as decoder:
@@ -112,7 +112,7 @@ def _opened(path: str | Path) -> Iterator[Decoder]:
         if decoder.channels < 1:
             raise InputError(f"{path}: the header says {decoder.channels} channels")
         if not RATES[0] <= decoder.sample_rate <= RATES[1]:
-            raise InputError(f"{path}: the header says {decoder.sample_rate} Hz, which is no sample rate of sound")
+            raise InputError(f"{path}: the header says {decoder.sample_rate} Hz, which is no sample rate of audio")
         yield decoder
     finally:
         decoder.close()
@@ -121,34 +121,35 @@ def _opened(path: str | Path) -> Iterator[Decoder]:
 def _source_stretch(
     source_rate: int, frames: int | None, rate: int, first: int, length: float
 ) -> tuple[int, float, int]:
-    """Frames (begin, end) of the file that give target samples first..first+length, and how many to skip of them.
+    """Frames (begin, end) of the file that give target samples first..first+length, and how many of them to skip.
 
-    `begin` falls on an instant that is a whole sample at both rates, so a stretch has the phase of the whole file.
-    frames: of the file; None: not known before it is decoded.
+    `begin` falls on an instant that is a whole sample at both rates, so a segment has the phase of the whole file.
+    frames: of the file; None if not known before decoding.
     """
-    held = math.inf if frames is None else frames
+    available = math.inf if frames is None else frames
     if source_rate == rate:
-        return first, min(held, first + length), 0
+        return first, min(available, first + length), 0
     common = math.gcd(source_rate, rate)
     source_unit, target_unit = source_rate // common, rate // common
     margin = max(MARGIN, 64 / source_rate)
     units = max(0, first - math.ceil(margin * rate)) // target_unit
     last = (first + length) * source_rate / rate + margin * source_rate
-    end = held if last >= held else math.ceil(last)
+    end = available if last >= available else math.ceil(last)
     return units * source_unit, end, first - units * target_unit
 
 
 def _decode(path: str | Path, decoder: Decoder, begin: int, end: float) -> np.ndarray:
-    """Frames begin..end of an open file, averaged over channels, float32; fewer where the file's length is in doubt."""
-    pieces, left = [], end - begin
+    """Frames begin..end of an open file, averaged over channels, float32; fewer where the length of the file is in
+    doubt."""
+    pieces, remaining = [], end - begin
     for block in decoder.blocks(begin, end - begin):
-        pieces.append(block if len(block) <= left else block[: int(left)])
-        left -= len(pieces[-1])
-        if left <= 0:
+        pieces.append(block if len(block) <= remaining else block[: int(remaining)])
+        remaining -= len(pieces[-1])
+        if remaining <= 0:
             break
     wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     frames = decoder.frames
-    if decoder.exact and frames is not None and left > _few(frames, decoder.sample_rate):
+    if decoder.exact and frames is not None and remaining > _few(frames, decoder.sample_rate):
         raise InputError(f"{path}: corrupt: of {frames} samples only {begin + len(wave)} can be decoded")
     check_samples(path, wave)
     return wave
@@ -161,7 +162,7 @@ def _few(frames: int, rate: int) -> float:
 
 
 def check_samples(path: str | Path, wave: np.ndarray) -> None:
-    """Raises InputError for samples that are no sound."""
+    """Raises InputError for samples that are NaN, infinite or absurdly large."""
     if len(wave) and not np.abs(wave).max() <= LOUDEST:  # also where it is NaN
         infinite, huge = np.count_nonzero(~np.isfinite(wave)), np.count_nonzero(np.abs(wave) > LOUDEST)
         if infinite:
