@@ -32,7 +32,9 @@ function offer(select, names, chosen) {
 function entry(name, change) {
   const made = element("input", { type: "number", title: name });
   made.setAttribute("aria-label", name);
-  made.addEventListener("change", () => Number.isFinite(made.valueAsNumber) && change(made.valueAsNumber));
+  const take = () => Number.isFinite(made.valueAsNumber) && change(made.valueAsNumber);
+  made.addEventListener("change", take);
+  made.addEventListener("keydown", (event) => event.key === "Enter" && take()); // in JupyterLab Enter changes nothing
   return made;
 }
 
