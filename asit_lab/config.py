@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from .errors import InputError
 from .overrides import parse_overrides
 from .paths import home, resolve  # noqa: F401  (asit_lab.config.home is used by notebooks)
-from .settings import Asda, Data, Features, Heads, Mask, Model, Objective, Optim, Section, Train, visible_of
+from .settings import Asda, Data, Features, Heads, Mask, Model, ObjectiveSettings, Optim, Section, Train, visible_of
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -37,7 +37,7 @@ class RunConfig(Section):
     mask: Mask = Mask()
     model: Model = Model()
     heads: Heads = Heads()
-    objective: Objective = Objective()
+    objective: ObjectiveSettings = ObjectiveSettings()
     asda: Asda = Asda()
     optim: Optim = Optim()
     train: Train = Train()
@@ -165,14 +165,14 @@ def parameter(name: str, value: Any, kind: Any = str) -> Any:
     around what has blanks in it). Raises InputError naming the parameter.
     """
     if kind in (list[str], list[int]):
-        (of,) = kind.__args__
+        (item_type,) = kind.__args__
         if isinstance(value, str):
             try:
                 value = shlex.split(value)
             except ValueError:  # an apostrophe
                 value = value.split()
         values = [] if value is None else list(value) if isinstance(value, list | tuple | set) else [value]
-        return [parameter(name, entry, of) for entry in values]
+        return [parameter(name, entry, item_type) for entry in values]
     if isinstance(value, list | tuple) and len(value) == 1:
         (value,) = value
     if kind is str and (value is None or isinstance(value, str | int | float | os.PathLike)):
@@ -193,7 +193,7 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
     such files have. Raises InputError naming the file.
     """
     layers: list[dict] = []
-    seen: list[Path] = []
+    visited: list[Path] = []
     while True:
         path = folder / f"{name}.yaml"
         if (
@@ -206,9 +206,9 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
             raise InputError(f"{kind} {name!r}: no such {kind} or file{hint} {kind.capitalize()}s: {', '.join(names)}")
-        if path in seen:
+        if path in visited:
             raise InputError(f"{path}: its base leads back to itself")
-        seen.append(path)
+        visited.append(path)
         content = read_yaml(path, example)
         base = content.pop("base", None)
         layers.insert(0, {"name": path.stem, **content})

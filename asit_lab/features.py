@@ -125,8 +125,8 @@ class LogMel(nn.Module):
     def _in_pieces(self, wave: Tensor, frames: int) -> Tensor:
         """Of hours, a few minutes at a time: the frames and their spectra take 12 times the memory of the samples."""
         pieces = [
-            self._raw(wave[:, at * self.hop : (min(at + _FRAMES_AT_ONCE, frames) - 1) * self.hop + self.frame])
-            for at in range(0, frames, _FRAMES_AT_ONCE)
+            self._raw(wave[:, first * self.hop : (min(first + _FRAMES_AT_ONCE, frames) - 1) * self.hop + self.frame])
+            for first in range(0, frames, _FRAMES_AT_ONCE)
         ]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 

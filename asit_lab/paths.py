@@ -12,10 +12,10 @@ def home() -> Path:
     kernel starts in the notebook's folder, the project's."""
     if os.environ.get("ASIT_LAB_HOME"):
         return Path(os.environ["ASIT_LAB_HOME"]).expanduser().resolve()
-    return project() if in_notebook() else Path.cwd()
+    return project_root() if in_notebook() else Path.cwd()
 
 
-def project() -> Path:
+def project_root() -> Path:
     """The checkout that the package is imported from; the working directory where it was installed from a wheel."""
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()

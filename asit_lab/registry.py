@@ -62,7 +62,7 @@ def check_name(kind: str, name: str) -> str:
     raise InputError(f"{nearest(name, names(kind))} Or one of your own: path/to/file.py:Name")
 
 
-def load(kind: str, name: str, setting: str) -> Any:
+def load_part(kind: str, name: str, setting: str) -> Any:
     """The class or function behind a name; imports its package or executes its file.
 
     setting: the setting that names it, for messages.

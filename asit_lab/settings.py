@@ -248,7 +248,7 @@ Loss = Literal["reconstruction", "local", "global"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     name: ObjectiveName = "asit"
     """what is learned: asit, by the settings below and in mask and heads; asda, by ema here and the section asda; or
     your own, path/to/file.py:Name"""

@@ -18,7 +18,7 @@ import torchaudio
 
 from asit_lab.config import load_config
 from asit_lab.data import Batch
-from asit_lab.data.sources.synth import SECONDS, render
+from asit_lab.data.sources.synth import SECONDS, render_clip
 from asit_lab.features import LogMel
 from asit_lab.masking import corrupt, draw_donors, gmml
 from asit_lab.objectives import build_objective
@@ -163,7 +163,7 @@ def made_up() -> str:
     """Clips of `synth`, each class as often."""
 
     def clips():
-        return len([render(0, index, 16000) for index in range(100)])
+        return len([render_clip(0, index, 16000) for index in range(100)])
 
     seconds = statistics.median(timed(clips, torch.device("cpu")) for _ in range(ROUNDS))
     return f"| synth, {SECONDS:g} s at 16 kHz | {1 / seconds:.0f} |"

@@ -71,7 +71,7 @@ def two_threads(monkeypatch):
 @pytest.fixture
 def small_blocks(monkeypatch, two_threads):
     """Five queries of nine, then four; two heads of three, then one."""
-    monkeypatch.setattr(attention_blocks, "BLOCK", 5 * 16)
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 5 * 16)
 
 
 @pytest.mark.parametrize("path", ["explicit", "fused", "blocks"])
@@ -227,7 +227,7 @@ def test_memory_grows_linearly_from_1024_patches_on(kind, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_gradients_of_blocks_are_as_exact_as_those_of_the_whole_map(kind, monkeypatch):
     """However many blocks they are summed over."""
-    monkeypatch.setattr(attention_blocks, "BLOCK", 2 * 208 * torch.bfloat16.itemsize)
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 2 * 208 * torch.bfloat16.itemsize)
     x, gradients = torch.randn(1, 200, 24), {}
     for path, dtype in (("explicit", torch.float32), ("explicit", torch.bfloat16), ("blocks", torch.bfloat16)):
         torch.manual_seed(0)
@@ -245,7 +245,7 @@ def test_what_blocks_work_in_does_not_grow():
     for tokens in (1024, 4096, 65536):
         values = torch.empty(6, tokens, 64, device="meta")  # [heads, tokens, channels]
         room = attention_blocks._room(values, tokens, 3)
-        assert room.nbytes <= 3 * 2 * (attention_blocks.BLOCK + tokens * values.itemsize)
+        assert room.nbytes <= 3 * 2 * (attention_blocks.BLOCK_BYTES + tokens * values.itemsize)
         blocks = attention_blocks._blocks(tokens, values.dtype)
         assert [0, *(block.stop for block in blocks)] == [*(block.start for block in blocks), tokens]
 

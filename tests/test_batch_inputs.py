@@ -287,8 +287,8 @@ def test_an_installed_wheel_brings_notebooks_and_studies(tmp_path):
 
 def test_the_modules_that_scores_depend_on_exist():
     from asit_lab.embedding.cache import _CODE
-    from asit_lab.evaluation.provenance import FINETUNE, PROBE
+    from asit_lab.evaluation.provenance import FINETUNING_CODE, PROBE
 
-    assert {"audio/reading.py", "mel.py"} <= code_hashes((*PROBE, *FINETUNE, *_CODE)).keys()
+    assert {"audio/reading.py", "mel.py"} <= code_hashes((*PROBE, *FINETUNING_CODE, *_CODE)).keys()
     with pytest.raises(FileNotFoundError, match=r"audio\.py"):
         code_hashes(["audio.py"])

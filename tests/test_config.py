@@ -9,7 +9,7 @@ import yaml
 
 from asit_lab.config import PRESETS, diff, keys, load_config, parameter, preset_names, resolve, validate
 from asit_lab.errors import InputError
-from asit_lab.paths import project
+from asit_lab.paths import project_root
 from asit_lab.settings import steps_of
 
 
@@ -85,7 +85,7 @@ def test_relative_files_count_from_the_working_directory_but_in_notebooks(tmp_pa
     assert resolve("runs/a") == tmp_path / "runs/a"
     shell = SimpleNamespace(config={"IPKernelApp": {}})
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    assert resolve("runs/a") == project() / "runs/a"
+    assert resolve("runs/a") == project_root() / "runs/a"
     shell.config.clear()  # a terminal's IPython
     assert resolve("runs/a") == tmp_path / "runs/a"
 

@@ -12,10 +12,10 @@ import zipfile
 import pytest
 
 from asit_lab.data.sources import esc50
-from asit_lab.data.sources.download import BLOCK, Remote, _extract, download
+from asit_lab.data.sources.download import REPLY_BYTES, Remote, _extract, download
 from asit_lab.errors import InputError
 
-CONTENT = random.Random(0).randbytes(10 * BLOCK)  # does not compress
+CONTENT = random.Random(0).randbytes(10 * REPLY_BYTES)  # does not compress
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -91,7 +91,9 @@ def test_a_broken_connection_is_resumed(server, tmp_path, suffix, content):
     asked = [int(range_[6:-1]) if range_ else 0 for range_ in server[1].asked]
     # What had arrived when the connection broke is kept, up to the last whole block.
     half, quarter = len(content) / 2, len(content) / 4
-    assert len(asked) == 3 and half - BLOCK <= asked[1] <= half and 0 < half + quarter - asked[2] < 2 * BLOCK
+    assert (
+        len(asked) == 3 and half - REPLY_BYTES <= asked[1] <= half and 0 < half + quarter - asked[2] < 2 * REPLY_BYTES
+    )
     assert [path.name for path in (tmp_path / "data").iterdir() if not path.name.startswith(".")] == ["set"]
 
 

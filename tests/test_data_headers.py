@@ -14,7 +14,7 @@ from asit_lab.data import headers
 def files(tmp_path, monkeypatch):
     """Six files, one of them no audio; every data set counts as big, and what is read is noted."""
     monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(headers, "FEWEST", 1)
+    monkeypatch.setattr(headers, "CACHED_FROM", 1)
     paths = [str(tmp_path / f"{n}.wav") for n in range(6)]
     for n, path in enumerate(paths[:5]):
         soundfile.write(path, np.zeros((800 * (n + 1), 1 + n % 2)), 8000)
@@ -67,6 +67,6 @@ def test_a_disk_that_cannot_be_written(files, tmp_path):
 
 
 def test_small_data_sets_leave_nothing_behind(files, monkeypatch, tmp_path):
-    monkeypatch.setattr(headers, "FEWEST", 7)
+    monkeypatch.setattr(headers, "CACHED_FROM", 7)
     assert len(headers.read_headers(files)) == 6
     assert not (tmp_path / "home").exists()

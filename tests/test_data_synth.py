@@ -49,7 +49,7 @@ def test_labels_are_the_classes_of_the_clips():
 
 
 def test_a_list_too_long_is_refused():
-    with pytest.raises(InputError, match="'synth:100000000': at most 100,000 clips .* take synth"):
+    with pytest.raises(InputError, match="'synth:100000000': at most 100,000 clips .* use synth"):
         load_manifest("synth:100000000")
 
 
@@ -59,13 +59,13 @@ def test_examples_are_clips_by_name():
     for row in range(5):
         wave = found.read(row, RATE)
         seed, index = synth.EXAMPLES[found.table["label"].iloc[row]]
-        np.testing.assert_array_equal(wave, synth.render(seed, index, RATE))
+        np.testing.assert_array_equal(wave, synth.render_clip(seed, index, RATE))
     assert synth.CLASSES[synth.EXAMPLES["vowel"][1] % CLASSES] == "vowel"
 
 
 def test_reading_through_the_manifest():
     found = load_manifest("synth:20")
-    whole = synth.render(0, CLASSES + 2, RATE)
+    whole = synth.render_clip(0, CLASSES + 2, RATE)
     np.testing.assert_array_equal(found.read(12, RATE), whole)
     np.testing.assert_array_equal(found.read(12, RATE, offset=1.0, seconds=0.5), whole[RATE : RATE + RATE // 2])
 
@@ -83,15 +83,15 @@ def test_wrong_path(path):
 def test_clips_are_finite_and_below_full_scale(rate):
     with np.errstate(all="raise", under="ignore"):
         for index in range(CLASSES):
-            wave = synth.render(0, index, rate)
+            wave = synth.render_clip(0, index, rate)
             assert wave.shape == (5 * rate,) and wave.dtype == np.float32
             assert np.isfinite(wave).all() and 0.01 < np.abs(wave).max() < 1
 
 
 def test_a_clip_depends_on_seed_and_index_alone():
-    np.testing.assert_array_equal(synth.render(3, 7, RATE), synth.render(3, 7, RATE))
-    assert not np.array_equal(synth.render(3, 7, RATE), synth.render(4, 7, RATE))
-    assert not np.array_equal(synth.render(3, 7, RATE), synth.render(3, 7 + CLASSES, RATE))
+    np.testing.assert_array_equal(synth.render_clip(3, 7, RATE), synth.render_clip(3, 7, RATE))
+    assert not np.array_equal(synth.render_clip(3, 7, RATE), synth.render_clip(4, 7, RATE))
+    assert not np.array_equal(synth.render_clip(3, 7, RATE), synth.render_clip(3, 7 + CLASSES, RATE))
 
 
 def levels(wave: np.ndarray, parts: int = 50) -> np.ndarray:
@@ -209,7 +209,7 @@ def test_every_epoch_has_new_sounds_of_the_same_classes():
     for batch in batches:
         epoch = batch.step // 2
         for place, row in enumerate(batch.index.tolist()):
-            made = synth.render(synth.stream(5, epoch), synth.parse(manifest.table["path"][row])[1], RATE)
+            made = synth.render_clip(synth.stream(5, epoch), synth.parse(manifest.table["path"][row])[1], RATE)
             np.testing.assert_array_equal(batch.waves[place, 0], made)
     waves = torch.cat([batch.waves[:, 0] for batch in batches])
     assert len({wave.numpy().tobytes() for wave in waves}) == 24

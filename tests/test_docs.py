@@ -1,5 +1,6 @@
 """The documentation: its examples run as they are printed, and its links lead somewhere."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import typer
 import yaml
+from test_imports import LAYERS
 
 import asit_lab
 
@@ -143,11 +145,23 @@ def test_entry_points_of_the_page_name_its_classes():
 
 def test_architecture_names_every_package_and_module():
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    parts = sorted(path.parent.name for path in (ROOT / "asit_lab").glob("*/__init__.py"))
-    parts += sorted(path.name for path in (ROOT / "asit_lab").glob("*.py") if not path.name.startswith("_"))
-    named = [part for part in parts if f"asit_lab/{part}" in text or re.search(rf"`{part}`", text)]
-    assert named == parts
+    package = ROOT / "asit_lab"
+    parts = sorted(path.parent.relative_to(package).as_posix() for path in package.rglob("*/__init__.py"))
+    parts += sorted(path.name for path in package.glob("*.py") if not path.name.startswith("_"))
+    assert [part for part in parts if f"`{part}`" not in text and f"](../asit_lab/{part})" not in text] == []
     assert len(text.splitlines()) < 100, "one page"
+
+
+def test_architecture_is_in_the_order_of_imports():
+    """Paragraph by paragraph: a part is told before those that may import it."""
+    order = [name for layer in LAYERS for name in layer if (ROOT / "asit_lab" / name).is_dir()]
+    paragraphs = (DOCS / "architecture.md").read_text(encoding="utf-8").split("\n\n")
+    first = {
+        part: next(i for i, text in enumerate(paragraphs) if f"`{part}`" in text) for part in order if part != "nn"
+    }
+    ranks = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+    for earlier, later in itertools.combinations(first, 2):
+        assert ranks[earlier] == ranks[later] or first[earlier] <= first[later], (earlier, later)
 
 
 def test_the_page_of_the_command_line_has_every_command():

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from asit_lab import Encoder, InputError, load_config, load_encoder, open_encoder, zoo
 from asit_lab.audio import SHORTEST
-from asit_lab.data.sources.synth import render
+from asit_lab.data.sources.synth import render_clip
 from asit_lab.runs.snapshot import read_snapshot, section
 
 RATE, WIDTH, PATCH = 16000, 48, 16
@@ -22,7 +22,7 @@ def enc(smoke_run):
 @pytest.fixture(scope="module")
 def waves():
     """Two clips of 5 s: float32 [2, 80000]."""
-    return torch.from_numpy(np.stack([render(0, index, RATE) for index in (1, 2)]))
+    return torch.from_numpy(np.stack([render_clip(0, index, RATE) for index in (1, 2)]))
 
 
 # --- Shapes ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config, load_encoder
-from asit_lab.data.sources.synth import render
+from asit_lab.data.sources.synth import render_clip
 from asit_lab.encoder import open_encoder
 from asit_lab.encoder.prediction import covering_masks, window_errors
 from asit_lab.objectives import asda, build_objective
@@ -36,7 +36,7 @@ def enc():
 @pytest.fixture(scope="module")
 def waves():
     """Two clips of 5 s: float32 [2, 80000]."""
-    return torch.from_numpy(np.stack([render(0, index, RATE) for index in (1, 2)]))
+    return torch.from_numpy(np.stack([render_clip(0, index, RATE) for index in (1, 2)]))
 
 
 # --- Attention ------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_the_error_under_a_mask_is_the_frame_loss(waves):
     target, _ = asda.targets(enc.backbone, clean, enc.config.asda)
     visible = (~mask.flatten()).nonzero().T.expand(2, -1)
     with torch.no_grad():
-        _, predicted = asda.predict(enc.student, enc.decoder, clean, visible, torch.zeros(2, 24, 48))
+        _, predicted = asda.predict_targets(enc.student, enc.decoder, clean, visible, torch.zeros(2, 24, 48))
     wanted = frame_loss(predicted, target.patches, mask.flatten().expand(2, -1))
     torch.testing.assert_close(error.nanmean(), wanted)
     assert torch.equal(enc.prediction_error(wave, RATE, mask=mask.numpy()).isnan(), error.isnan())

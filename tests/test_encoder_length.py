@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config
-from asit_lab.data.sources.synth import render
+from asit_lab.data.sources.synth import render_clip
 from asit_lab.encoder.windows import AT_ONCE, window_starts
 
 RATE, WIDTH, PATCH, CROP = 16000, 48, 16, 6  # Hz, channels, frames, patches of time in a crop of the smoke preset
@@ -28,7 +28,7 @@ def enc():
 @pytest.fixture(scope="module")
 def waves():
     """Clips of several lengths, float32 [S_i]."""
-    return [torch.from_numpy(render(0, i, RATE)[: round(s * RATE)]) for i, s in enumerate(SECONDS)]
+    return [torch.from_numpy(render_clip(0, i, RATE)[: round(s * RATE)]) for i, s in enumerate(SECONDS)]
 
 
 # --- Windows --------------------------------------------------------------------------------------------------------

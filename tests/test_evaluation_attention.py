@@ -8,7 +8,7 @@ import torch
 
 from asit_lab import Encoder, InputError, load_config
 from asit_lab.data import load_manifest
-from asit_lab.data.sources.synth import render
+from asit_lab.data.sources.synth import render_clip
 from asit_lab.evaluation import attention_statistics, clip_and_silence, compare_attention
 from asit_lab.inspection.attention_statistics import patch_at, silent_patches, weight_statistics
 
@@ -28,7 +28,7 @@ def encoders():
 @pytest.fixture(scope="module")
 def wave():
     """2 s of sound, then 1 s of digital silence."""
-    return np.pad(render(0, 1, RATE)[: 2 * RATE], (0, RATE))
+    return np.pad(render_clip(0, 1, RATE)[: 2 * RATE], (0, RATE))
 
 
 # --- Numbers --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config
-from asit_lab.data.sources.synth import render
+from asit_lab.data.sources.synth import render_clip
 from asit_lab.inspection.attention_statistics import patch_at
 from asit_lab.inspection.clip_attention import (
     ClipAttention,
@@ -41,7 +41,7 @@ def encoders():
 
 @pytest.fixture(scope="module")
 def wave():
-    return render(0, 1, RATE)[: 3 * RATE]
+    return render_clip(0, 1, RATE)[: 3 * RATE]
 
 
 # --- Rollout --------------------------------------------------------------------------------------------------------

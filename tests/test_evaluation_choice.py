@@ -5,7 +5,7 @@ import pytest
 
 from asit_lab.errors import InputError
 from asit_lab.evaluation import choice
-from asit_lab.evaluation.choice import Candidate, candidates, fit, pick
+from asit_lab.evaluation.choice import Candidate, candidates, fit_probe, pick
 from asit_lab.evaluation.classifiers import GRIDS, answers
 from asit_lab.evaluation.splits import Split
 
@@ -37,7 +37,7 @@ def planted(layer: int, statistic: int, strength: float = 3.0) -> np.ndarray:
 
 def chosen(vectors, split, protocol="linear", pool="auto", layer="auto", multi=False, targets=TARGETS):
     among = candidates("x", vectors, protocol, pool, layer)
-    fitted = fit(vectors, targets, STRATA, GROUPS, split, protocol, among, multi)
+    fitted = fit_probe(vectors, targets, STRATA, GROUPS, split, protocol, among, multi)
     return fitted.outputs, fitted.chosen
 
 
@@ -76,7 +76,7 @@ def test_valid_clips_choose_and_do_not_train():
     outputs, made = chosen(vectors, split)
     assert made["layer"] == 2 and made["inner"] > 0.8
     (one,) = candidates("x", vectors, "linear", made["pool"], made["layer"])
-    x = one.of(vectors)
+    x = one.pooled(vectors)
     (alone,) = answers("linear", x[:48], TARGETS[:48], x[split.test], (made["C"],), False)
     np.testing.assert_array_equal(alone.outputs, outputs)
 
@@ -115,7 +115,7 @@ def test_several_labels_are_chosen_by_average_precision(split, protocol):
 def test_clips_of_one_recording_leave_the_preferred(split):
     groups = np.full(COUNT, "one", dtype=object)
     among = candidates("x", noise(), "linear", "auto", "auto")
-    made = fit(noise(), TARGETS, STRATA, groups, split, "linear", among, False).chosen
+    made = fit_probe(noise(), TARGETS, STRATA, groups, split, "linear", among, False).chosen
     assert (made["layer"], made["pool"], made["C"]) == ("last", "mean+std", GRIDS["linear"][2])
     assert np.isnan(made["inner"])
 
@@ -134,7 +134,7 @@ def test_pick_by_hand():
 
 
 def test_many_clips_choose_by_a_part(split, monkeypatch):
-    monkeypatch.setattr(choice, "CLIPS", 40)
+    monkeypatch.setattr(choice, "CHOICE_CLIPS", 40)
     used = []
     inner = choice._inner_units
     monkeypatch.setattr(choice, "_inner_units", lambda x, t, parts, *a: used.extend(parts) or inner(x, t, parts, *a))

@@ -188,19 +188,19 @@ def test_only_configuration_that_shapes_the_vectors_counts(manifest, setting, fo
         assert enc.config.input_frames != other.config.input_frames
     else:
         assert all(torch.equal(a, b) for a, b in zip(enc.parameters(), other.parameters(), strict=True))
-    files = [cache.folder_of(cache.fingerprint(one), RATE, manifest) for one in (enc, other)]
+    files = [cache.cache_folder(cache.encoder_identity(one), RATE, manifest) for one in (enc, other)]
     assert (files[0] == files[1]) is found
 
 
 def test_another_version_of_the_package_is_not_found(manifest, monkeypatch):
-    before = cache.folder_of("x", RATE, manifest)
-    assert cache.folder_of("x", RATE, manifest) == before
-    assert cache.folder_of("x", 8000, manifest) != before and cache.folder_of("y", RATE, manifest) != before
+    before = cache.cache_folder("x", RATE, manifest)
+    assert cache.cache_folder("x", RATE, manifest) == before
+    assert cache.cache_folder("x", 8000, manifest) != before and cache.cache_folder("y", RATE, manifest) != before
     monkeypatch.setattr(cache, "__version__", "0.0.0")
-    assert cache.folder_of("x", RATE, manifest) != before
+    assert cache.cache_folder("x", RATE, manifest) != before
     monkeypatch.undo()
     monkeypatch.setattr(cache, "_code", lambda: "changed in one's own copy")
-    assert cache.folder_of("x", RATE, manifest) != before
+    assert cache.cache_folder("x", RATE, manifest) != before
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "other"])

@@ -6,7 +6,7 @@ import soundfile
 
 from asit_lab import Encoder, load_config
 from asit_lab.data import load_manifest
-from asit_lab.embedding.space import EmbeddingSpace, nearest
+from asit_lab.embedding.space import EmbeddingSpace, nearest_vectors
 from asit_lab.errors import InputError
 
 RATE = 16000
@@ -27,15 +27,15 @@ def test_planted_neighbours():
     """Angles of 0, 5, 20, 90 and 180 degrees, at lengths that would mislead a distance."""
     angles, lengths = np.radians([0, 20, 180, 5, 90]), np.array([1.0, 50.0, 1.0, 9.0, 1.0])
     vectors = lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    order, similarity = nearest(vectors, 0, 4)
+    order, similarity = nearest_vectors(vectors, 0, 4)
     assert order.tolist() == [3, 1, 4, 2]
     np.testing.assert_allclose(similarity, np.cos(np.radians([5, 20, 90, 180])), atol=1e-12)
-    assert nearest(vectors, 2, 2)[0].tolist() == [4, 1]
+    assert nearest_vectors(vectors, 2, 2)[0].tolist() == [4, 1]
 
 
 def test_equal_and_empty_vectors():
     vectors = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
-    order, similarity = nearest(vectors, 0, 9)
+    order, similarity = nearest_vectors(vectors, 0, 9)
     assert order.tolist() == [2, 3, 1] and similarity.tolist() == [1, 1, 0]
 
 

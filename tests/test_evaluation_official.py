@@ -13,7 +13,7 @@ from asit_lab.data import load_manifest
 from asit_lab.embedding.dataset import log_mel_embedder
 from asit_lab.evaluation import findings, metrics
 from asit_lab.evaluation.probing import probe, probe_features
-from asit_lab.evaluation.splits import manifest_splits, splits, unit_of
+from asit_lab.evaluation.splits import independent_unit, manifest_splits, splits
 
 RATE = 8000
 
@@ -134,12 +134,12 @@ def test_one_unit_has_no_interval():
 
 def test_the_unit_is_named_as_the_data_set_has_it(esc):
     manifest = load_manifest(f"esc50:{esc}")
-    assert unit_of(manifest) == "recording" and unit_of(load_manifest(as_folder(esc))) == "group"
-    assert unit_of(replace(manifest, source="speech_commands:x")) == "speaker"
+    assert independent_unit(manifest) == "recording" and independent_unit(load_manifest(as_folder(esc))) == "group"
+    assert independent_unit(replace(manifest, source="speech_commands:x")) == "speaker"
     alone = replace(manifest, table=manifest.table.assign(group=manifest.table["path"]))
-    assert unit_of(alone) == "clip"
+    assert independent_unit(alone) == "clip"
     segments = manifest.table.assign(group=manifest.table["path"].iloc[0], path=manifest.table["path"].iloc[0])
-    assert unit_of(replace(manifest, table=segments)) == "recording"  # of long files
+    assert independent_unit(replace(manifest, table=segments)) == "recording"  # of long files
     assert len(splits(alone.table)) == 3
 
 

@@ -11,7 +11,7 @@ from test_classifier import command
 from asit_lab import Encoder, InputError, load_config
 from asit_lab.features import LogMel
 from asit_lab.finetuning import Classifier, export_model, load_recipe
-from asit_lab.finetuning.classifier import ProbeHead, header
+from asit_lab.finetuning.classifier import ProbeHead, classifier_metadata
 from asit_lab.finetuning.export import PlainLogMel
 from asit_lab.finetuning.network import build_classifier
 
@@ -38,13 +38,15 @@ def probe(multi: bool = False) -> Classifier:
     enc.head = ProbeHead(parts[0], parts[1].exp(), weights, weights[0].clone(), torch.tensor([0.3, 0.7]).double())
     about = {"layers": [0, len(enc.backbone.blocks)], "pool": "mean+std"}
     thresholds = [0.5] * 3 if multi else None
-    return Classifier(enc, enc.config, header("probe", enc.config, CLASSES, multi, None, about, 1.7, thresholds))
+    return Classifier(
+        enc, enc.config, classifier_metadata("probe", enc.config, CLASSES, multi, None, about, 1.7, thresholds)
+    )
 
 
 def tuned(recipe: str = "smoke") -> Classifier:
     enc, recipe = encoder(), load_recipe(recipe)
     network = build_classifier(enc, recipe, 3, 1)
-    return Classifier(network, enc.config, header("tuned", enc.config, CLASSES, False, recipe, None, 0.8))
+    return Classifier(network, enc.config, classifier_metadata("tuned", enc.config, CLASSES, False, recipe, None, 0.8))
 
 
 def test_a_log_mel_of_convolutions_is_the_log_mel():

@@ -239,7 +239,7 @@ def test_finished_splits_stay(done, encoder, manifest, monkeypatch):
     def fit(job, _):
         raise AssertionError(f"{job.folder} was fine-tuned again")
 
-    monkeypatch.setattr(run, "fit", fit)
+    monkeypatch.setattr(run, "fit_task", fit)
     same = finetune(encoder, manifest, "smoke", done.dir, ["workers=1", "cache_mb=1"], resume="must")
     assert same.scores == done.scores
     assert list(finetune(encoder, manifest, "smoke", done.dir, folds=[2]).scores) == ["fold 2"]

@@ -19,7 +19,7 @@ from asit_lab.masking import inverse_blocks
 from asit_lab.nn import ConvDecoder, ViT, build_attention
 from asit_lab.nn.vit import Block, sincos_positions
 from asit_lab.objectives import ASDA
-from asit_lab.objectives.asda import channel_variance, predict, targets
+from asit_lab.objectives.asda import channel_variance, predict_targets, targets
 from asit_lab.objectives.losses import frame_loss, latent_targets, utterance_loss
 from asit_lab.objectives.teacher import ema_momentum
 from asit_lab.random import key
@@ -273,7 +273,7 @@ def test_training_step(dtype, share_of_rate):
             close(made, tensors[f"teacher_t.{block}"])
         target, _ = targets(teacher.backbone, clean, objective.cfg.asda)
         close(target.patches, tensors["targets"])
-        utterance, frames = predict(student.backbone, student.decoder, clean, visible, tensors["decoder_in"])
+        utterance, frames = predict_targets(student.backbone, student.decoder, clean, visible, tensors["decoder_in"])
         close(utterance, tensors["student_out"][:, 0])
         close(frames, tensors["decoder_out"])
         close(student.decoder(tensors["decoder_in"], grid), tensors["decoder_out"])

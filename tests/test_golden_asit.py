@@ -20,7 +20,7 @@ from asit_lab.objectives.losses import cross_entropy, cross_view_loss, masked_l1
 from asit_lab.random import key
 from asit_lab.schedules import cosine, linear
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
-from asit_lab.zoo.asit import build_heads, rename
+from asit_lab.zoo.asit import build_heads, rename_asit
 
 # --- features -------------------------------------------------------------------------------------------------------
 
@@ -214,14 +214,14 @@ def test_training_steps(dtype, share_of_rate):
     tensors = {name: t.to(dtype) for name, t in tensors.items()}
     objective, clips = objective_of(s)
     objective.to(dtype)
-    objective.student.load_state_dict(rename(under(tensors, "student_before.")))
-    objective.teacher.load_state_dict(rename(under(tensors, "teacher_before.")))
+    objective.student.load_state_dict(rename_asit(under(tensors, "student_before.")))
+    objective.teacher.load_state_dict(rename_asit(under(tensors, "teacher_before.")))
     objective.centre_global.copy_(tensors["cls_center_before"][0])
     objective.centre_local.copy_(tensors["data_center_before"][0])
     optimizer = build_optimizer(objective.cfg, objective)
     decayed = {id(p) for g in optimizer.param_groups if g["decay"] for p in g["params"]}
     names = {id(p): name for name, p in objective.student.named_parameters()}
-    assert {names[i] for i in decayed} == set(rename(dict.fromkeys(s["regularised"])))
+    assert {names[i] for i in decayed} == set(rename_asit(dict.fromkeys(s["regularised"])))
 
     clean = torch.stack([tensors["clean.0"][:, 0], tensors["clean.1"][:, 0]])  # [2, B, T, M]
     pixels = torch.stack([tensors["mask.0"][:, 0], tensors["mask.1"][:, 0]]) == 1
@@ -248,7 +248,7 @@ def test_training_steps(dtype, share_of_rate):
             close(losses.parts[ours].detach()[None], given[f"loss_{theirs}"])
         close(losses.total.detach()[None], given["loss_total"])
         gradients = {name: p.grad for name, p in objective.student.named_parameters()}
-        for name, wanted in rename(under(given, "grad.")).items():
+        for name, wanted in rename_asit(under(given, "grad.")).items():
             close(gradients[name], wanted, 1e-3)
         for name, gradient in gradients.items():
             if gradient is not None:
@@ -260,7 +260,7 @@ def test_training_steps(dtype, share_of_rate):
         objective.after_step(step)
         for role in ("student", "teacher"):
             state = getattr(objective, role).state_dict()
-            for name, wanted in rename(under(tensors, f"{role}_after_step{i}.")).items():
+            for name, wanted in rename_asit(under(tensors, f"{role}_after_step{i}.")).items():
                 share = share_of_rate if i == 0 else 0.05  # a weight whose step was noise moves others' gradients
                 limit = share * schedule["lr"].item() * (i + 1)
                 check_weights(name, state[name], wanted, limit, s["embed_dim"], noise.get(name))

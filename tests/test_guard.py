@@ -9,7 +9,7 @@ import soundfile
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
-from asit_lab.data.fingerprints import FOLDER, fingerprint, fingerprints
+from asit_lab.data.fingerprints import HASHES_FOLDER, fingerprint, fingerprints
 from asit_lab.errors import InputError
 from asit_lab.evaluation.leakage import findings
 from asit_lab.evaluation.splits import Split, splits
@@ -220,7 +220,7 @@ def test_a_second_look_reads_no_unchanged_file(tmp_path, home, monkeypatch):
     data = data_set(tmp_path / "set", eight())
     first = fingerprints(data, np.arange(8))
     assert [one.digest for one in first] == [fingerprint(sound(n), RATE).digest for n in range(8)]
-    (cache,) = (home / FOLDER).iterdir()
+    (cache,) = (home / HASHES_FOLDER).iterdir()
     assert len(json.loads(cache.read_text())) == 8
 
     soundfile.write(tmp_path / "set" / "2.wav", sound(50), RATE, subtype="PCM_16")
@@ -238,12 +238,12 @@ def test_a_second_look_reads_no_unchanged_file(tmp_path, home, monkeypatch):
 def test_a_damaged_or_unwritable_cache_costs_nothing_but_time(tmp_path, home, caplog):
     data = data_set(tmp_path / "set", eight())
     first = fingerprints(data, [0])
-    (cache,) = (home / FOLDER).iterdir()
+    (cache,) = (home / HASHES_FOLDER).iterdir()
     cache.write_text("{")
     assert fingerprints(data, [0]) == first and len(json.loads(cache.read_text())) == 1
     cache.unlink()
-    (home / FOLDER).rmdir()
-    (home / FOLDER).write_text("a file where the folder should be")
+    (home / HASHES_FOLDER).rmdir()
+    (home / HASHES_FOLDER).write_text("a file where the folder should be")
     assert fingerprints(data, [0]) == first
     assert "fingerprints cannot be kept" in caplog.text
 

@@ -207,7 +207,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
 
-def verdicts_of(out, *overrides: str) -> list[tuple[int, collapse_watch.Verdict]]:
+def verdicts_of(out, *overrides: str) -> list[tuple[int, collapse_watch.CollapseVerdict]]:
     """(step, verdict) of the rows of a run of 200 steps of `smoke` that had one."""
     cfg = load_config("smoke", ["train.steps=200", "train.log_every=10", "train.checkpoint_every=200", *overrides])
     watch, seen = collapse_watch.Watch(cfg), []

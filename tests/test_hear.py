@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from asit_lab import Encoder, InputError, load_config
-from asit_lab.data.sources.synth import render
+from asit_lab.data.sources.synth import render_clip
 from asit_lab.encoder import hear
 
 RATE = 16000
@@ -19,7 +19,7 @@ def model():
 @pytest.fixture(scope="module")
 def sounds():
     """Two sounds of 3 s, float32 [2, 48000]."""
-    return torch.from_numpy(np.stack([render(0, index, RATE)[: 3 * RATE] for index in (1, 2)]))
+    return torch.from_numpy(np.stack([render_clip(0, index, RATE)[: 3 * RATE] for index in (1, 2)]))
 
 
 def test_the_interface(model, sounds, tmp_path):

@@ -79,7 +79,7 @@ def test_weighted_measures_are_those_of_clips_repeated_that_often(ties):
     drawn = np.random.default_rng(1).integers(0, 4, (5, 60)).astype(np.int32)
     drawn[0] = 1
     for k in range(targets.shape[1]):
-        ranking = resampling.rank(targets[:, k] > 0, outputs[:, k])
+        ranking = resampling.rank_outputs(targets[:, k] > 0, outputs[:, k])
         precision, auc = resampling.precision_and_auc(ranking, drawn)
         for row, weights in enumerate(drawn):
             truth, given = np.repeat(targets[:, k], weights), np.repeat(outputs[:, k], weights)

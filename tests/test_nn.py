@@ -42,7 +42,7 @@ def loud_weights(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("path", ["fused", "blocks"])
 def test_explicit_equals_the_other_paths_in_value_and_gradient(path, monkeypatch):
-    monkeypatch.setattr(attention_blocks, "BLOCK", 5 * 16)  # five queries, then four
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 5 * 16)  # five queries, then four
     explicit = loud_weights(build_attention("softmax", 24, 3, "explicit"))
     other = build_attention("softmax", 24, 3, path)
     other.load_state_dict(explicit.state_dict())

@@ -13,7 +13,7 @@ from asit_lab.config import load_config
 from asit_lab.errors import InputError
 from asit_lab.masking import inverse_blocks
 from asit_lab.objectives import ASDA, build_network, build_objective, criteria
-from asit_lab.objectives.asda import decoder_noise, predict, targets
+from asit_lab.objectives.asda import decoder_noise, predict_targets, targets
 from asit_lab.objectives.losses import squared_error
 from asit_lab.random import key
 from asit_lab.runs.snapshot import read_snapshot
@@ -107,7 +107,7 @@ def test_student_sees_nothing_of_hidden_patches(case):
     pixels = hidden.view(4, CLONES, 8, 4)[:, 0].repeat_interleave(8, 1).repeat_interleave(8, 2)  # of each first mask
     other = torch.where(pixels, 5.0, clean)
     with torch.no_grad():
-        one, two = (predict(student.backbone, student.decoder, view, visible, noise) for view in (clean, other))
+        one, two = (predict_targets(student.backbone, student.decoder, view, visible, noise) for view in (clean, other))
         for ours, theirs in zip(one, two, strict=True):
             torch.testing.assert_close(ours[::CLONES], theirs[::CLONES], rtol=0, atol=1e-6)
             assert (ours[1::CLONES] - theirs[1::CLONES]).abs().amax() > 1e-3
@@ -120,7 +120,7 @@ def test_decoder_gets_visible_tokens_and_noise_in_their_places(case):
     student, given = objective.student, []
     student.decoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     with torch.no_grad():
-        predict(student.backbone, student.decoder, clean, visible, noise)
+        predict_targets(student.backbone, student.decoder, clean, visible, noise)
         for row in range(4 * CLONES):  # each mask by itself
             tokens = student.backbone.inspect(clean[row // CLONES][None], visible=visible[row][None]).tokens
             torch.testing.assert_close(given[0][row, visible[row]], tokens[0, 1:], rtol=1e-4, atol=1e-5)
@@ -178,7 +178,7 @@ def test_losses_are_means_over_hidden_patches_and_over_masks(case):
     objective, clean, visible, hidden, noise = case(weights(2, 5))
     student = objective.student
     target, _ = targets(objective.teacher.backbone, clean, objective.cfg.asda)
-    utterance, frames = predict(student.backbone, student.decoder, clean, visible, noise)
+    utterance, frames = predict_targets(student.backbone, student.decoder, clean, visible, noise)
     frame, clip, count = 0.0, 0.0, 0
     for row in range(4 * CLONES):
         clip += (utterance[row] - target.utterance[row // CLONES]).square().sum() / 24**0.5

@@ -209,7 +209,7 @@ def test_it_refuses_what_a_start_refuses(cfg, clock, tmp_path):
 def test_too_many_bad_files(cfg, tmp_path):
 
     for number in range(3):
-        soundfile.write(tmp_path / f"{number}.wav", synth.render(0, number, 16000), 16000)
+        soundfile.write(tmp_path / f"{number}.wav", synth.render_clip(0, number, 16000), 16000)
     (tmp_path / "bad.wav").write_bytes(b"nothing")
     half = cfg.with_overrides([f"data.source=folder:{tmp_path}", "train.steps=1", "data.max_bad_share=0.25"])
     assert plan(half).training_clips == 2

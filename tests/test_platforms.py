@@ -28,7 +28,7 @@ def test_a_loader_process_without_sigwaitinfo(monkeypatch):
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended):
         loader._obey(trainer=1)
-    assert waited == [{signal.SIGTERM}, loader.GRACE_SECONDS]
+    assert waited == [{signal.SIGTERM}, loader.SIGTERM_GRACE_SECONDS]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a better device")

@@ -63,8 +63,8 @@ def own(file, *overrides):
 
 
 def test_built_in_names_are_valid_and_lead_to_their_classes():
-    assert registry.load("objectives", "asit", "objective.name") is ASiT
-    assert registry.load("objectives", "asda", "objective.name") is ASDA
+    assert registry.load_part("objectives", "asit", "objective.name") is ASiT
+    assert registry.load_part("objectives", "asda", "objective.name") is ASDA
     for kind in registry.names("attention"):
         assert load_config("smoke", [f"model.attention={kind}"]).model.attention == kind
 
@@ -138,17 +138,17 @@ def test_weights_that_the_users_code_draws_depend_on_the_seed_alone(file):
 
 
 def test_a_changed_file_is_executed_anew(file):
-    before = registry.load("objectives", f"{file}:Loudness", "objective.name")
-    assert registry.load("objectives", f"{file}:Loudness", "objective.name") is before
+    before = registry.load_part("objectives", f"{file}:Loudness", "objective.name")
+    assert registry.load_part("objectives", f"{file}:Loudness", "objective.name") is before
     file.write_text(OBJECTIVE.replace("views = 1", "views = 2"))
     os.utime(file, ns=(1, 1))  # a clock too coarse to see the change would not be the file's fault
-    assert registry.load("objectives", f"{file}:Half", "objective.name").views == 2
+    assert registry.load_part("objectives", f"{file}:Half", "objective.name").views == 2
 
 
 def test_a_file_may_import_files_beside_it(tmp_path):
     (tmp_path / "beside_mine.py").write_text("NUMBER = 7")
     (tmp_path / "main_part.py").write_text("from beside_mine import NUMBER\nclass Part:\n    number = NUMBER")
-    assert registry.load("objectives", f"{tmp_path / 'main_part.py'}:Part", "objective.name").number == 7
+    assert registry.load_part("objectives", f"{tmp_path / 'main_part.py'}:Part", "objective.name").number == 7
     assert str(tmp_path) not in sys.path
 
 

@@ -9,8 +9,8 @@ from report_case import NAN, collected_of
 
 from asit_lab import InputError
 from asit_lab.batch import read_study
-from asit_lab.report.published import CAPTIONS, FOLDER, paper_tables, read_values
-from asit_lab.report.tables import escaped, latex, markdown, numbers, text_table
+from asit_lab.report.published import CAPTIONS, PUBLISHED_FOLDER, paper_tables, read_values
+from asit_lab.report.tables import escaped, latex, markdown, number_table, text_table
 
 ROWS = [
     ("50 % of a_b & {c} | #1", 3, 64.0, 1.0, 4.0, 2.0, 6.0, False, 20.0),
@@ -24,7 +24,7 @@ def table():
 
 
 def test_numbers():
-    found = numbers(collected_of(ROWS, "ref")).to_dict("records")
+    found = number_table(collected_of(ROWS, "ref")).to_dict("records")
     assert [row["verdict"] for row in found] == ["better", "reference"]
     assert found[0]["published_difference"] == pytest.approx(-8.1) and pd.isna(found[1]["published_difference"])
     assert [(row["seeds"], row["mean"], row["published"]) for row in found] == [(3, 64.0, 20.0), (1, 60.0, 28.1)]
@@ -114,12 +114,12 @@ def test_no_other_study_has_published_values():
 
 
 def test_tables_of_the_papers_as_printed():
-    assert sorted(path.stem for path in FOLDER.glob("*.csv")) == sorted(CAPTIONS)
+    assert sorted(path.stem for path in PUBLISHED_FOLDER.glob("*.csv")) == sorted(CAPTIONS)
     tables = paper_tables(["corruption_ratio", "alignment", "asit_vs_asda", "attention"])
     assert [table.name for table in tables] == ["asit_v1_text", "asit_v1_table1", "asda_and_peers"]  # each once
     for table in tables:
         assert all(len(row) == len(table.columns) for row in table.rows)
-        text = (FOLDER / f"{table.name}.csv").read_text()
+        text = (PUBLISHED_FOLDER / f"{table.name}.csv").read_text()
         assert [list(row) for row in table.rows] == list(csv.reader(io.StringIO(text)))[1:]
     with pytest.raises(InputError, match="'table9': there are asit_v1_table1"):
         read_values("table9")

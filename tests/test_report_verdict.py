@@ -4,7 +4,7 @@ import pytest
 from report_case import NAN, collected_of
 
 from asit_lab.report.chosen import chosen_points
-from asit_lab.report.verdict import in_short, sentences, unit_of, verdicts
+from asit_lab.report.verdict import in_short, sentences, unit_of_results, verdicts
 
 REFERENCE = ("ref", 3, 60.0, 1.0, NAN, NAN, NAN, None, 28.1)
 
@@ -139,9 +139,9 @@ def test_in_short():
 
 def test_a_measure_whose_good_end_is_not_known():
     plot = {"metric": "probe.teacher.mean", "label": "error", "factor": 1.0}
-    unit = unit_of(collected_of([REFERENCE], "ref", plot=plot))
+    unit = unit_of_results(collected_of([REFERENCE], "ref", plot=plot))
     assert (unit.decimals, unit.suffix, unit.up) == (1, "", "better")
     plot["metric"] = "last.loss"
-    unit = unit_of(collected_of([("ref", 1, 0.034, NAN, NAN, NAN, NAN, None, NAN)], "ref", plot=plot))
+    unit = unit_of_results(collected_of([("ref", 1, 0.034, NAN, NAN, NAN, NAN, None, NAN)], "ref", plot=plot))
     assert (unit.decimals, unit.up, unit.down) == (4, "higher", "lower")
     assert unit.number(-0.00004, True) == "0.0000" and unit.number(-0.01, True) == "−0.0100" and unit.number(NAN) == "–"

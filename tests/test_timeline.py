@@ -14,8 +14,8 @@ from asit_lab import Encoder, InputError, figures, load_classifier, load_config
 from asit_lab.data import load_manifest
 from asit_lab.features import LogMel
 from asit_lab.finetuning import Classifier, covered, find_events, join_clips, write_events
-from asit_lab.finetuning.classifier import ProbeHead, header
-from asit_lab.finetuning.timeline import COLUMNS, Timeline, make_timeline, sliding
+from asit_lab.finetuning.classifier import ProbeHead, classifier_metadata
+from asit_lab.finetuning.timeline import PICTURE_COLUMNS, Timeline, make_timeline, sliding
 from asit_lab.settings import Features
 
 RATE = 16000
@@ -149,7 +149,9 @@ def test_a_file_gives_what_its_waveform_gives_and_the_picture_stays_small(tmp_pa
     from_file = make_timeline(ByLevel(), tmp_path / "long.wav", None, 2.0, 1.0)
     from_wave = make_timeline(ByLevel(), wave, RATE, 2.0, 1.0)
     np.testing.assert_array_equal(from_file.scores, from_wave.scores)
-    assert from_file.log_mel.shape == (1049, 32) and len(from_file.log_mel) <= COLUMNS  # 2,098 frames, two a column
+    assert (
+        from_file.log_mel.shape == (1049, 32) and len(from_file.log_mel) <= PICTURE_COLUMNS
+    )  # 2,098 frames, two a column
     assert from_file.column_seconds == pytest.approx(0.02)
     raw = LogMel.from_config(from_file.features)(torch.from_numpy(wave)[None])[0]
     # Blocks have means of their own, which are taken off; the lowest bands notice.
@@ -209,7 +211,7 @@ def model(tmp_path_factory):
     unit = torch.ones(1, width, dtype=torch.float64)
     network.head = ProbeHead(0 * unit, unit, weights, 0 * weights[0], torch.ones(1, dtype=torch.float64))
     probe = {"layers": [len(network.backbone.blocks)], "pool": "mean"}
-    Classifier(network, config, header("random", config, classes, False, probe=probe)).save(folder)
+    Classifier(network, config, classifier_metadata("random", config, classes, False, probe=probe)).save(folder)
     return folder
 
 

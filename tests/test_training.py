@@ -18,7 +18,7 @@ from asit_lab.objectives import Losses
 from asit_lab.runs.snapshot import read_snapshot, read_state
 from asit_lab.training import pretrain as loop
 from asit_lab.training import recorder
-from asit_lab.training.collapse_watch import Verdict
+from asit_lab.training.collapse_watch import CollapseVerdict
 
 STEPS = 7
 
@@ -328,7 +328,9 @@ class Seen:
         pass
 
     def see(self, row):
-        return Verdict("collapsed", ("all",), 2, "all has collapsed; try something") if row["step"] >= 2 else None
+        return (
+            CollapseVerdict("collapsed", ("all",), 2, "all has collapsed; try something") if row["step"] >= 2 else None
+        )
 
 
 def test_a_verdict_is_told_once_and_kept(toy, tmp_path, monkeypatch, capsys):

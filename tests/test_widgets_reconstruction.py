@@ -18,7 +18,7 @@ from widgets_case import assert_flat, assert_widget_and_picture
 from asit_lab import load_config, load_encoder
 from asit_lab.encoder import Encoder
 from asit_lab.widgets import ReconstructionExplorer
-from asit_lab.widgets.reconstruction_numbers import numbers, relative
+from asit_lab.widgets.reconstruction_numbers import error_table, relative
 from asit_lab.widgets.snapshots_compared import KEPT, Snapshots, hidden_patches
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_reconstructions.ipynb"
@@ -56,7 +56,7 @@ def asda() -> Encoder:
 
 def drawn(explorer, title: str) -> np.ndarray:
     """What the panel whose title begins with `title` shows: [frames, mels], NaN where it is grey."""
-    (panel,) = [panel for panel in explorer.picture.shown.panels if panel.title.startswith(title)]
+    (panel,) = [panel for panel in explorer.picture.drawn_scene.panels if panel.title.startswith(title)]
     return panel.values
 
 
@@ -386,16 +386,16 @@ def test_baselines_stand_beside_the_reconstruction(explorer):
     error = float(np.nanmean(clip.error()))
     assert table(explorer)["straight line in time"][0] == f"{line_l1:.3f}"
     assert table(explorer)["run, step 6"][2:] == [relative(error, line_l1), relative(error, flat_l1)]
-    assert f"straight line in time: L1 {line_l1:.3f}" in {panel.title for panel in explorer.picture.shown.panels}
+    assert f"straight line in time: L1 {line_l1:.3f}" in {panel.title for panel in explorer.picture.drawn_scene.panels}
     explorer.with_baselines.value = False
-    assert not any("straight line" in panel.name for panel in explorer.picture.shown.panels)
+    assert not any("straight line" in panel.name for panel in explorer.picture.drawn_scene.panels)
     explorer.with_baselines.value = True
 
 
 def test_numbers_are_relative_to_baselines():
     assert relative(0.5, 1.0) == "0.50 (-6.0 dB)" and relative(2.0, 1.0) == "2.00 (+6.0 dB)"
     assert relative(0.5, 0.0) == "–" and relative(0.0, 0.5) == "0"
-    text = numbers({"a <b>": 0.5}, {"line": 1.0}, std=2.0)
+    text = error_table({"a <b>": 0.5}, {"line": 1.0}, std=2.0)
     assert "a &lt;b&gt;" in text and "0.500" in text and f"{40 / np.log(10) * 0.5:.1f} dB" in text
 
 

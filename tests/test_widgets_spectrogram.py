@@ -48,10 +48,10 @@ def panels_of(figure) -> list:
 
 
 def test_the_page_gets_the_values_and_what_it_needs_to_label_them(view):
-    for panel, values in zip(view.shown.panels, view.values, strict=True):
+    for panel, values in zip(view.drawn_scene.panels, view.values, strict=True):
         sent = np.frombuffer(values, "<f2").reshape(SHAPE)
         np.testing.assert_allclose(sent, panel.values, rtol=1e-3, atol=1e-4)
-    assert np.array_equal(np.frombuffer(view.mask, np.uint8).reshape(SHAPE), view.shown.mask)
+    assert np.array_equal(np.frombuffer(view.mask, np.uint8).reshape(SHAPE), view.drawn_scene.mask)
     assert view.tokens == b"" and view.scene["grid"] == [0, 0]
     assert (view.scene["start"], view.scene["hop"], view.scene["top_hz"]) == (2.0, 0.01, 8000)
     plain = {"name": "corrupted", "title": "corrupted", "kind": "level", "tokens": False, "sound": ""}
@@ -61,8 +61,8 @@ def test_the_page_gets_the_values_and_what_it_needs_to_label_them(view):
 
 
 def test_decibels_are_those_of_the_log_mel(view):
-    shown = view.shown.in_decibels()
-    clean, error = view.shown.panels[0].values, view.shown.panels[-1].values
+    shown = view.drawn_scene.in_decibels()
+    clean, error = view.drawn_scene.panels[0].values, view.drawn_scene.panels[-1].values
     np.testing.assert_allclose(shown.panels[0].values, DECIBELS * (2 * 2.0 * clean - 7.0))
     np.testing.assert_allclose(shown.panels[-1].values, DECIBELS * 2 * 2.0 * error)
     other = scene(error_unit="squared error").in_decibels()
@@ -81,7 +81,7 @@ def test_a_pdf_is_of_what_the_page_shows(view):
 
 
 def test_colours_fit_the_clip_and_its_errors(view):
-    clean = view.shown.panels[0].values
+    clean = view.drawn_scene.panels[0].values
     view.fit(clean)
     assert view.low < np.percentile(clean, 2) < np.percentile(clean, 98) < view.high
     assert view.most == pytest.approx((view.high - view.low) / 2, rel=0.1)
@@ -114,7 +114,9 @@ def test_the_loudest_part_of_a_clip():
 
 def test_the_picture_is_drawn_when_asked_for_and_once(monkeypatch):
     drawn = []
-    monkeypatch.setattr("asit_lab.widgets.spectrogram_view.render", lambda figure, dpi: drawn.append(figure) or b"png")
+    monkeypatch.setattr(
+        "asit_lab.widgets.spectrogram_view.render_png", lambda figure, dpi: drawn.append(figure) or b"png"
+    )
     view = SpectrogramView()
     assert view.png == b"" and drawn == []
     view.show(scene(0))
@@ -133,7 +135,7 @@ def test_the_picture_has_room_for_everything(errors, unit):
     view.unit = unit
     figure = view.figure()
     check_layout(figure)
-    assert len(panels_of(figure)) == len(view.shown.panels)
+    assert len(panels_of(figure)) == len(view.drawn_scene.panels)
     for ax in panels_of(figure):
         assert ax.get_xlim() == pytest.approx((2.0, 2.96)) and ax.get_ylim() == (0, 32)
 
@@ -169,7 +171,7 @@ def test_profiles_are_means_over_what_counts(view):
     error = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, 5.0]])  # 2 frames, 3 bands
     np.testing.assert_array_equal(error_by_time(error), [2.0, 5.0])
     np.testing.assert_array_equal(error_by_band(error), [1.0, np.nan, 4.0])
-    error = view.shown.panels[-1].values
+    error = view.drawn_scene.panels[-1].values
     profiles = {ax.get_label(): ax.lines[0] for ax in view.figure().axes if ax.get_label() in ("time", "band")}
     np.testing.assert_allclose(profiles["time"].get_ydata(), error_by_time(error))
     np.testing.assert_allclose(profiles["band"].get_xdata(), error_by_band(error))

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from asit_lab import zoo
 from asit_lab.config import load_config
 from asit_lab.errors import InputError
-from asit_lab.objectives.asit_network import Network
+from asit_lab.objectives.asit_network import AsitNetwork
 
 GRID = (6, 4)  # 96 frames x 64 mel bands
 
 
-def network(seed: int) -> Network:
+def network(seed: int) -> AsitNetwork:
     """A small network in the released form: shared projection, GELU after the decoder's bottleneck."""
     cfg = load_config(
         "asit-official-vit-s",
@@ -28,7 +28,7 @@ def network(seed: int) -> Network:
         ],
     )
     torch.manual_seed(seed)
-    made = Network(cfg)
+    made = AsitNetwork(cfg)
     assert made.backbone.grid == GRID
     with torch.no_grad():
         for parameter in made.parameters():
@@ -37,7 +37,7 @@ def network(seed: int) -> Network:
     return made
 
 
-def released_names(made: Network, prefix: str = "") -> dict[str, torch.Tensor]:
+def released_names(made: AsitNetwork, prefix: str = "") -> dict[str, torch.Tensor]:
     """The network's weights under the names of the released code."""
     state = {}
     for name, tensor in made.state_dict().items():

@@ -1,10 +1,10 @@
 """Audio files: any format, rate and number of channels becomes mono float32 at one rate."""
 
-from .containers import FORMATS, HOW_TO_ADD
+from .containers import CONTAINER_SUFFIXES, HOW_TO_ADD
 from .reading import LOUDEST, SHORTEST, AudioInfo, blocks, check_samples, info, read
 
 __all__ = [
-    "FORMATS",
+    "CONTAINER_SUFFIXES",
     "HOW_TO_ADD",
     "LOUDEST",
     "SHORTEST",

@@ -11,7 +11,7 @@ from ..errors import InputError
 from .lengths import Stored, View
 
 # libsndfile reads none of these.
-FORMATS = frozenset(
+CONTAINER_SUFFIXES = frozenset(
     (".m4a", ".mp4", ".m4b", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".adts", ".webm", ".weba", ".mkv", ".mka")
     + (".wma", ".asf", ".amr", ".awb", ".ac3", ".eac3", ".ape", ".wv", ".tta", ".mpc", ".spx", ".ra", ".rm", ".dts")
 )
@@ -28,7 +28,7 @@ class ContainerDecoder:
         try:
             import av
         except ImportError:
-            kind = f"{path.suffix} files need" if path.suffix.lower() in FORMATS else "its content needs"
+            kind = f"{path.suffix} files need" if path.suffix.lower() in CONTAINER_SUFFIXES else "its content needs"
             raise InputError(f"{path}: {kind} PyAV: {HOW_TO_ADD}, or convert it to FLAC") from None
         self._av, self._path, self._view = av, path, View(stored)
         try:

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from ..errors import InputError
-from .containers import FORMATS, ContainerDecoder, is_container
+from .containers import CONTAINER_SUFFIXES, ContainerDecoder, is_container
 from .lengths import MEMBER, Stored, View, doubt
 from .sndfile_log import note_on_end
 
@@ -70,7 +70,7 @@ def _open_member(path: Path) -> Decoder:
 def _open_stored(path: Path, stored: Stored) -> Decoder:
     """Choose the decoder by name and first bytes (an M4A may be called .mp3). FFmpeg reads some files that libsndfile
     refuses (other codecs in WAV and Ogg)."""
-    if path.suffix.lower() in FORMATS or is_container(stored):
+    if path.suffix.lower() in CONTAINER_SUFFIXES or is_container(stored):
         return ContainerDecoder(path, stored)
     try:
         return SndfileDecoder(path, stored)

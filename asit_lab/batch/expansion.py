@@ -13,7 +13,7 @@ from ..storage.words import nearest
 from .inputs import point_inputs
 from .notebook import Notebook, read_notebook
 from .point import Point
-from .study import Setting, Study, read_study, shipped
+from .study import Setting, Study, read_study, shipped_file
 
 RESERVED = ("out", "overrides", "seed")  # parameters that every point is given by the batch itself
 
@@ -29,7 +29,7 @@ def points(
     """
     study = read_study(study)
     of_scale = study.scale(scale)
-    notebook = read_notebook(shipped(study.notebook))
+    notebook = read_notebook(shipped_file(study.notebook))
     _check_reserved(notebook)
     expanded: list[Point] = []
     stamps: dict[str, str] = {}
@@ -106,9 +106,11 @@ def _point(
     settings = {**study.settings, **of_scale.settings, **setting.settings}
     overrides = {key: value for key, value in settings.items() if "." in key}
     parameters = {key: value for key, value in settings.items() if "." not in key}
-    given = [name for name in RESERVED if name in parameters]
-    if given:
-        raise InputError(f"{given[0]}: every point is given its own; settings have a dot in them, such as mask.ratio")
+    reserved = [name for name in RESERVED if name in parameters]
+    if reserved:
+        raise InputError(
+            f"{reserved[0]}: every point is given its own; settings have a dot in them, such as mask.ratio"
+        )
     parameters = {**({"preset": of_scale.preset} if of_scale.preset else {}), **parameters, "seed": seed}
     if "data" in notebook.parameters:
         parameters = {"data": data, **parameters}
@@ -175,9 +177,9 @@ def _configured(notebook: Notebook, parameters: dict[str, Any], overrides: dict[
 
 
 def _check_different(study: Study, expanded: list[Point]) -> None:
-    seen: dict[str, Point] = {}
+    by_hash: dict[str, Point] = {}
     for point in expanded:
-        before = seen.setdefault(point.hash, point)
+        before = by_hash.setdefault(point.hash, point)
         if before is not point:
             raise InputError(
                 f"study {study.name}: {before.setting!r} and {point.setting!r} come to the same settings, so one "

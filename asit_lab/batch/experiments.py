@@ -81,10 +81,10 @@ def _measure(run: Run, cfg: RunConfig, evaluate: str) -> None:
     """Add reconstruction errors and probe scores to result.json, in one write."""
     encoder = load_encoder(run.dir)
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
-    train, held = manifest.holdout(cfg.data.holdout)
+    train, held_out = manifest.holdout(cfg.data.holdout)
     errors = None
-    if encoder.reconstructs and len(held):
-        errors = reconstruction_errors(encoder, train, held, seed=cfg.train.seed).to_dict("records")
+    if encoder.reconstructs and len(held_out):
+        errors = reconstruction_errors(encoder, train, held_out, seed=cfg.train.seed).to_dict("records")
     labelled = load_manifest(evaluate) if evaluate else manifest
     probes = None
     if evaluate or len(labelled.classes) > 1:
@@ -105,14 +105,14 @@ def _finetune(run: Run, data: str, recipe: str, seed: int) -> None:
     if not manifest.multi:
         _keep(run, FINETUNED, result.predictions, manifest.table)
     numbers = result.to_dict()
-    kept = ("protocol", "metric", "mean", "spread", "low", "high", "folds", "clips", "chance")
-    run.record(finetune={name: numbers[name] for name in kept})
+    columns = ("protocol", "metric", "mean", "spread", "low", "high", "folds", "clips", "chance")
+    run.record(finetune={name: numbers[name] for name in columns})
 
 
 def _keep(run: Run, name: str, predictions: pd.DataFrame, table: pd.DataFrame) -> None:
     """Write split, path, group, label, predicted of every tested clip."""
     groups = table.drop_duplicates("path").set_index("path")["group"]
-    kept = predictions[["split", "path", "label", "predicted"]].copy()
-    kept.insert(2, "group", kept["path"].map(groups))
+    answers = predictions[["split", "path", "label", "predicted"]].copy()
+    answers.insert(2, "group", answers["path"].map(groups))
     with atomic_write(run.dir / name) as temporary:
-        kept.to_csv(temporary, index=False)
+        answers.to_csv(temporary, index=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .results import StudyResults
 
 SEED = "seed "
-DPI = 220  # of the PNG, which print needs at its own width
+PRINT_DPI = 220  # of the PNG, which print needs at its own width
 
 
 def plotted(results: "StudyResults") -> pd.DataFrame:
@@ -63,5 +63,5 @@ def png(figure: "Figure") -> bytes:
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer, format="png", dpi=PRINT_DPI)
     return buffer.getvalue()

@@ -48,9 +48,9 @@ class Point:
         parameters = {
             name: value for name, value in self.parameters.items() if self.config is None or name not in _IN_CONFIG
         }
-        what = {"parameters": parameters, "config": self.config, "code": self.code, "version": self.version}
-        what |= {"inputs": self.inputs} if self.inputs else {}
-        return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
+        ingredients = {"parameters": parameters, "config": self.config, "code": self.code, "version": self.version}
+        ingredients |= {"inputs": self.inputs} if self.inputs else {}
+        return hashlib.blake2b(json.dumps(ingredients, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @property
     def folder(self) -> Path:

@@ -21,7 +21,6 @@ from .study_status import requested_points, stale
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESAMPLES = 1000
 WORDS = ("metric", "unit")  # entries that are kept though they are no numbers
 NAMED_BY = ("encoder", "method", "name")  # keys that name the entries of a list in a result
 # Metrics that are, where a clip has one label, the share of right answers in a file of the run.
@@ -262,7 +261,7 @@ def _difference(ours: list[Point], others: list[Point], answers: dict, factor: f
     of_clip = 1 / gains.groupby(level="split").transform("size").to_numpy()
     drawn = [
         bootstrap.share(weights @ (of_clip * gains.to_numpy()), weights @ of_clip)
-        for weights in bootstrap.weights(groups, RESAMPLES)
+        for weights in bootstrap.weights(groups, bootstrap.RESAMPLES)
     ]
     low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
     difference = np.average(gains, weights=of_clip)

@@ -21,7 +21,7 @@ from ..storage.words import nearest
 STUDIES = Path("notebooks/ablations")
 _PACKAGE = Path(__file__).resolve().parent.parent
 # The folder with notebooks/ in it that this package came with: a checkout, else the installed package itself.
-SHIPPED = _PACKAGE if (_PACKAGE / "notebooks").is_dir() else _PACKAGE.parent
+SHIPPED_FILES = _PACKAGE if (_PACKAGE / "notebooks").is_dir() else _PACKAGE.parent
 
 
 class Setting(Section):
@@ -182,7 +182,7 @@ def read_study(study: "str | Path | Study") -> Study:
         return study
     path = resolve(study)
     if not path.is_file() and Path(study).suffix not in (".yaml", ".yml"):
-        path = shipped(STUDIES / f"{study}.yaml")
+        path = shipped_file(STUDIES / f"{study}.yaml")
     if not path.is_file():
         raise InputError(f"study {str(study)!r}: no such study or file; {nearest(str(study), study_names())}")
     content = read_yaml(path, "keys such as 'rows:'")
@@ -194,13 +194,13 @@ def read_study(study: "str | Path | Study") -> Study:
 
 def study_names() -> list[str]:
     """Names of the studies in notebooks/ablations, of the project and of those that come with the package."""
-    return sorted({path.stem for folder in (home(), SHIPPED) for path in (folder / STUDIES).glob("*.yaml")})
+    return sorted({path.stem for folder in (home(), SHIPPED_FILES) for path in (folder / STUDIES).glob("*.yaml")})
 
 
-def shipped(path: str | Path) -> Path:
+def shipped_file(path: str | Path) -> Path:
     """The project's file at `path`; where it has none, the one that comes with the package."""
     own = resolve(path)
-    return own if own.exists() or Path(path).is_absolute() else SHIPPED / path
+    return own if own.exists() or Path(path).is_absolute() else SHIPPED_FILES / path
 
 
 _PARTS: dict[str, type[Section]] = {"rows": Setting, "scales": Scale, "plot": Plot, "published": Published}

@@ -16,7 +16,7 @@ from .point import Point
 from .study import Study, read_study
 
 _CHANGES = 3  # named; more are counted
-COLUMNS = ("setting", "seed", "state", "share", "seconds", "held_by", "reason", "folder")
+STATUS_COLUMNS = ("setting", "seed", "state", "share", "seconds", "held_by", "reason", "folder")
 
 
 def status(
@@ -55,7 +55,7 @@ def status_table(study_points: list[Point]) -> pd.DataFrame:
         row = {"setting": point.setting, "seed": point.seed, "state": now.state, "share": now.share}
         row |= {"seconds": now.seconds, "held_by": now.held_by, "reason": reason, "folder": str(point.folder)}
         rows.append(row)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(STATUS_COLUMNS))
 
 
 def stale(point: Point, stamps: dict[str, str]) -> str:
@@ -69,8 +69,8 @@ def stale(point: Point, stamps: dict[str, str]) -> str:
             now = point_inputs(point.parameters, point.config, stamps)
         except InputError as error:  # its recipe, say
             return str(error)
-        gone = {name: stamp for name, stamp in point.inputs.items() if name.startswith(DATA) and name not in now}
-        changes += differences(point.inputs, now | gone)  # data that are not on this machine count as they were
+        removed = {name: stamp for name, stamp in point.inputs.items() if name.startswith(DATA) and name not in now}
+        changes += differences(point.inputs, now | removed)  # data that are not on this machine count as they were
     rest = [f"and {len(changes) - _CHANGES} more"] if len(changes) > _CHANGES else []
     return ", ".join([*changes[:_CHANGES], *rest])
 

@@ -8,35 +8,39 @@ import typer
 
 from ..storage.jsonable import as_json_text, records
 from ..storage.words import print_facts, print_rows
-from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, Json, group
+from .options import FAILED, INTERRUPTED, SPECS, TERMINATED, JsonOption, group
 
 if TYPE_CHECKING:
     import pandas as pd
 
 batch_app = group("Studies: run one unattended, watch it, collect its results.")
 
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name in notebooks/ablations, or a YAML file.")]
-Scale = Annotated[str, typer.Option("--scale", help="Scale: smoke, micro, full, or another one of the study.")]
-StudyData = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (default: the scale's): {SPECS}.")]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: the scale's).")]
-Workers = Annotated[int, typer.Option(min=1, help="Points to run at once on this machine.")]
-Scheduler = Annotated[
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name in notebooks/ablations, or a YAML file.")]
+ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, micro, full, or another scale of the study.")]
+StudyDataOption = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (default: the scale's): {SPECS}.")]
+SeedCountOption = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: the scale's).")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Points to run at once on this machine.")]
+SchedulerOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers run the points, tcp://HOST:8786.")
 ]
-NoNotebook = Annotated[
-    bool, typer.Option("--no-notebook", help="Run points as plain Python, where there is no Jupyter kernel.")
+NoNotebookOption = Annotated[
+    bool, typer.Option("--no-notebook", help="Run points as plain Python, without a Jupyter kernel.")
 ]
-Hours = Annotated[float | None, typer.Option(min=0.001, help="Time limit for a point, hours (default: the scale's).")]
-MemoryGB = Annotated[float | None, typer.Option(min=0.1, help="Memory limit for a point, GB (default: the scale's).")]
+HoursOption = Annotated[
+    float | None, typer.Option(min=0.001, help="Time limit for a point, hours (default: the scale's).")
+]
+MemoryOption = Annotated[
+    float | None, typer.Option(min=0.1, help="Memory limit for a point, GB (default: the scale's).")
+]
 
 
 @batch_app.command("list")
 def batch_list(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="List the points of this study.")] = None,
-    scale: Scale = "smoke",
-    data: StudyData = None,
-    seeds: Seeds = None,
-    as_json: Json = False,
+    scale: ScaleOption = "smoke",
+    data: StudyDataOption = None,
+    seeds: SeedCountOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the studies, or the points of a study."""
     from .. import batch
@@ -54,19 +58,19 @@ def batch_list(
 
 @batch_app.command("run")
 def batch_run(
-    study: Study,
-    scale: Scale = "smoke",
-    data: StudyData = None,
-    seeds: Seeds = None,
-    workers: Workers = 1,
-    scheduler: Scheduler = None,
-    no_notebook: NoNotebook = False,
-    hours: Hours = None,
-    memory_gb: MemoryGB = None,
+    study: StudyArgument,
+    scale: ScaleOption = "smoke",
+    data: StudyDataOption = None,
+    seeds: SeedCountOption = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    no_notebook: NoNotebookOption = False,
+    hours: HoursOption = None,
+    memory_gb: MemoryOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps and estimate the study's time; write nothing.")
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the unfinished points of a study.
 
@@ -80,20 +84,20 @@ def batch_run(
 
 @batch_app.command("retry")
 def batch_retry(
-    study: Study,
-    scale: Scale = "smoke",
-    data: StudyData = None,
-    seeds: Seeds = None,
-    workers: Workers = 1,
-    scheduler: Scheduler = None,
-    no_notebook: NoNotebook = False,
-    hours: Hours = None,
-    memory_gb: MemoryGB = None,
-    as_json: Json = False,
+    study: StudyArgument,
+    scale: ScaleOption = "smoke",
+    data: StudyDataOption = None,
+    seeds: SeedCountOption = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    no_notebook: NoNotebookOption = False,
+    hours: HoursOption = None,
+    memory_gb: MemoryOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Like run, and repeat the failed points.
+    """Run the unfinished points of a study and repeat the failed ones.
 
-    Files of the failed attempt are kept beside the new one.
+    Files of the failed attempts are kept.
     """
     _run_batch(as_json, study, scale, data, seeds, workers, scheduler, not no_notebook, True, hours, memory_gb)
 
@@ -112,7 +116,11 @@ def _run_batch(as_json: bool, *options: Any) -> None:
 
 @batch_app.command("status")
 def batch_status(
-    study: Study, scale: Scale = "smoke", data: StudyData = None, seeds: Seeds = None, as_json: Json = False
+    study: StudyArgument,
+    scale: ScaleOption = "smoke",
+    data: StudyDataOption = None,
+    seeds: SeedCountOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the state of each point of a study."""
     from .. import batch
@@ -122,12 +130,12 @@ def batch_status(
 
 @batch_app.command("collect")
 def batch_collect(
-    study: Study,
-    scale: Scale = "smoke",
-    data: StudyData = None,
-    seeds: Seeds = None,
+    study: StudyArgument,
+    scale: ScaleOption = "smoke",
+    data: StudyDataOption = None,
+    seeds: SeedCountOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (default: reports/STUDY/SCALE).")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a study's results as CSV, Parquet and a figure."""
     from .. import batch
@@ -144,7 +152,7 @@ def batch_collect(
 
 
 @batch_app.command("stop")
-def batch_stop(study: Study, scale: Scale = "smoke", as_json: Json = False) -> None:
+def batch_stop(study: StudyArgument, scale: ScaleOption = "smoke", as_json: JsonOption = False) -> None:
     """Stop a study on all machines after its current steps.
 
     Their state is saved; run resumes it.

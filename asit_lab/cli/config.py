@@ -6,13 +6,13 @@ import typer
 
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_rows
-from .options import Json, Overrides, group
+from .options import JsonOption, OverridesOption, group
 
-config_app = group("Configurations: list presets, show one, compare two.")
+config_app = group("Configurations: list presets, show one, or compare two.")
 
 
 @config_app.command("list")
-def config_list(as_json: Json = False) -> None:
+def config_list(as_json: JsonOption = False) -> None:
     """List the presets."""
     from ..config import PRESETS, load_config, preset_names
 
@@ -40,8 +40,8 @@ def config_list(as_json: Json = False) -> None:
 @config_app.command("show")
 def config_show(
     preset: Annotated[str, typer.Argument(help="Preset, YAML file or run directory.")],
-    overrides: Overrides = None,
-    as_json: Json = False,
+    overrides: OverridesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print every setting and what it means, as YAML."""
     from ..config import load_config
@@ -54,7 +54,7 @@ def config_show(
 def config_diff(
     a: Annotated[str, typer.Argument(help="Preset, YAML file or run directory.")],
     b: Annotated[str, typer.Argument(help="Preset, YAML file or run directory to compare it with.")],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the settings that differ between two configurations."""
     from ..config import diff, load_config

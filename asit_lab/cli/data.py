@@ -1,4 +1,4 @@
-"""`asit-lab data`: describe a data set, measure its log-mel, build a corpus."""
+"""`asit-lab data`: describe, check, measure or pack a data set, or build a corpus."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,13 +8,13 @@ import typer
 from ..errors import InputError
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_facts, print_rows
-from .options import SPECS, Json, Overrides, Preset, group
+from .options import SPECS, JsonOption, OverridesOption, PresetOption, group
 
-data_app = group("Data sets: describe one, measure its log-mel, build a corpus from several.")
+data_app = group("Data sets: describe, check, measure or pack one, or build a corpus from several.")
 
 
 @data_app.command("info")
-def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], as_json: Json = False) -> None:
+def data_info(spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")], as_json: JsonOption = False) -> None:
     """Describe a data set.
 
     Clips, hours, sample rates, classes, folds, and files that cannot be used.
@@ -65,14 +65,14 @@ def _facts(manifest) -> dict[str, Any]:
 @data_app.command("stats")
 def data_stats(
     spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
-    preset: Preset,
-    overrides: Overrides = None,
+    preset: PresetOption,
+    overrides: OverridesOption = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Measure this many clips, evenly spread.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure mean and standard deviation of the log-mel.
 
-    They belong into features.mean and features.std of a configuration.
+    They are the values for features.mean and features.std of a configuration.
     """
     from ..config import load_config
     from ..data import load_manifest
@@ -94,12 +94,15 @@ def data_stats(
 @data_app.command("check")
 def data_check(
     spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
-    crop: Annotated[float | None, typer.Option(min=0.01, help="Length of the crops that are planned, s.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads (default: one for each core).")] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Page to write, .html.")] = None,
-    as_json: Json = False,
+    crop: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Planned crop length, s: report how much of the crops would be padding."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads (default: one per core).")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="HTML page to write.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Decode every clip once and say what is unusual: damage, silence, clipping, duplicates; resumes."""
+    """Decode every clip and report problems: damage, silence, clipping, duplicates. Resumes if interrupted."""
     from ..config import resolve
     from ..data import load_manifest
     from ..data.check import check, group_notes, write_page
@@ -128,9 +131,9 @@ def data_shard(
     spec: Annotated[str, typer.Argument(help=f"Data set: {SPECS}.")],
     out: Annotated[str, typer.Option("--out", "-o", metavar="FOLDER", help="Empty folder for the shards.")],
     megabytes: Annotated[float, typer.Option(min=1, help="Size of a shard, MB.")] = 500.0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Pack a data set into tar files in WebDataset's layout, to be used as shards:FOLDER."""
+    """Pack a data set into WebDataset tar files, to use as shards:FOLDER."""
     from ..config import resolve
     from ..data import load_manifest
     from ..data.sources.shards import write_shards
@@ -147,25 +150,25 @@ def data_corpus(
     out: Annotated[Path, typer.Argument(help="Folder to write: pretrain on it with --data folder:OUT.")],
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KIND=SOURCE]...", help="Recordings: speech=PATH, music=esc50:PATH, ...; any kind."),
+        typer.Argument(metavar="[KIND=SOURCE]...", help="Recordings by kind: speech=PATH, music=esc50:PATH, ..."),
     ] = None,
     debian: Annotated[bool, typer.Option("--debian", help="Add free recordings from Debian packages (3 GB).")] = False,
-    package: Annotated[list[str] | None, typer.Option(help="Add this package only; may be repeated.")] = None,
-    cache: Annotated[Path, typer.Option(help="Where packages are kept.")] = Path("data/debian"),
+    package: Annotated[list[str] | None, typer.Option(help="Add only this package; repeatable.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for downloaded packages.")] = Path("data/debian"),
     keep_out: Annotated[
         list[str] | None,
         typer.Option(metavar="SOURCE[#PARTS]", help="Evaluation clips to leave out: esc50:PATH#5, ...#valid,test."),
     ] = None,
     segment: Annotated[float, typer.Option(min=0.5, help="Longest segment, s.")] = 10.0,
     rate: Annotated[int, typer.Option(min=1000, help="Sample rate, Hz.")] = 16000,
-    collection_hours: Annotated[float | None, typer.Option(min=0.0, help="At most from each collection.")] = None,
-    kind_hours: Annotated[float | None, typer.Option(min=0.0, help="At most of each kind of sound.")] = None,
-    as_json: Json = False,
+    collection_hours: Annotated[float | None, typer.Option(min=0.0, help="Maximum hours from each collection.")] = None,
+    kind_hours: Annotated[float | None, typer.Option(min=0.0, help="Maximum hours of each kind of sound.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write recordings of any folders and packages as one corpus: FLAC segments at one rate, without duplicates.
+    """Build one corpus from recordings in folders and packages: FLAC segments at one rate, without duplicates.
 
-    Called again, it does what is left or has changed. list.csv has every segment with its licence, left_out.csv every
-    file or segment left out with the reason, licences/ the licence texts.
+    Run it again to continue or to update the corpus. list.csv lists every segment with its licence, left_out.csv every
+    file or segment that was left out, with the reason; licences/ has the licence texts.
     """
     from ..config import resolve
     from ..data.corpus import build_corpus, of_sources
@@ -173,20 +176,20 @@ def data_corpus(
 
     collections, notes = of_sources(sources or []), []
     if debian or package:
-        more, notes = packages.collections(resolve(cache), package)
-        collections += more
+        debian_collections, notes = packages.collections(resolve(cache), package)
+        collections += debian_collections
     if not collections:
-        raise InputError("nothing to make a corpus of: give KIND=SOURCE, for example speech=PATH, or --debian")
+        raise InputError("nothing to build a corpus from: give KIND=SOURCE, for example speech=PATH, or --debian")
     hours = {"collection_hours": collection_hours, "kind_hours": kind_hours}
     hours = {name: value for name, value in hours.items() if value is not None}
-    made = build_corpus(collections, resolve(out), keep_out or (), segment, rate, **hours)
-    notes += made.notes
-    causes = {str(cause): int(count) for cause, count in made.left_out["cause"].value_counts().items()}
-    kinds = made.hours.to_dict("records")
+    corpus = build_corpus(collections, resolve(out), keep_out or (), segment, rate, **hours)
+    notes += corpus.notes
+    causes = {str(cause): int(count) for cause, count in corpus.left_out["cause"].value_counts().items()}
+    kinds = corpus.hours.to_dict("records")
     if as_json:
         print(as_json_text({"kinds": kinds, "left_out": causes, "notes": notes}))
         return
     print_rows(kinds)
-    print_facts({"left out": causes, "hours": float(made.hours["hours"].sum()), "list": resolve(out) / "list.csv"})
+    print_facts({"left out": causes, "hours": float(corpus.hours["hours"].sum()), "list": resolve(out) / "list.csv"})
     for note in notes:
         print(f"note: {note}")

@@ -1,4 +1,4 @@
-"""`asit-lab probe`, `finetune`, `evaluate`, `starts` and `embed`: scores of encoders on labelled data, and vectors."""
+"""`asit-lab probe`, `finetune`, `evaluate`, `starts`, `predict` and `embed`: scores, predictions and embeddings."""
 
 import os
 import sys
@@ -10,12 +10,12 @@ import typer
 from ..errors import InputError
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_rows
-from .options import INTERRUPTED, Json, Overrides, Preset, Seed, Spec, choice
+from .options import INTERRUPTED, DataOption, JsonOption, OverridesOption, PresetOption, SeedOption, choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = Annotated[
+EncoderArgument = Annotated[
     str,
     typer.Argument(
         metavar="ENCODER",
@@ -23,34 +23,32 @@ Source = Annotated[
         "asit:FILE, asda:FILE or imagenet:FILE.",
     ),
 ]
-Protocol = Annotated[
+ProtocolOption = Annotated[
     str,
     choice("linear", "knn", "weighted", help="Linear classifier, nearest neighbours, or linear on a sum of layers."),
 ]
-Pool = Annotated[str, choice("mean", "class", "mean+std", help="What of a clip's tokens becomes its vector.")]
-Recipe = Annotated[str, typer.Option("--recipe", "-r", help="Recipe of fine-tuning, or a YAML file.")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Seed; may be repeated (default 0).")]
-Device = Annotated[str | None, typer.Option(help="Where the encoder runs, such as cuda or cpu (default: cpu).")]
-AllowLeaks = Annotated[
+PoolOption = Annotated[str, choice("mean", "class", "mean+std", help="How a clip's tokens become one vector.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Fine-tuning recipe, or a YAML file.")]
+SeedsOption = Annotated[list[int] | None, typer.Option("--seed", help="Random seed; repeatable (default: 0).")]
+DeviceOption = Annotated[str | None, typer.Option(help="Device of the encoder, such as cuda (default: cpu).")]
+AllowLeaksOption = Annotated[
     bool,
-    typer.Option("--allow-leaks", help="Take your own splits even where they share recordings; the result says so."),
+    typer.Option("--allow-leaks", help="Use your own splits even if they share recordings; the result notes it."),
 ]
 
 
 def probe(
-    encoder: Source,
-    data: Spec,
-    protocol: Protocol = "linear",
-    pool: Annotated[
-        str, typer.Option(help="class, mean or mean+std; auto: chosen inside the training clips.")
-    ] = "auto",
-    layer: Annotated[str, typer.Option(help="last, or a block's number; auto: chosen likewise.")] = "auto",
-    device: Device = None,
-    allow_leaks: AllowLeaks = False,
+    encoder: EncoderArgument,
+    data: DataOption,
+    protocol: ProtocolOption = "linear",
+    pool: Annotated[str, typer.Option(help="class, mean or mean+std; auto: chosen on the training clips.")] = "auto",
+    layer: Annotated[str, typer.Option(help="last, or a block number; auto: chosen on the training clips.")] = "auto",
+    device: DeviceOption = None,
+    allow_leaks: AllowLeaksOption = False,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Folder to leave the classifier in, for predict.")
+        str | None, typer.Option("--out", "-o", help="Folder to save the classifier in, for predict.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Classify a labelled data set from a frozen model's embeddings."""
     import asit_lab
@@ -67,17 +65,17 @@ def probe(
 
 
 def finetune(
-    encoder: Source,
-    data: Spec,
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the fine-tuning.")],
-    recipe: Recipe = "ast-esc50",
-    overrides: Overrides = None,
-    seed: Seeds = None,
-    fold: Annotated[list[str] | None, typer.Option(help="Only this fold or split; may be repeated.")] = None,
-    allow_leaks: AllowLeaks = False,
-    as_json: Json = False,
+    encoder: EncoderArgument,
+    data: DataOption,
+    out: Annotated[str, typer.Option("--out", "-o", help="Output folder.")],
+    recipe: RecipeOption = "ast-esc50",
+    overrides: OverridesOption = None,
+    seed: SeedsOption = None,
+    fold: Annotated[list[str] | None, typer.Option(help="Only this fold or split; repeatable.")] = None,
+    allow_leaks: AllowLeaksOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train a model with a classifier on every split of a labelled data set; resumes where it was stopped."""
+    """Train a model with a classifier on every split of a labelled data set. Resumes if interrupted."""
     import asit_lab
 
     with redirect_stdout(sys.stderr):
@@ -93,21 +91,23 @@ def finetune(
 
 
 def evaluate(
-    encoders: Annotated[list[str], typer.Argument(metavar="[NAME=]ENCODER...", help="As for probe, perhaps named.")],
-    data: Spec,
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the tables.")] = "runs/evaluation",
+    encoders: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]ENCODER...", help="As for probe, optionally with a name.")
+    ],
+    data: DataOption,
+    out: Annotated[str, typer.Option("--out", "-o", help="Output folder.")] = "runs/evaluation",
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="linear, knn, weighted or finetune; may be repeated (default: linear and knn)."),
+        typer.Option(help="linear, knn, weighted or finetune; repeatable (default: linear and knn)."),
     ] = None,
-    recipe: Recipe = "micro",
-    overrides: Overrides = None,
-    seed: Seeds = None,
-    device: Device = None,
-    allow_leaks: AllowLeaks = False,
-    as_json: Json = False,
+    recipe: RecipeOption = "micro",
+    overrides: OverridesOption = None,
+    seed: SeedsOption = None,
+    device: DeviceOption = None,
+    allow_leaks: AllowLeaksOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Compare models, each beside its architecture untrained, and log-mel statistics on a labelled data set."""
+    """Compare models on a labelled data set with untrained ones and with log-mel statistics."""
     import asit_lab
 
     named = dict(_named(text) for text in encoders)
@@ -123,18 +123,18 @@ def evaluate(
 
 
 def starts(
-    data: Spec,
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the runs and tables.")],
-    preset: Preset = "micro",
+    data: DataOption,
+    out: Annotated[str, typer.Option("--out", "-o", help="Output folder, for runs and tables.")],
+    preset: PresetOption = "micro",
     pretrain_on: Annotated[str | None, typer.Option(help="Data set to pretrain on (default: --data).")] = None,
     published: Annotated[str | None, typer.Option(help="Published weights: asit:FILE or asda:FILE.")] = None,
-    imagenet: Annotated[str | None, typer.Option(help="ImageNet's weights, .safetensors in timm's layout.")] = None,
-    recipe: Recipe = "micro",
-    overrides: Overrides = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    imagenet: Annotated[str | None, typer.Option(help="ImageNet weights, .safetensors in timm's layout.")] = None,
+    recipe: RecipeOption = "micro",
+    overrides: OverridesOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune from scratch and from pretrained, published and ImageNet's weights, as ASiT's Table III."""
+    """Compare fine-tuning from scratch with pretrained, published and ImageNet weights, as in ASiT's Table III."""
     import json
 
     import asit_lab
@@ -148,34 +148,37 @@ def starts(
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Folder of a fine-tuning or of probe --out, or hf://OWNER/NAME.")],
+    model: Annotated[str, typer.Argument(help="Folder written by finetune or by probe --out, or hf://OWNER/NAME.")],
     files: Annotated[list[str], typer.Argument(help="Audio files, folders or patterns such as 'clips/**/*.wav'.")],
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Table to write: .parquet or .csv (default: print it).")
     ] = None,
-    top: Annotated[int, typer.Option(help="Classes of each file or window, the likeliest first.")] = 3,
-    windows: Annotated[float | None, typer.Option(help="Length of windows that are classified alone, s.")] = None,
-    hop: Annotated[float | None, typer.Option(help="From one window to the next, s (default: their length).")] = None,
+    top: Annotated[int, typer.Option(help="Number of classes to list for each file or window.")] = 3,
+    windows: Annotated[float | None, typer.Option(help="Classify windows of this length, s.")] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="Step between windows, s (default: their length; half of it with --events).")
+    ] = None,
     events: Annotated[
         bool,
-        typer.Option("--events", help="Find events in long recordings instead, by overlapping --windows and --hop."),
+        typer.Option("--events", help="Find events in long recordings, with overlapping windows."),
     ] = False,
     timelines: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="With --events: each recording's timeline, labels for Audacity and Raven, picture."
+            metavar="FOLDER",
+            help="With --events: write a timeline, a picture and labels (Audacity, Raven).",
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability of an event (default: the model's own, or 0.5).")
+        float | None, typer.Option(help="Minimum probability of an event (default: the model's own, or 0.5).")
     ] = None,
     min_event: Annotated[float, typer.Option(help="Shortest event, s.")] = 0.5,
-    max_gap: Annotated[float, typer.Option(help="Longest pause inside an event, s.")] = 0.5,
-    split: Annotated[str | None, typer.Option(help="Of fine-tuning over several folds, the one to use.")] = None,
-    device: Device = None,
-    as_json: Json = False,
+    max_gap: Annotated[float, typer.Option(help="Longest gap bridged within an event, s.")] = 0.5,
+    split: Annotated[str | None, typer.Option(help="Fold to use, if the model was fine-tuned on several.")] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Classes and probabilities of audio files, or events in them, by a fine-tuned model or a probe."""
+    """Classify audio files with a fine-tuned model or a probe, or find events in long recordings."""
     import asit_lab
     from asit_lab.embedding.dataset import on_device
     from asit_lab.finetuning import find_events, predict_files
@@ -211,15 +214,16 @@ def embed(
     files: Annotated[list[str], typer.Argument(help="Audio files, folders or patterns such as 'clips/**/*.wav'.")],
     encoder: Annotated[str, typer.Option("--encoder", "-e", help="As for probe.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Table to write: .parquet or .csv.")],
-    pool: Pool = "mean",
+    pool: PoolOption = "mean",
     layer: Annotated[
-        int | None, typer.Option(help="Block to read, negative ones from the last (default: the final output).")
+        int | None,
+        typer.Option(help="Block to read; -1 is the last (default: the final output)."),
     ] = None,
     windows: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0.01, help="One row for each stretch of this length.")
+        float | None, typer.Option(metavar="SECONDS", min=0.01, help="Write one row for each window of this length.")
     ] = None,
-    device: Device = None,
-    as_json: Json = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one vector for each file or window: columns path, seconds (or start, end), d0, d1, ..."""
     import asit_lab
@@ -231,14 +235,14 @@ def embed(
         )
     skipped = [{"skipped": path, "reason": reason} for path, reason in vectors.skipped]
     if as_json:
-        found = {
+        facts = {
             "out": str(vectors.out),
             "files": vectors.table["path"].nunique(),
             "rows": len(vectors.table),
             "skipped": skipped,
             "notes": vectors.notes,
         }
-        print(as_json_text(found))
+        print(as_json_text(facts))
         return
     print_rows(skipped)
     for note in vectors.notes:
@@ -258,7 +262,7 @@ def _layer(text: str) -> str | int:
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Name and source: what stands before "=", else the source's last part."""
+    """Name and source; the name is the text before "=", else the last part of the source."""
     name, equals, source = text.partition("=")
     return (name, source) if equals and name and os.sep not in name else (os.path.basename(text.rstrip("/")), text)
 
@@ -274,7 +278,7 @@ def _print(evaluation, as_json: bool) -> None:
 
 
 def _print_scores(table: "pd.DataFrame", before: str = "") -> None:
-    """The table, and below it the notes on its scores, each once with the encoders it is about."""
+    """The table, and below it each note on its scores once, with the encoders it concerns."""
     print_rows(table.drop(columns="note").to_dict("records"), before=before)
     for note, rows in table[table["note"] != ""].groupby("note", sort=False):
         print(f"note ({', '.join(dict.fromkeys(rows['encoder']))}): {note}")

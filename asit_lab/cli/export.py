@@ -1,4 +1,4 @@
-"""`asit-lab export` and `export-model`: a notebook as a page for a browser, a model for other programs."""
+"""`asit-lab export` and `export-model`: notebooks as HTML, models as ONNX, TorchScript or torch.export."""
 
 import sys
 from contextlib import redirect_stdout
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, choice
+from .options import JsonOption, choice
 
 
 def export(
@@ -16,10 +16,7 @@ def export(
         typer.Option("--out", "-o", metavar="FILE", help="File to write (default: beside the notebook, .html)."),
     ] = None,
 ) -> None:
-    """Write an executed notebook as one HTML file.
-
-    The file needs no network and no kernel.
-    """
+    """Write an executed notebook as one HTML file that needs no network and no kernel."""
     from ..report.export import export_html
 
     print(export_html(notebook, out))
@@ -27,22 +24,23 @@ def export(
 
 def export_model(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A classifier's folder, as for predict, or an encoder, as for probe.")
+        str, typer.Argument(metavar="MODEL", help="Classifier, as for predict, or encoder, as for probe.")
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="File to write: .onnx, .pt or .pt2.")],
     to: Annotated[str, choice("onnx", "torchscript", "torch-export", help="Format.")] = "onnx",
     seconds: Annotated[
-        float | None, typer.Option(help="Length of the input (default, and at most: what the model was made for).")
+        float | None,
+        typer.Option(help="Input length, s (default and maximum: what the model was built for)."),
     ] = None,
-    pool: Annotated[str, choice("mean", "class", "mean+std", help="Of an encoder: how tokens become one vector.")] = (
+    pool: Annotated[str, choice("mean", "class", "mean+std", help="For encoders: how tokens become one vector.")] = (
         "mean"
     ),
-    split: Annotated[str | None, typer.Option(help="Of fine-tuning over several folds, the one to use.")] = None,
-    as_json: Json = False,
+    split: Annotated[str | None, typer.Option(help="Fold to use, if the model was fine-tuned on several.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a model for programs without this package: waveform in, scores or embedding out.
+    """Export a model with its front end, for use without this package: waveform in, scores or embedding out.
 
-    The front end is inside. What is written is checked against the original on random audio.
+    The exported model is checked against the original on random audio.
     """
     from ..finetuning.export import export_model as write
     from ..finetuning.export import open_model

@@ -1,4 +1,4 @@
-"""`asit-lab lab`: JupyterLab on copies of the notebooks, so that exploring changes nothing that git tracks."""
+"""`asit-lab lab`: JupyterLab on copies of the notebooks, so that exploring changes no file that git tracks."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ def lab(
     port: Annotated[int, typer.Option(help="Port on this machine (if taken, the next free one).")] = 8888,
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments for JupyterLab, after --.")] = None,
 ) -> None:
-    """Open JupyterLab with start.ipynb in my_notebooks/, where copies of notebooks/ are yours to change."""
-    from ..paths import home, project
+    """Open JupyterLab with start.ipynb in my_notebooks/, which holds your own copies of the notebooks."""
+    from ..paths import home, project_root
 
-    folder = home() if "ASIT_LAB_HOME" in os.environ or (home() / "notebooks").is_dir() else project()
+    folder = home() if "ASIT_LAB_HOME" in os.environ or (home() / "notebooks").is_dir() else project_root()
     if not (folder / "notebooks").is_dir():
         raise InputError(f"{folder}: no folder notebooks/ in it; go to the project's folder or set ASIT_LAB_HOME to it")
     for name in copy_notebooks(folder / "notebooks", folder / COPIES):
@@ -40,7 +40,7 @@ def copy_notebooks(originals: Path, copies: Path) -> list[str]:
     A copy whose cells the user changed is never written over; those with a newer original are returned. Outputs do not
     count as changes: a renewed copy has none.
     """
-    copied, kept = read_json(copies / _ORIGINALS), []
+    copied, edited = read_json(copies / _ORIGINALS), []
     for original in sorted(originals.rglob("*.ipynb")):
         if ".ipynb_checkpoints" in original.parts:
             continue
@@ -49,13 +49,13 @@ def copy_notebooks(originals: Path, copies: Path) -> list[str]:
         if copy.is_file() and copied.get(name) == now:
             continue
         if copy.is_file() and _cells(copy) not in (copied.get(name), now):
-            kept.append(name)
+            edited.append(name)
             continue
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, copy)
         copied[name] = now
     write_json(copies / _ORIGINALS, copied)
-    return kept
+    return edited
 
 
 def _cells(notebook: Path) -> str:

@@ -10,25 +10,29 @@ SPECS = (
     "synth[:CLIPS], folder:PATH, shards:PATH, esc50[:PATH], esc10[:PATH], speech_commands[:PATH], "
     "speech_commands_v1[:PATH], audioset_20k[:PATH], audioset_2m[:PATH], voxceleb1[:PATH], FILE.py:FUNCTION[:TEXT]"
 )
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # exit status; as a shell reports a command that a signal ended
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Overrides = Annotated[
+FAILED, INTERRUPTED, TERMINATED = (
+    1,
+    130,
+    143,
+)  # exit statuses; the last two as shells report signals
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+OverridesOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; repeatable.")
 ]
-Preset = Annotated[str, typer.Option("--preset", "-p", help="Preset, YAML file or run directory.")]
-Spec = Annotated[str, typer.Option("--data", "-d", help=f"Data set: {SPECS}.")]
-Seed = Annotated[int, typer.Option(help="Seed for everything random.")]
+PresetOption = Annotated[str, typer.Option("--preset", "-p", help="Preset, YAML file or run directory.")]
+DataOption = Annotated[str, typer.Option("--data", "-d", help=f"Data set: {SPECS}.")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def choice(*words: str, **about: Any) -> Any:
-    """An option that is one of some words; another one is answered with the nearest."""
+    """An option with a fixed set of values; the error for another value suggests the nearest."""
 
-    def check(param: typer.CallbackParam, given: str) -> str:
-        if given not in words:
+    def check(param: typer.CallbackParam, word: str) -> str:
+        if word not in words:
             from ..storage.words import nearest
 
-            raise InputError(f"{param.opts[0]} {given!r}: {nearest(given, words)}")
-        return given
+            raise InputError(f"{param.opts[0]} {word!r}: {nearest(word, words)}")
+        return word
 
     return typer.Option(metavar=f"[{'|'.join(words)}]", callback=check, **about)
 

@@ -1,4 +1,4 @@
-"""`asit-lab recipes`: recipes of fine-tuning."""
+"""`asit-lab recipes`: fine-tuning recipes."""
 
 from typing import Annotated
 
@@ -6,13 +6,13 @@ import typer
 
 from ..storage.jsonable import as_json_text
 from ..storage.words import print_rows
-from .options import Json, Overrides, group
+from .options import JsonOption, OverridesOption, group
 
-recipes_app = group("Recipes of fine-tuning: list them, show one.")
+recipes_app = group("Fine-tuning recipes: list them, or show one.")
 
 
 @recipes_app.command("list")
-def recipes_list(as_json: Json = False) -> None:
+def recipes_list(as_json: JsonOption = False) -> None:
     """List the recipes."""
     from ..finetuning.recipe import RECIPES, load_recipe, recipe_names
 
@@ -39,8 +39,8 @@ def recipes_list(as_json: Json = False) -> None:
 @recipes_app.command("show")
 def recipes_show(
     recipe: Annotated[str, typer.Argument(help="Recipe or YAML file.")],
-    overrides: Overrides = None,
-    as_json: Json = False,
+    overrides: OverridesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print every key of a recipe and what it means, as YAML."""
     from ..finetuning.recipe import load_recipe

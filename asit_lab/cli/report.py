@@ -1,4 +1,4 @@
-"""`asit-lab report`: studies as a page, and as figures and tables for a paper."""
+"""`asit-lab report`: the results of studies as a page, and as figures and tables for a paper."""
 
 import sys
 from typing import Annotated
@@ -7,37 +7,36 @@ import typer
 
 from ..storage.jsonable import as_json_text, records
 from ..storage.words import print_rows
-from .batch import Scale, Seeds, StudyData
-from .options import FAILED, Json
+from .batch import ScaleOption, SeedCountOption, StudyDataOption
+from .options import FAILED, JsonOption
 
-Studies = Annotated[list[str], typer.Argument(metavar="STUDY...", help="Names in notebooks/ablations, or YAML files.")]
+StudiesArgument = Annotated[
+    list[str], typer.Argument(metavar="STUDY...", help="Names in notebooks/ablations, or YAML files.")
+]
 
 
 def report(
-    studies: Studies,
-    scale: Scale = "smoke",
-    data: StudyData = None,
-    seeds: Seeds = None,
+    studies: StudiesArgument,
+    scale: ScaleOption = "smoke",
+    data: StudyDataOption = None,
+    seeds: SeedCountOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (default: reports/report/SCALE).")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write figures, tables and a page of studies' results.
-
-    The published numbers stand beside them.
-    """
+    """Write figures, tables and a page with the results of studies, beside the published numbers."""
     from ..report import report as make
 
-    made = make(studies, scale, data, seeds, out)
-    tables = {name: records(table) for name, table in made.tables.items()}
+    written = make(studies, scale, data, seeds, out)
+    tables = {name: records(table) for name, table in written.tables.items()}
     if as_json:
-        files = [str(path) for path in made.files]
-        print(as_json_text({"html": made.html, "files": files, "studies": tables, "missing": made.missing}))
+        files = [str(path) for path in written.files]
+        print(as_json_text({"html": written.html, "files": files, "studies": tables, "missing": written.missing}))
     else:
         for name, rows in tables.items():
             print_rows(rows, wrap="setting", before=f"{name}\n")
             print()
-        print(made.html)
-    for why in made.missing.values():
+        print(written.html)
+    for why in written.missing.values():
         print(f"asit-lab: left out: {why}", file=sys.stderr)
-    if made.missing:
+    if written.missing:
         raise typer.Exit(FAILED)

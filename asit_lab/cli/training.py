@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ..errors import InputError
 from ..storage.jsonable import as_json_text, records
 from ..storage.words import cell, print_facts, print_rows
-from .options import FAILED, INTERRUPTED, SPECS, Json, Overrides, choice, group
+from .options import FAILED, INTERRUPTED, SPECS, JsonOption, OverridesOption, choice, group
 
 
 class _ListByDefault(TyperGroup):
@@ -23,7 +23,7 @@ class _ListByDefault(TyperGroup):
         return super().parse_args(ctx, args if has_command else ["list", *args])
 
 
-runs_app = group("Runs: list a folder of them, compare some.", cls=_ListByDefault)
+runs_app = group("Runs: list those in a folder, or compare some.", cls=_ListByDefault)
 
 
 def pretrain(
@@ -34,23 +34,29 @@ def pretrain(
     data: Annotated[
         str | None, typer.Option("--data", "-d", help=f"Data set (default: the preset's): {SPECS}.")
     ] = None,
-    overrides: Overrides = None,
+    overrides: OverridesOption = None,
     resume: Annotated[
-        str, choice("auto", "never", "must", help="Resume the run in --out: if there is one, never, or must.")
+        str,
+        choice(
+            "auto",
+            "never",
+            "must",
+            help="Resume the run in --out: if there is one (auto), never, or fail if there is none (must).",
+        ),
     ] = "auto",
     resume_from: Annotated[
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Train this run longer, in the new directory --out, as -s train.steps=... says: with its settings, "
-            "heads and optimiser, and schedules stretched to the new length.",
+            help="Train this run longer, in the new directory --out: with its settings, heads and optimiser, and "
+            "schedules stretched to the length that -s train.steps=... gives.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure a few steps, estimate what the run would take, write nothing.")
+        bool, typer.Option("--dry-run", help="Measure a few steps and estimate time, memory and disk; write nothing.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed for everything random (default: the preset's).")] = None,
-    as_json: Json = False,
+    seed: Annotated[int | None, typer.Option(help="Random seed (default: the preset's).")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Pretrain a model on a data set."""
     import asit_lab
@@ -63,7 +69,7 @@ def pretrain(
     if dry_run:
         _print_plan(cfg, out, resume, as_json)
         return
-    with redirect_stdout(sys.stderr):  # notes on the way are no result
+    with redirect_stdout(sys.stderr):  # notes are not part of the result
         run = asit_lab.pretrain(cfg, out=out, resume=resume, resume_from=resume_from)
     last = next(iter(run.metrics.tail(1).to_dict("records")), {})
     if os.environ.get("RANK", "0") != "0":
@@ -94,16 +100,16 @@ def _print_plan(cfg, out: str, resume: str, as_json: bool) -> None:
 
 @runs_app.command("list")
 def runs_list(
-    folder: Annotated[str, typer.Argument(help="Folder that holds the runs, at any depth.")] = "runs",
-    status: Annotated[str | None, typer.Option(help="Only runs that are running, finished, failed, ...")] = None,
+    folder: Annotated[str, typer.Argument(help="Folder to search for runs, at any depth.")] = "runs",
+    status: Annotated[
+        str | None, typer.Option(help="Only runs with this status: running, finished, failed, ...")
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--where", "-w", metavar="KEY=VALUE", help="Only runs with this setting or result; repeatable."),
     ] = None,
-    sort: Annotated[str, typer.Option(help="Column, setting or result; with a - before it the highest first.")] = (
-        "name"
-    ),
-    as_json: Json = False,
+    sort: Annotated[str, typer.Option(help="Column, setting or result to sort by; -NAME: descending.")] = ("name"),
+    as_json: JsonOption = False,
 ) -> None:
     """List the runs in a folder (short: asit-lab runs FOLDER)."""
     from ..runs.listing import list_runs
@@ -143,7 +149,7 @@ def runs_compare(
     figure: Annotated[
         str | None, typer.Option(metavar="PATH", help="Draw the loss curves to this .png, .pdf or .svg.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare settings and results of runs."""
     from ..runs.listing import compare_runs, open_runs

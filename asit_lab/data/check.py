@@ -65,28 +65,28 @@ def check(
     """
     latest = time.monotonic() + seconds
     cache = resolve(_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
-    known = _load(cache)
+    facts_by_name = _load(cache)
     columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
     clips = list(columns.itertuples(index=False, name=None))
     names = [
         f"{path}@{start:.6f}+{seconds:.6f} {file_state(path.partition(MEMBER)[0])}"
         for path, start, seconds, _, _ in clips
     ]
-    new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in known]
+    new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in facts_by_name]
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
         measured = threads.map(lambda item: (item[0], _measure(*item[1]) if time.monotonic() < latest else None), new)
         words = {"desc": "checking", "unit": "clip", "total": len(clips), "initial": len(clips) - len(new)}
         for count, (name, facts) in enumerate(tqdm(measured, **words, **passing_bar_style()), start=1):
             if facts is not None:
-                known[name] = facts
+                facts_by_name[name] = facts
             if count % _KEEP_EVERY == 0:
-                _keep(cache, known)
+                _keep(cache, facts_by_name)
     if new:
-        _keep(cache, known)
-    reached = [row for row, name in enumerate(names) if name in known]
+        _keep(cache, facts_by_name)
+    reached = [row for row, name in enumerate(names) if name in facts_by_name]
     if len(reached) < len(names):
         manifest = manifest.subset(reached)
-    table = pd.DataFrame([{"path": clips[row][0], **known[names[row]]} for row in reached])
+    table = pd.DataFrame([{"path": clips[row][0], **facts_by_name[names[row]]} for row in reached])
     return Check(table, _findings(manifest, table, crop_seconds))
 
 
@@ -101,11 +101,11 @@ def check_sample(manifest: Manifest, clips: int = 200, seconds: float = 30.0) ->
     return check(sample, seconds=seconds) if len(rows) else Check(pd.DataFrame(), pd.DataFrame())
 
 
-def sample_notes(found: Check) -> list[str]:
+def sample_notes(result: Check) -> list[str]:
     """A sentence for each finding of a sample but damaged files, which have a list of their own."""
     return [
-        f"{row.clips} of {len(found.table)} sampled clips: {row.finding}, such as {row.example}"
-        for row in found.findings.itertuples()
+        f"{row.clips} of {len(result.table)} sampled clips: {row.finding}, such as {row.example}"
+        for row in result.findings.itertuples()
         if row.finding != _DAMAGED
     ]
 
@@ -144,10 +144,10 @@ def _cancels(path: str, start: float, seconds: float, mono: np.ndarray) -> bool:
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             file.seek(round(start * file.samplerate))
-            each = file.read(round(seconds * file.samplerate), dtype="float32", always_2d=True)
+            channels = file.read(round(seconds * file.samplerate), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError):
         return False
-    level = float(np.sqrt(np.mean(np.square(each)))) if len(each) else 0.0
+    level = float(np.sqrt(np.mean(np.square(channels)))) if len(channels) else 0.0
     return level > SOUND and float(np.sqrt(np.mean(np.square(mono)))) < _CANCEL * level
 
 
@@ -215,20 +215,20 @@ def group_notes(manifest: Manifest) -> list[str]:
     return notes
 
 
-def write_page(found: Check, manifest: Manifest, out: Path) -> None:
+def write_page(result: Check, manifest: Manifest, out: Path) -> None:
     """The findings and the clips they are about, as one HTML file."""
-    table = found.table
+    table = result.table
     silent, loud = table["silent"] > 0.5, (table["clipped"] > _CLIPPED) | (table["peak"] > _INTEGERS)
     unusual = table[(table["reason"].fillna("") != "") | silent | loud].head(1000)
     style = (
         "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left}"
     )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in [*manifest.notes, *group_notes(manifest)])
-    tables = [rows.to_html(index=False, border=0, float_format="%.4g") for rows in (found.findings, unusual)]
+    tables = [rows.to_html(index=False, border=0, float_format="%.4g") for rows in (result.findings, unusual)]
     write_text(
         out,
         f"<!doctype html><meta charset=utf-8><title>{html.escape(manifest.name)}</title><style>{style}</style>"
-        f"<h1>{html.escape(manifest.source)}</h1><p>{len(found.table):,} clips</p><ul>{notes}</ul>"
+        f"<h1>{html.escape(manifest.source)}</h1><p>{len(result.table):,} clips</p><ul>{notes}</ul>"
         f"<h2>Findings</h2>{tables[0]}<h2>Clips</h2>{tables[1]}",
     )
 
@@ -240,6 +240,6 @@ def _load(cache: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _keep(cache: Path, known: dict[str, dict[str, Any]]) -> None:
+def _keep(cache: Path, facts_by_name: dict[str, dict[str, Any]]) -> None:
     with contextlib.suppress(OSError):  # a full or read-only disk: measured again next time
-        write_text(cache, json.dumps(known))
+        write_text(cache, json.dumps(facts_by_name))

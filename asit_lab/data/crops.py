@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from .. import random
 from ..config import RunConfig
 from ..errors import InputError
-from .loader import load
+from .loader import load_batches
 from .manifest import Manifest, read_row
 from .silence import sounding, sounding_stretch
 from .sources import synth
@@ -168,9 +168,9 @@ class ViewDataset(Dataset):
         for clip, row in enumerate(chosen):
             chosen[clip], views = self._readable_views(row, epoch, sample[clip], crops[clip], bad)
             for view, wave in enumerate(views):
-                moves, by = shifts[clip, 2 * view : 2 * view + 2]
+                moves, shift = shifts[clip, 2 * view : 2 * view + 2]
                 if moves < self.shift:
-                    wave = np.roll(wave, int(by * len(wave)))
+                    wave = np.roll(wave, int(shift * len(wave)))
                 waves[clip, view, : len(wave)] = wave
                 lengths[clip, view] = len(wave)
         return Batch(
@@ -254,7 +254,7 @@ def make_loader(
     Raises InputError for a manifest without clips or a batch size that is not a multiple of `world`; while going
     through it, when nothing but unreadable files is drawn.
     """
-    return load(ViewDataset(cfg, manifest, views, rank, world), start, stop, cfg.data.workers)
+    return load_batches(ViewDataset(cfg, manifest, views, rank, world), start, stop, cfg.data.workers)
 
 
 def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:

@@ -25,7 +25,7 @@ from .manifest import read_row
 
 log = logging.getLogger(__name__)
 
-FOLDER = "data/hashes"
+HASHES_FOLDER = "data/hashes"
 _THREADS = 4  # libsndfile and the hash work outside Python's lock
 
 
@@ -56,7 +56,7 @@ def fingerprints(manifest, rows) -> list[Fingerprint | str]:
 
     Fingerprints of unchanged files come from the cache data/hashes; when it cannot be written, the log says so.
     """
-    cache = resolve(FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
+    cache = resolve(HASHES_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
     cached = _load(cache)
     columns = manifest.table[["path", "start", "seconds", "sample_rate"]].iloc[rows]
     clips = list(columns.itertuples(index=False, name=None))

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..storage.atomic import atomic_write
 from .sources import synth
 
-FEWEST = 5000  # files from which on headers are cached; fewer are read in seconds
+CACHED_FROM = 5000  # files from which on headers are cached; fewer are read in seconds
 _THREADS = 8  # headers are small reads: the time goes into waiting for the disk or the network
 _CHUNK = 200  # files a thread is given at a time
 _KEY = 16  # bytes
@@ -29,7 +29,7 @@ def read_headers(paths: list[str]) -> dict[str, AudioInfo | str]:
     Headers of many files are cached in data/headers/*.npz and valid as long as path, size and time of change are the
     same. When the cache is damaged or cannot be written, headers are read again.
     """
-    if len(paths) < FEWEST:
+    if len(paths) < CACHED_FROM:
         return dict(zip(paths, _in_threads(_header, paths), strict=True))
     place = blake2b(os.fsencode(os.path.commonpath(paths)), digest_size=8).hexdigest()
     file = resolve("data/headers") / f"{place}.npz"
@@ -70,7 +70,7 @@ def _in_threads(function, paths: list[str]) -> Iterator:
 def _header(path: str) -> AudioInfo | str:
     """The header, or why it cannot be used."""
     try:
-        return synth.header(path) if path.startswith(synth.PREFIX) else info(path)
+        return synth.synth_info(path) if path.startswith(synth.PREFIX) else info(path)
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
 

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import InputError
 
 PREFETCH = 2  # batches a loader process makes ahead
-GRACE_SECONDS = 60  # between a SIGTERM of unknown sender and the end of a loader process
+SIGTERM_GRACE_SECONDS = 60  # between a SIGTERM of unknown sender and the end of a loader process
 
 
-def load(batches: Dataset, start: int, stop: int, workers: int) -> DataLoader:
+def load_batches(batches: Dataset, start: int, stop: int, workers: int) -> DataLoader:
     """A loader of the items start..stop-1, uncollated, one per step; `close` ends its processes.
 
     Iterating raises an InputError that `batches` returns in place of an item.
@@ -88,5 +88,5 @@ def _obey(trainer: int) -> None:
             pass
     else:  # macOS does not say who sent it, so the trainer gets the time to finish its step
         signal.sigwait({signal.SIGTERM})
-        time.sleep(GRACE_SECONDS)
+        time.sleep(SIGTERM_GRACE_SECONDS)
     os._exit(0)

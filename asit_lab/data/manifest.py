@@ -134,7 +134,7 @@ def read_row(
     if not path.startswith(synth.PREFIX):
         return audio.read(path, sample_rate, start + offset, seconds)
     first = round((start + offset) * sample_rate)
-    return synth.render(*synth.parse(path), sample_rate)[first : first + round(seconds * sample_rate)]
+    return synth.render_clip(*synth.parse(path), sample_rate)[first : first + round(seconds * sample_rate)]
 
 
 def load_manifest(
@@ -226,7 +226,7 @@ def _parse(spec: str) -> tuple[str, str]:
 
 def _clips(spec: str, argument: str) -> int:
     if not argument:
-        return synth.CLIPS
+        return synth.DEFAULT_CLIPS
     if not argument.isdecimal() or int(argument) < 1:
         raise InputError(
             f"data source {spec!r}: {argument!r} is not a number of clips; for example synth:400, or synth:examples"
@@ -236,7 +236,7 @@ def _clips(spec: str, argument: str) -> int:
 
 def _list(kind: str, argument: str, spec: str) -> Listing:
     if kind not in SOURCES:
-        return _own_listing(registry.load("sources", kind, "data.source")(argument), spec)
+        return _own_listing(registry.load_part("sources", kind, "data.source")(argument), spec)
     if kind == "synth":
         return synth.list_examples() if argument == "examples" else synth.list_synth(_clips(spec, argument), spec)
     if kind == "folder":

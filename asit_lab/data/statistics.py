@@ -57,8 +57,8 @@ def with_numbers(cfg: RunConfig, run: Path | None = None) -> RunConfig:
     if not unknown:
         return cfg
     if run and (run / "config.yaml").is_file():
-        there = load_config(run).features
-        numbers = {"mean": there.mean, "std": there.std}
+        stored = load_config(run).features
+        numbers = {"mean": stored.mean, "std": stored.std}
     else:
         manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
         train, _ = manifest.holdout(cfg.data.holdout)

@@ -24,7 +24,7 @@ from ..storage.atomic import atomic_write, file_state
 from ..storage.source_code import code_hashes
 from .vectors import Shard
 
-FOLDER = "data/embeddings"
+CACHE_FOLDER = "data/embeddings"
 SHARD_CLIPS = 512  # of a ViT-B with all its layers 61 MB
 # What vectors are computed by; with the version alone, a change to the model in one's own copy would go unnoticed.
 _CODE = ("audio", "features.py", "mel.py", "encoder", "nn", "data", "embedding/dataset.py")
@@ -32,7 +32,7 @@ _CODE = ("audio", "features.py", "mel.py", "encoder", "nn", "data", "embedding/d
 log = logging.getLogger(__name__)
 
 
-def fingerprint(enc) -> str:
+def encoder_identity(enc) -> str:
     """What an encoder's vectors follow from, as text: a hash of the teacher's weights, and the configuration of
     features, model and window."""
     weights = hashlib.blake2b(digest_size=16)
@@ -44,14 +44,14 @@ def fingerprint(enc) -> str:
     return json.dumps({"weights": weights.hexdigest(), "frames": enc.config.input_frames, **settings}, sort_keys=True)
 
 
-def folder_of(identity: str, sample_rate: int, manifest) -> Path:
+def cache_folder(identity: str, sample_rate: int, manifest) -> Path:
     """The folder that holds, or would hold, the vectors of an embedder of this `identity` for a manifest's clips."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([__version__, _code(), identity, sample_rate]).encode())
     table = manifest.table
     for path, start, seconds in zip(table["path"], table["start"], table["seconds"], strict=True):
         digest.update(f"\n{path}\t{start!r}\t{seconds!r}\t{file_state(path)}".encode("utf-8", "surrogateescape"))
-    return resolve(FOLDER) / digest.hexdigest()
+    return resolve(CACHE_FOLDER) / digest.hexdigest()
 
 
 @functools.cache

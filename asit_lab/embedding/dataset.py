@@ -79,7 +79,7 @@ def encoder_embedder(enc: Encoder, name: str | None = None, layers: Sequence[int
     def embed(waves: list[Tensor]) -> Tensor:
         return enc.pooled(waves, rate, chosen)
 
-    return Embedder(name or enc.name, rate, embed, cache.fingerprint(enc), chosen, depth)
+    return Embedder(name or enc.name, rate, embed, cache.encoder_identity(enc), chosen, depth)
 
 
 def log_mel_embedder(mel_bins: int = 64, sample_rate: int = 16000) -> Embedder:
@@ -146,11 +146,11 @@ def _store(embedder: Embedder, manifest: Manifest, keep: bool) -> cache.VectorSt
     """Where the vectors of an embedder go. Of some layers, vectors of all layers that are kept already are used."""
     if not keep or not embedder.identity:
         return cache.VectorStore(None, embedder.layers)
-    full = cache.folder_of(embedder.identity, embedder.sample_rate, manifest)
+    full = cache.cache_folder(embedder.identity, embedder.sample_rate, manifest)
     if embedder.layers is None:
         return cache.VectorStore(full)
     identity = f"{embedder.identity} layers {embedder.layers}"
-    folder = cache.folder_of(identity, embedder.sample_rate, manifest)
+    folder = cache.cache_folder(identity, embedder.sample_rate, manifest)
     return cache.VectorStore(folder, embedder.layers, cache.load_shards(full))
 
 
@@ -172,11 +172,11 @@ def _read(manifest: Manifest, rates: dict[int, set[int]], skipped: dict[int, str
 
     waves = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and resampling leave Python's lock
-        for row, found in zip(rates, threads.map(read, rates), strict=True):
-            if isinstance(found, str):
-                skipped[row] = found
+        for row, result in zip(rates, threads.map(read, rates), strict=True):
+            if isinstance(result, str):
+                skipped[row] = result
             else:
-                waves[row] = found
+                waves[row] = result
     return waves
 
 

@@ -23,7 +23,7 @@ from ..storage.progress import passing_bar_style
 
 _Found = TypeVar("_Found")
 
-FORMATS = (".parquet", ".csv")
+TABLE_SUFFIXES = (".parquet", ".csv")
 LONG_SECONDS = 600.0  # files above this are read in blocks
 FILES_AT_ONCE, SECONDS_AT_ONCE = 32, 600.0  # a batch ends with the file that reaches either
 
@@ -70,7 +70,7 @@ def embed_files(
     paths, skipped = find_files(files)
     rows: list[tuple] = []
     vectors, notes = [], Counter[str]()
-    clips = _windows(enc, paths, skipped, windows) if windows else _whole(enc, paths, skipped, notes)
+    clips = _windows(enc, paths, skipped, windows) if windows else _whole_files(enc, paths, skipped, notes)
     bar = tqdm(total=len(paths), desc="embedding", unit="file", disable=None, **passing_bar_style())
     last = None
     for batch in _batches(clips, rate):
@@ -97,8 +97,8 @@ def embed_files(
     if not rows:
         raise InputError(f"nothing to embed: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
     table = pd.DataFrame(rows, columns=["path", "start", "end"] if windows else ["path", "seconds"])
-    found = np.concatenate(vectors)  # [rows, dim]
-    table = pd.concat([table, pd.DataFrame(found, columns=[f"d{i}" for i in range(found.shape[1])])], axis=1)
+    values = np.concatenate(vectors)  # [rows, dim]
+    table = pd.concat([table, pd.DataFrame(values, columns=[f"d{i}" for i in range(values.shape[1])])], axis=1)
     table.attrs = {"encoder": enc.name, "pool": pool, "layer": layer}
     write_table_file(table, out)
     return Vectors(out, table, skipped, [f"{count:,} {note}" for note, count in notes.most_common()])
@@ -141,8 +141,8 @@ def _matches(pattern: Path) -> list[str]:
 
 def check_table_path(out: Path) -> Path:
     """`out`, if a table can be written there as .parquet or .csv. Raises InputError."""
-    if out.suffix.lower() not in FORMATS:
-        raise InputError(f"{out}: give a name that ends in {' or '.join(FORMATS)}")
+    if out.suffix.lower() not in TABLE_SUFFIXES:
+        raise InputError(f"{out}: give a name that ends in {' or '.join(TABLE_SUFFIXES)}")
     if out.is_dir():
         raise InputError(f"{out}: is a folder; give the name of a file")
     try:
@@ -171,7 +171,9 @@ class _Clip:
     """None: a file too long to be held in memory"""
 
 
-def _whole(enc: Encoder, paths: Sequence[str], skipped: list[tuple[str, str]], notes: Counter[str]) -> Iterator[_Clip]:
+def _whole_files(
+    enc: Encoder, paths: Sequence[str], skipped: list[tuple[str, str]], notes: Counter[str]
+) -> Iterator[_Clip]:
     """A clip a file, decoded on all cores; what cannot be read goes to `skipped`, what is odd is counted in `notes`."""
     for path, (clip, words) in zip(paths, _ahead(lambda path: _read(enc, path), paths), strict=True):
         if clip is None:
@@ -243,7 +245,7 @@ def _batches(clips: Iterable[_Clip], rate: int) -> Iterator[list[_Clip]]:
             yield [clip]
             continue
         batch.append(clip)
-        if len(batch) == FILES_AT_ONCE or sum(held.samples for held in batch) >= SECONDS_AT_ONCE * rate:
+        if len(batch) == FILES_AT_ONCE or sum(queued.samples for queued in batch) >= SECONDS_AT_ONCE * rate:
             yield batch
             batch = []
     if batch:

@@ -75,11 +75,11 @@ class EmbeddingSpace:
         return project(self.vectors(layer, pool), self.seed)
 
     def nearest(self, clip: int, count: int, layer: int, pool: str) -> tuple[np.ndarray, np.ndarray]:
-        """The `count` clips nearest to `clip` by cosine, see `nearest`: their numbers and similarities."""
-        return nearest(self.vectors(layer, pool), clip, count)
+        """The `count` clips nearest to `clip` by cosine, see `nearest_vectors`: their numbers and similarities."""
+        return nearest_vectors(self.vectors(layer, pool), clip, count)
 
 
-def nearest(vectors: np.ndarray, clip: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_vectors(vectors: np.ndarray, clip: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` rows of `vectors` [clips, dim] nearest to row `clip` by cosine, the nearest first, without itself:
     their numbers and similarities (-1 to 1). Ties keep their order."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)

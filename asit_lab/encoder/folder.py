@@ -43,13 +43,13 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: str | Pa
         if name in tensors and tensors[name].shape != tensor.shape
     ]
     kinds = {"missing": missing, "unknown": unknown, "of another shape": differing}
-    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    problems = [f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise InputError(f"{source}: weights of another architecture than the configuration's; " + "; ".join(problems))
     module.load_state_dict(tensors)
 
 
-def _some(names: list[str]) -> str:
+def _few(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 

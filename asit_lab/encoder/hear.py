@@ -61,11 +61,13 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     times = audio.shape[1] // (hop * front_end.hop) + 1
     log_mels = _centred_log_mels(encoder, audio, frames=(times - 1) * hop + patch)  # [sounds, T, M]
     passes = range(0, min(patch, times * hop), hop)
-    shifted = [sound[at : at + (len(sound) - at) // patch * patch] for sound in log_mels for at in passes]
+    shifted = [
+        sound[offset : offset + (len(sound) - offset) // patch * patch] for sound in log_mels for offset in passes
+    ]
     embeddings = audio.new_zeros(len(audio), times, model.timestamp_embedding_size)
     for i, patches, _ in cover(encoder.backbone, shifted, (len(encoder.backbone.blocks),), OVERLAP):
-        sound, at = divmod(i, len(passes))
-        embeddings[sound, at :: patch // hop] = patches[0].mean(1)  # [time, D]
+        sound, offset = divmod(i, len(passes))
+        embeddings[sound, offset :: patch // hop] = patches[0].mean(1)  # [time, D]
     # From whole samples, so that nothing adds up over long audio.
     samples = torch.arange(times, device=audio.device, dtype=torch.float64) * (hop * front_end.hop)
     timestamps = (1000 * samples / model.sample_rate).float()

@@ -63,7 +63,7 @@ def _folder_class() -> type:
     return HubFolder
 
 
-def save(saved: SavedEncoder, folder: Path) -> None:
+def save_folder(saved: SavedEncoder, folder: Path) -> None:
     """Write the folder with a model card. An existing card is replaced, unless somebody edited it."""
     folder_class, card = _folder_class(), folder / "README.md"
     if _is_as_written(card):

@@ -200,8 +200,8 @@ class Encoder(Shareable):
         by_clip = {}
         patch, long = self.config.model.patch[0], [len(log_mel) > LONG_FRAMES for log_mel in log_mels]
         for clip in (clip for clip, is_long in enumerate(long) if is_long):
-            whole = log_mels[clip]
-            pooled = pool_long(self.backbone, [whole], len(whole) // patch, chosen, _share(overlap))
+            log_mel = log_mels[clip]
+            pooled = pool_long(self.backbone, [log_mel], len(log_mel) // patch, chosen, _share(overlap))
             by_clip[clip] = pooled.to(self.device)
         short = [clip for clip, is_long in enumerate(long) if not is_long]
         covered = cover(self.backbone, [log_mels[clip] for clip in short], chosen, _share(overlap))
@@ -346,7 +346,7 @@ class Encoder(Shareable):
                 raise InputError(f"mask: shape {tuple(mask.shape)}, but there are {grid} patches")
         error, times = (torch.zeros(len(clean), *grid, device=clean.device) for _ in range(2))
         length = min(grid[0], self.config.grid[0])
-        for start in dict.fromkeys(min(at, grid[0] - length) for at in range(0, grid[0], length)):
+        for start in dict.fromkeys(min(first, grid[0] - length) for first in range(0, grid[0], length)):
             window = slice(start, start + length)
             keys = key(seed, start, torch.arange(len(clean), device=clean.device), "prediction error")
             log_mel = clean[:, patch * start : patch * (start + length)]

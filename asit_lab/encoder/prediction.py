@@ -40,7 +40,7 @@ def window_errors(
     rows = fold(keys[:, None], torch.arange(clones, device=keys.device)).flatten()  # those of a clip stand together
     noise = asda.decoder_noise(rows, math.prod(grid), config.model.width, config.asda.noise)
     target = asda.targets(backbone, log_mel, config.asda)[0].patches  # [B, N, D]
-    predicted = asda.predict(student, decoder, log_mel, visible, noise)[1]  # [R, N, D]
+    predicted = asda.predict_targets(student, decoder, log_mel, visible, noise)[1]  # [R, N, D]
     error = squared_error(predicted, target.repeat_interleave(clones, dim=0)) * hidden  # [R, N]
     error, times = (rows.unflatten(0, (-1, clones)).sum(1).unflatten(1, grid) for rows in (error, hidden))
     return error, times

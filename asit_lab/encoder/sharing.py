@@ -29,7 +29,7 @@ class Shareable(nn.Module):
         A card that somebody edited is kept, with a warning.
         Backbone, student and decoder are kept, so that the loaded encoder can do all that this one can.
         """
-        hub.save(self.to_saved(), resolve(folder))
+        hub.save_folder(self.to_saved(), resolve(folder))
 
     def push_to_hub(self, repo_id: str, **options) -> str:
         """Publish on the Hugging Face Hub as "owner/name"; returns the address of the commit.

@@ -51,7 +51,7 @@ def cover(
         by_length.setdefault(min(time, width), []).extend((clip, start) for start in spans[clip])
     sums: dict[int, _Sum] = {}  # of the clips under way
     for length, windows in by_length.items():
-        for batch in (windows[at : at + AT_ONCE] for at in range(0, len(windows), AT_ONCE)):
+        for batch in (windows[first : first + AT_ONCE] for first in range(0, len(windows), AT_ONCE)):
             x = torch.stack([log_mels[clip][patch * start : patch * (start + length)] for clip, start in batch])
             outputs = _outputs(backbone, x, layers)
             for i, (clip, start) in enumerate(batch):
@@ -78,12 +78,12 @@ def pool_long(backbone: ViT, pieces: Iterable[Tensor], time: int, layers: Sequen
     source, frames, first = iter(pieces), torch.zeros(0), 0  # log-mel that is still needed, and its first frame
     place, sums = 0, None  # first patch of `sums`: those that a later window may cover, too
     pooled = _Pooled()
-    for at in range(0, len(starts), AT_ONCE):
-        batch = starts[at : at + AT_ONCE]
-        held, fresh = len(frames), []
-        while first + held < (batch[-1] + length) * patch:
+    for first_window in range(0, len(starts), AT_ONCE):
+        batch = starts[first_window : first_window + AT_ONCE]
+        buffered, fresh = len(frames), []
+        while first + buffered < (batch[-1] + length) * patch:
             fresh.append(next(source))
-            held += len(fresh[-1])
+            buffered += len(fresh[-1])
         frames = torch.cat([frames, *fresh] if len(frames) else fresh) if fresh else frames
         x = torch.stack([frames[start * patch - first :][: length * patch] for start in batch])
         outputs = torch.stack(_outputs(backbone, x, layers)).float()  # [layers, B, 1+N, D]
@@ -99,7 +99,7 @@ def pool_long(backbone: ViT, pieces: Iterable[Tensor], time: int, layers: Sequen
                 following.class_token, following.windows = sums.class_token, sums.windows
             following.add(0, patches, outputs[:, i, 0])
             sums, place = following, start
-        following_start = starts[at + AT_ONCE] if at + AT_ONCE < len(starts) else time
+        following_start = starts[first_window + AT_ONCE] if first_window + AT_ONCE < len(starts) else time
         drop = min(len(frames), following_start * patch - first)
         frames, first = frames[drop:], first + drop
     pooled.add(sums.patches / sums.times)

@@ -17,6 +17,7 @@ import torch
 from ..random import integers, key
 
 LEVEL = 0.95
+RESAMPLES = 1000
 _BLOCK = 200_000  # weights processed together: they stay in a core's cache
 
 
@@ -90,7 +91,7 @@ class Ranking(NamedTuple):
     """int [T], place in `positives` where those of each tied set start"""
 
 
-def rank(truth: np.ndarray, outputs: np.ndarray) -> Ranking:
+def rank_outputs(truth: np.ndarray, outputs: np.ndarray) -> Ranking:
     """Sort the clips for one class. truth: bool [N], at least one of them True; outputs: float [N]."""
     order = np.argsort(-outputs, kind="stable")
     ranked = outputs[order]

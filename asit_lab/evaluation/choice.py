@@ -22,9 +22,11 @@ from .classifiers import CHOOSING, GRIDS, SETTING, Answer, LinearHead, answers
 from .metrics import average_precisions
 from .splits import Split, inner_splits
 
-POOLS = tuple(POOLED)  # most preferred first
+POOL_PREFERENCE = tuple(POOLED)  # most preferred first
 MOST_LAYERS = 13  # tried of a deep model, evenly spaced: a ViT-B's 12 blocks and its final output
-CLIPS = 5000  # used for choosing: accuracy is then known to 0.7 points, and all clips of a large set would take hours
+CHOICE_CLIPS = (
+    5000  # used for choosing: accuracy is then known to 0.7 points, and all clips of a large set would take hours
+)
 
 
 class Candidate(NamedTuple):
@@ -36,7 +38,7 @@ class Candidate(NamedTuple):
     names: tuple[int | str, ...] = ()
     """the layers by the names users know: block numbers, "last" for the final output"""
 
-    def of(self, vectors: np.ndarray | LayerVectors) -> np.ndarray:
+    def pooled(self, vectors: np.ndarray | LayerVectors) -> np.ndarray:
         """float32 [clips, dim], or [clips, layers, dim] of several layers."""
         if self.layers is None:
             return np.asarray(vectors)
@@ -70,8 +72,8 @@ def candidates(
     vectors: float [clips, layers, 3, D], or [clips, dim] without a choice. A class token is no candidate in layers
     where it does not exist yet (NaN). Raises InputError for an unknown pool or layer, and where none is left.
     """
-    if pool != "auto" and pool not in POOLS:
-        raise InputError(f"pool: {pool!r} is not one of auto, {', '.join(POOLS)}")
+    if pool != "auto" and pool not in POOL_PREFERENCE:
+        raise InputError(f"pool: {pool!r} is not one of auto, {', '.join(POOL_PREFERENCE)}")
     if vectors.ndim == 2:
         if protocol == "weighted":
             raise InputError(f"{name}: has one embedding a clip and no layers, so there are none to weigh")
@@ -79,7 +81,7 @@ def candidates(
     last = vectors.shape[1] - 1
     layers = layers_of(layer, last)
     layer_names = {index: "last" if index == last else index for index in layers}
-    pools = list(POOLS) if pool == "auto" else [pool]
+    pools = list(POOL_PREFERENCE) if pool == "auto" else [pool]
     exists = {index: not np.isnan(vectors[:, index, 0]).all() for index in layers if "class" in pools}
     if protocol == "weighted":
         if layer != "auto":
@@ -113,7 +115,7 @@ def layers_of(layer: str | int, last: int) -> list[int]:
     return [layer % last if layer < 0 else layer]
 
 
-def fit(
+def fit_probe(
     vectors: np.ndarray | LayerVectors,
     targets: np.ndarray,
     strata: np.ndarray,
@@ -127,13 +129,13 @@ def fit(
     grid = GRIDS[protocol]
     inner = _inner(split, strata, groups)
     if inner:
-        measured = [_inner_units(candidate.of(vectors), targets, inner, protocol, multi) for candidate in tried]
+        measured = [_inner_units(candidate.pooled(vectors), targets, inner, protocol, multi) for candidate in tried]
         best = pick([units for _, units in measured])
         place, score = measured[best][0], float(np.nanmean(measured[best][1]))
     else:  # the training clips are of one recording: the most preferred candidate, and the middle of the grid
         best, place, score = 0, len(grid) // 2, float("nan")
     candidate = tried[best]
-    x = candidate.of(vectors)
+    x = candidate.pooled(vectors)
     (answer,) = answers(protocol, x[split.train], targets[split.train], x[split.test], grid[place : place + 1], multi)
     layer = "weighted" if protocol == "weighted" else candidate.names[0] if candidate.names else ""
     chosen = {"layer": layer, "pool": candidate.pool, SETTING[protocol]: grid[place], "inner": score}
@@ -167,10 +169,10 @@ def _inner(split: Split, strata: np.ndarray, groups: np.ndarray) -> list[tuple[n
 
 
 def _at_most(rows: np.ndarray) -> np.ndarray:
-    """At most CLIPS of the rows, drawn by counted randomness."""
-    if len(rows) <= CLIPS:
+    """At most CHOICE_CLIPS of the rows, drawn by counted randomness."""
+    if len(rows) <= CHOICE_CLIPS:
         return rows
-    return np.sort(rows[permutation(key(0, "evaluation", "choice"), len(rows)).numpy()[:CLIPS]])
+    return np.sort(rows[permutation(key(0, "evaluation", "choice"), len(rows)).numpy()[:CHOICE_CLIPS]])
 
 
 def _inner_units(x: np.ndarray, targets: np.ndarray, inner, protocol: str, multi: bool) -> tuple[int, np.ndarray]:

@@ -109,7 +109,7 @@ def evaluate(
         opened |= _untrained(opened, seeds[0])
     opened = {name: on_device(enc, device) for name, enc in opened.items()}
     folder = resolve(out)
-    check_folder(folder, opened, protocols, manifest.source)
+    check_same_evaluation(folder, opened, protocols, manifest.source)
     folders = {name: folder / FINETUNE / _file_name(name) for name in opened}
     if FINETUNE in protocols and len(set(folders.values())) < len(folders):
         raise InputError(f"encoders: {', '.join(opened)}: names must differ in letters and digits")
@@ -188,7 +188,7 @@ def _entry(key: tuple[str, str], result: ProbeResult | FinetuneResult) -> dict[s
     return result.to_dict() | {"encoder": key[0]}
 
 
-def check_folder(folder: Path, names: Iterable[str], protocols: Iterable[str], source: str) -> None:
+def check_same_evaluation(folder: Path, names: Iterable[str], protocols: Iterable[str], source: str) -> None:
     """Raise InputError where other files would be overwritten: a run, a fine-tuning, or results of other encoders,
     protocols or data than those requested."""
     if (folder / "config.yaml").is_file() or (folder / SETUP).is_file():

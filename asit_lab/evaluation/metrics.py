@@ -22,7 +22,6 @@ from ..errors import InputError
 from . import bootstrap as resampling
 
 MAIN = {False: "accuracy", True: "mAP"}  # shown in tables and used for choices; by `multi`
-RESAMPLES = 1000
 _FEWEST = 40  # resamples needed for a 2.5th percentile
 
 
@@ -46,7 +45,7 @@ def scores(targets, outputs, multi: bool) -> dict[str, float]:
 
 
 def interval(
-    targets, outputs, multi: bool, groups=None, resamples: int = RESAMPLES, seed: int = 0
+    targets, outputs, multi: bool, groups=None, resamples: int = resampling.RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """95 % interval (low, high) of each of `scores`, by bootstrap over clips or `groups`; see `resampling.bounds`.
 
@@ -64,7 +63,7 @@ def interval(
 
 
 def paired(
-    targets, outputs_a, outputs_b, multi: bool, groups=None, resamples: int = RESAMPLES, seed: int = 0
+    targets, outputs_a, outputs_b, multi: bool, groups=None, resamples: int = resampling.RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
     """Difference of two systems on the same clips: {name: (a - b, low, high)} for each of `scores`.
 
@@ -201,7 +200,7 @@ def _single_label(targets: np.ndarray, outputs: np.ndarray):
 
 def _multi_label(targets: np.ndarray, outputs: np.ndarray):
     """A function of weights [R, N]: ({name: [R]}, average precision [R, K])."""
-    rankings = {k: resampling.rank(targets[:, k] > 0, outputs[:, k]) for k in np.flatnonzero(targets.any(0))}
+    rankings = {k: resampling.rank_outputs(targets[:, k] > 0, outputs[:, k]) for k in np.flatnonzero(targets.any(0))}
 
     def measured(weights: np.ndarray):
         precisions, areas = np.full((2, len(weights), targets.shape[1]), np.nan)

@@ -11,11 +11,11 @@ from ..data.manifest import Manifest
 from ..embedding.vectors import LayerVectors
 from ..encoder import Encoder
 from ..errors import InputError
-from ..finetuning.classifier import Classifier, ProbeHead, header
+from ..finetuning.classifier import Classifier, ProbeHead, classifier_metadata
 from ..finetuning.result import SETUP
 from ..storage.atomic import read_json, write_json, write_text
 from .calibration import best_thresholds, calibration_error, fit_temperature
-from .choice import candidates, fit
+from .choice import candidates, fit_probe
 from .classifiers import probabilities
 from .probe_result import ProbeResult
 from .splits import Split, check_labels, groups_of, strata_of
@@ -53,7 +53,9 @@ def fit_classifier(
     rows = np.arange(len(table))
     tried = candidates(enc.name, features, result.protocol, pool, layer)
     split = Split("all clips", rows, rows)
-    fitted = fit(features, targets, strata_of(labels, multi), groups_of(table), split, result.protocol, tried, multi)
+    fitted = fit_probe(
+        features, targets, strata_of(labels, multi), groups_of(table), split, result.protocol, tried, multi
+    )
     head, layers = fitted.head, list(fitted.candidate.layers)
     weights = np.ones(1) if head.layer_weights is None else head.layer_weights
     statistics = [values.reshape(len(layers), -1) for values in (head.mean, head.deviation)]  # [layers, P]
@@ -68,7 +70,7 @@ def fit_classifier(
     return Classifier(
         network,
         enc.config,
-        header(name, enc.config, result.classes, multi, None, metadata, temperature, thresholds, "test"),
+        classifier_metadata(name, enc.config, result.classes, multi, None, metadata, temperature, thresholds, "test"),
     )
 
 

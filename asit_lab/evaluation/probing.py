@@ -28,7 +28,7 @@ from ..errors import InputError
 from ..storage.progress import passing_bar_style
 from ..zoo import open_source
 from . import metrics
-from .choice import POOLS, Fit, candidates, fit, layers_of
+from .choice import POOL_PREFERENCE, Fit, candidates, fit_probe, layers_of
 from .classifiers import GRIDS
 from .leakage import Finding, findings
 from .probe_model import check_probe_folder, fit_classifier, write_probe
@@ -39,11 +39,11 @@ from .splits import (
     classes_of,
     gaps,
     groups_of,
+    independent_unit,
     is_official,
     manifest_splits,
     splits,
     strata_of,
-    unit_of,
 )
 
 log = logging.getLogger(__name__)
@@ -174,12 +174,12 @@ def probe_features(
     targets, strata = indicators(labels, classes, multi), strata_of(labels, multi)
     tried = candidates(name, features, protocol, pool, layer)
     for candidate in tried:
-        _check_finite(name, candidate.of(features), table)
+        _check_finite(name, candidate.pooled(features), table)
     metric = metrics.MAIN[multi]
     divisions = splits(table, seeds, multi=multi, allow_leaks=allow_leaks)
     fits: dict[str, Fit] = {}
     for split in tqdm(divisions, desc=f"{protocol} {name}", unit="split", **passing_bar_style()):
-        fits[split.name] = fit(features, targets, strata, groups, split, protocol, tried, multi)
+        fits[split.name] = fit_probe(features, targets, strata, groups, split, protocol, tried, multi)
     parts = [_predictions(split, fits[split.name].outputs, table, labels, groups, classes) for split in divisions]
     shares = targets[np.concatenate([split.test for split in divisions])].mean(0)  # of each class
     return ProbeResult(
@@ -231,8 +231,8 @@ def _embedded(
     """Embeddings by each encoder, and of the log-mel where requested, and the findings of the leakage check for each.
     Wrong options or labels are reported before clips are embedded."""
     _check_protocol(options.protocol)
-    if options.pool not in ("auto", *POOLS):
-        raise InputError(f"pool: {options.pool!r} is not one of auto, {', '.join(POOLS)}")
+    if options.pool not in ("auto", *POOL_PREFERENCE):
+        raise InputError(f"pool: {options.pool!r} is not one of auto, {', '.join(POOL_PREFERENCE)}")
     divisions = manifest_splits(manifest, options.seeds, options.allow_leaks)
     for sentence in gaps(manifest.table, divisions, manifest.multi):
         log.warning("%s", sentence)
@@ -264,7 +264,7 @@ def _results(
             manifest.classes,
             embedded.skipped,
             _renumbered(of_embedder, embedded),
-            unit_of(manifest),
+            independent_unit(manifest),
             options.allow_leaks or official,
         )
         for (name, features), of_embedder in zip(embedded.features.items(), leaks, strict=True)

@@ -12,7 +12,7 @@ _SIGNAL = ("audio", "features.py", "mel.py", "random.py", "schedules.py", "nn", 
 _SCORES = tuple(f"evaluation/{name}.py" for name in ("bootstrap", "choice", "classifiers", "metrics", "splits"))
 # Modules that a probe's and a fine-tuning's numbers depend on; a change elsewhere does not make results stale.
 PROBE = (*_SIGNAL, *_SCORES, "encoder/model.py", "encoder/windows.py", "embedding/dataset.py")
-FINETUNE = (
+FINETUNING_CODE = (
     *_SIGNAL,
     *_SCORES,
     *(f"finetuning/{name}.py" for name in ("augment", "batches", "loop", "network", "recipe")),

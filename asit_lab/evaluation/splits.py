@@ -22,7 +22,7 @@ from ..data.manifest import Manifest
 from ..errors import InputError
 from ..random import key, permutation
 
-FOLDS = 5  # where the data set has none of its own
+DEFAULT_FOLDS = 5  # where the data set has none of its own
 INNER_FOLDS = 3  # for choosing a setting inside the training clips
 
 # Data sources whose folds or splits are their authors'; those of the others are the user's own.
@@ -59,7 +59,7 @@ def is_official(manifest: Manifest) -> bool:
     return manifest.source.partition(":")[0] in OFFICIAL
 
 
-def unit_of(manifest: Manifest) -> str:
+def independent_unit(manifest: Manifest) -> str:
     """The unit by which clips are independent: clip, recording, speaker, video or group."""
     groups = groups_of(manifest.table)
     if len(np.unique(groups)) == len(groups):
@@ -77,7 +77,7 @@ def manifest_splits(manifest: Manifest, seeds: Sequence[int] = (0,), allow_leaks
 def splits(
     table: pd.DataFrame,
     seeds: Sequence[int] = (0,),
-    folds: int = FOLDS,
+    folds: int = DEFAULT_FOLDS,
     multi: bool = False,
     allow_leaks: bool = False,
 ) -> list[Split]:

@@ -8,7 +8,7 @@ from ..encoder import Encoder, load_encoder
 from ..errors import InputError
 from ..training.pretrain import pretrain
 from ..zoo import load_imagenet, open_source
-from .comparison import FINETUNE, Evaluation, check_folder, evaluate
+from .comparison import FINETUNE, Evaluation, check_same_evaluation, evaluate
 
 
 def initialisation_study(
@@ -32,7 +32,7 @@ def initialisation_study(
     folder = resolve(out)
     sources = {"published": published, "ImageNet": imagenet, "ImageNet, pretrained": imagenet}
     order = ["scratch", "pretrained", *(name for name, weights in sources.items() if weights)]
-    check_folder(folder, order, (FINETUNE,), data if isinstance(data, str) else data.source)
+    check_same_evaluation(folder, order, (FINETUNE,), data if isinstance(data, str) else data.source)
     # Load first, so that an error appears before hours of pretraining.
     starts: dict[str, Encoder] = {"scratch": Encoder.random(config, seed)}
     if published:

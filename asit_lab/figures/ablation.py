@@ -129,18 +129,18 @@ def _curves(
     figure = new_figure(inches, 0.45 + 1.65 * rows if inches < 5 else 2.5)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).flatten()
     groups = {"": summary} if lines is None else dict(iter(summary.groupby(lines, sort=False)))
-    for number, (name, some) in enumerate(groups.items()):
-        some = some.sort_values(x)
+    for number, (name, group) in enumerate(groups.items()):
+        group = group.sort_values(x)
         aside = ScaledTranslation((number - (len(groups) - 1) / 2) * _ASIDE / 72, 0, figure.dpi_scale_trans)
         style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
         style |= {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 4, "linewidth": 1.2}
         style |= {"label": f"{lines} = {str(name).lower()}" if lines else None}
-        places, spread = some[x].astype(float), some["spread"].fillna(0.0)
-        bars = panels[0].errorbar(places, some["mean"], yerr=spread, capsize=2, **style)
+        places, spread = group[x].astype(float), group["spread"].fillna(0.0)
+        bars = panels[0].errorbar(places, group["mean"], yerr=spread, capsize=2, **style)
         for part in bars.get_children():  # bars at one place stand beside each other
             part.set_transform(panels[0].transData + aside)
         if beside:
-            panels[1].plot(places, some["published"], **style)
+            panels[1].plot(places, group["published"], **style)
     panels[0].set_ylabel(_wrapped(label, 1.5))
     if beside:
         panels[1].set_ylabel(_wrapped(beside, 1.5))

@@ -173,10 +173,10 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
     def column(name: str, kind: str, values: np.ndarray, first: bool) -> _Column:
         return _Column(name, kind, values, axes, silent, place, even, title if first else None)
 
-    shown = any(
+    has_log_mel = any(
         other.kind == "log-mel" and other.axes == axes and np.array_equal(other.values, log_mel) for other in before
     )
-    made = [] if shown else [column("log-mel", "log-mel", log_mel, True)]
+    columns = [] if has_log_mel else [column("log-mel", "log-mel", log_mel, True)]
     differential = "first" in maps
     names = {"first": "first softmax", "second": "second softmax"} if differential else {}
     names["map"] = f"first \u2212 {lam:.2g} \u00d7 second" if differential else "softmax"
@@ -185,8 +185,8 @@ def _columns(clip, axes: MelAxes, patch: tuple[int, int], before: list[_Column])
         if values.shape != (2, *tokens):
             raise InputError(f"maps[{key!r}]: expected shape {[2, *tokens]}, got {list(values.shape)}")
         pixels = np.stack([spread_tokens(row, patch, log_mel.shape, np.nan) for row in values])
-        made.append(column(name, "difference" if differential and key == "map" else "softmax", pixels, not made))
-    return made
+        columns.append(column(name, "difference" if differential and key == "map" else "softmax", pixels, not columns))
+    return columns
 
 
 def _limits(columns: list[_Column], kind: str) -> tuple[float, float]:
@@ -329,10 +329,10 @@ def _draw_lines(ax, rows: pd.DataFrame, measure: str, colour: str, name: str) ->
     elif not ax.texts:
         ax.text(0.5, 0.5, "no silent patches", transform=ax.transAxes, ha="center", va="center")
     for kind, (dash, marker) in _LINES.items():
-        some = rows[rows["kind"] == kind].sort_values("layer")
-        if len(some) and some[measure].notna().any():
+        of_kind = rows[rows["kind"] == kind].sort_values("layer")
+        if len(of_kind) and of_kind[measure].notna().any():
             differential = (rows["kind"] == "first").any()
             label = {"map": "difference" if differential else "softmax"}.get(kind, f"{kind} softmax")
             scale = 100 if percent else 1
             style = {"linestyle": dash, "marker": marker, "color": colour, "markersize": 4, "linewidth": 1.3}
-            ax.plot(some["layer"], scale * some[measure], label=f"{name}: {label}", **style)
+            ax.plot(of_kind["layer"], scale * of_kind[measure], label=f"{name}: {label}", **style)

@@ -103,11 +103,11 @@ class _RoomyLocator(Locator):
         upright = self.axis.axis_name == "y"
         low, high = self.axis.get_view_interval()
         points = (ax.bbox.height if upright else ax.bbox.width) / ax.get_figure(root=True).dpi * 72
-        kept: list[float] = []
+        ticks: list[float] = []
         for place in self.places:
-            if all(abs(place - other) / (high - low) * points >= self.room for other in kept):
-                kept.append(place)
-        return np.sort(kept)
+            if all(abs(place - other) / (high - low) * points >= self.room for other in ticks):
+                ticks.append(place)
+        return np.sort(ticks)
 
 
 def frequency_axis(axis, axes: MelAxes, n_mels: int) -> None:

@@ -25,8 +25,8 @@ def dataset(table: pd.DataFrame, labels: pd.Series | None = None) -> Figure:
         raise InputError(f"table: {'missing column ' + ', '.join(missing) if missing else 'expected at least one row'}")
     labels = (table["label"] if labels is None else labels).dropna().astype(str)
     counts = labels[labels != ""].value_counts()
-    shown = counts.head(_MOST_CLASSES)
-    figure = new_figure(10.0, max(5.6 if "silence" in table else 4.4, 0.8 + 0.24 * len(shown)))
+    largest = counts.head(_MOST_CLASSES)
+    figure = new_figure(10.0, max(5.6 if "silence" in table else 4.4, 0.8 + 0.24 * len(largest)))
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))
     column = left.subgridspec(3 if "silence" in table else 2, 1)
     _draw_lengths(figure.add_subplot(column[0]), table["seconds"].to_numpy(dtype=float))
@@ -35,13 +35,13 @@ def dataset(table: pd.DataFrame, labels: pd.Series | None = None) -> Figure:
         _draw_silence(figure.add_subplot(column[2]), table["silence"].to_numpy(dtype=float))
 
     ax = figure.add_subplot(right)
-    if len(shown):
-        bars(ax, list(shown.index), shown.to_list(), "clips", places=8)
+    if len(largest):
+        bars(ax, list(largest.index), largest.to_list(), "clips", places=8)
     else:
         ax.text(0.5, 0.5, "no labels", transform=ax.transAxes, ha="center", va="center")
         ax.set(xticks=[], yticks=[])
-    largest = f"the {len(shown)} largest of " if len(counts) > len(shown) else ""
-    ax.set_title(f"clips a class, {largest}{len(counts)} classes" if len(counts) else "classes")
+    subset = f"the {len(largest)} largest of " if len(counts) > len(largest) else ""
+    ax.set_title(f"clips a class, {subset}{len(counts)} classes" if len(counts) else "classes")
     return figure
 
 

@@ -57,13 +57,13 @@ def confusion_figure(table: pd.DataFrame | Any, title: str | None = None) -> Fig
             text = f"{counts[row, column]:.0f}"
             size = 8 if cell > 0.3 else 6.5 if len(text) < 4 else 5
             ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
-    by = "" if len(names) <= _MOST_NAMED else " (number in the table, from 0)"
+    axis_note = "" if len(names) <= _MOST_NAMED else " (number in the table, from 0)"
     if len(names) <= _MOST_NAMED:
         size = 8 if cell > 0.2 else 6.5
         ax.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
         ax.set_yticks(range(len(names)), names, fontsize=size)
     ax.tick_params(length=0)
-    ax.set(xlabel=f"answer{by}", ylabel=f"class{by}")
+    ax.set(xlabel=f"answer{axis_note}", ylabel=f"class{axis_note}")
     for spine in ax.spines.values():
         spine.set_visible(True)
     bar = figure.colorbar(drawn, label="share of the class's clips (%)", shrink=min(1.0, 3.0 / side), aspect=15)
@@ -111,8 +111,8 @@ def per_class_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
     mean = 100 * table[measure].mean()
     ax.axvline(mean, color="black", linestyle="--", linewidth=1, label=f"mean of classes {mean:.1f} %")
     figure.legend(loc="outside lower center", ncols=2)
-    shown = f", {len(rows)} of {len(table)} classes" if len(rows) < len(table) else ""
-    ax.set_title(title or f"class (clips){shown}")
+    count_note = f", {len(rows)} of {len(table)} classes" if len(rows) < len(table) else ""
+    ax.set_title(title or f"class (clips){count_note}")
     return figure
 
 
@@ -134,15 +134,15 @@ def embedding_map(points, labels, title: str | None = None, method: str = "") ->
             f"points: expected finite [clips, 2] with a label each, got {list(points.shape)} and {len(labels)} labels"
         )
     counts = pd.Series(labels).value_counts()
-    kept = len(counts) if len(counts) <= _MOST_MARKED else _MOST_MARKED - 1
-    classes = sorted(counts.index[:kept])
+    labelled = len(counts) if len(counts) <= _MOST_MARKED else _MOST_MARKED - 1
+    classes = sorted(counts.index[:labelled])
     columns = 1 + (len(classes) > 20)
     beside = 0.45 + 0.07 * max(len(short_name(label)) for label in classes)
     figure = new_figure(5.2 + columns * beside, 5.2)
     ax = figure.add_subplot()
     rest = ~np.isin(labels, classes)
     if rest.any():
-        name = f"{len(counts) - kept} other classes"
+        name = f"{len(counts) - labelled} other classes"
         ax.plot(*points[rest].T, ".", color="#999999", markersize=3, label=name)
     size = 5.5 if len(points) <= 1000 else 3.5
     styles = {label: _marker(number, size) for number, label in enumerate(classes)}

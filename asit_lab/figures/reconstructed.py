@@ -25,11 +25,11 @@ class Reconstructed(NamedTuple):
     def checked(self) -> "Reconstructed":
         """With arrays of one shape; InputError names the odd one out."""
         clean = array(self.clean, "clean", "frames, mels")
-        others = [array(getattr(self, name), name, "frames, mels") for name in ("corrupted", "reconstructed")]
-        for name, other in zip(("corrupted", "reconstructed"), others, strict=True):
+        images = [array(getattr(self, name), name, "frames, mels") for name in ("corrupted", "reconstructed")]
+        for name, other in zip(("corrupted", "reconstructed"), images, strict=True):
             if other.shape != clean.shape:
                 raise InputError(f"{name}: expected shape {list(clean.shape)} as clean, got {list(other.shape)}")
-        return Reconstructed(clean, *others, mask_array(self.mask, "mask", clean.shape), self.title)
+        return Reconstructed(clean, *images, mask_array(self.mask, "mask", clean.shape), self.title)
 
     def error(self) -> np.ndarray:
         """Absolute error [frames, mels] on corrupted pixels, NaN elsewhere."""

@@ -55,8 +55,8 @@ def probe_table(
         "spread": [values.std(ddof=1) if values.size > 1 else np.nan for values in scores],
     }
     for name, values in of_scores.items():
-        given = pd.to_numeric(table[name], errors="coerce") if name in table else pd.Series(np.nan, table.index)
-        table = table.assign(**{name: given.fillna(pd.Series(values, table.index, dtype=float))})
+        recorded = pd.to_numeric(table[name], errors="coerce") if name in table else pd.Series(np.nan, table.index)
+        table = table.assign(**{name: recorded.fillna(pd.Series(values, table.index, dtype=float))})
     rows = checked_shares(table, ("encoder", "protocol"), "mean", ("spread", "chance"))
     if rows["mean"].isna().any():
         raise InputError("table: mean must be a share from 0 to 1 in every row, or scores be given")

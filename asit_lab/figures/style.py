@@ -120,9 +120,9 @@ def _style(**settings) -> Iterator[None]:
 
 
 def _note(missing: list[str]) -> str:
-    shown = "".join(missing[:20]) + "…" * (len(missing) > 20)
+    listed = "".join(missing[:20]) + "…" * (len(missing) > 20)
     return (
-        f"no installed font has {shown!r}, so the figure shows boxes; Google's Noto fonts have it (on Debian: apt-get "
+        f"no installed font has {listed!r}, so the figure shows boxes; Google's Noto fonts have it (on Debian: apt-get "
         f"install fonts-noto). matplotlib sees new fonts after {matplotlib.get_cachedir()} is removed"
     )
 

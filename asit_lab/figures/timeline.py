@@ -24,8 +24,8 @@ def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | N
     if missing:
         raise InputError(f"events: expected columns start, end, class, probability; lacks {', '.join(sorted(missing))}")
     present = (events["end"] - events["start"]).groupby(events["class"]).sum().sort_values(ascending=False)
-    shown = events[events["class"].isin(present.index[:LANES])].sort_values("start")
-    lanes = list(dict.fromkeys(shown["class"]))
+    drawn = events[events["class"].isin(present.index[:LANES])].sort_values("start")
+    lanes = list(dict.fromkeys(drawn["class"]))
     height = 0.5 + 0.22 * max(1, len(lanes))
     figure = new_figure(9.0, 2.4 + height)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, height))
@@ -33,7 +33,7 @@ def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | N
     upper.set_xlabel("")
     upper.set_title(title or "")
     for lane, name in enumerate(lanes):
-        rows = shown[shown["class"] == name]
+        rows = drawn[drawn["class"] == name]
         colour = CLASS_COLOURS[lane % len(CLASS_COLOURS)]
         shades = [to_rgba(colour, 0.25 + 0.75 * float(p)) for p in rows["probability"].clip(0, 1)]
         spans = list(zip(rows["start"], rows["end"] - rows["start"], strict=True))

@@ -169,10 +169,10 @@ def _losses_in(tables: list[pd.DataFrame]) -> list[str]:
     return usual + [name for name in logged if str(name).startswith("loss_") and name not in usual]
 
 
-def _say_smoothed(figure: Figure, of: str = "losses: ") -> None:
+def _say_smoothed(figure: Figure, subject: str = "losses: ") -> None:
     """The line at the top right that says what faint and strong lines are."""
     top = 1 - 0.06 / figure.get_figheight()
-    figure.text(0.99, top, f"{of}faint as logged, strong smoothed", ha="right", va="top", fontsize=8)
+    figure.text(0.99, top, f"{subject}faint as logged, strong smoothed", ha="right", va="top", fontsize=8)
 
 
 def _balanced(most: int, *groups: int) -> int:
@@ -231,10 +231,10 @@ def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smoothing:
     Returns the finite values of it.
     """
     values = pd.to_numeric(column, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    shown = values.notna().to_numpy() & np.isfinite(steps)
+    finite = values.notna().to_numpy() & np.isfinite(steps)
     style = _line_style(number)
     # NaN stay in, so that the line breaks there; few values need markers, or one between two gaps is not seen.
-    marker = "o" if shown.sum() < _SMOOTH_FROM else ""
+    marker = "o" if finite.sum() < _SMOOTH_FROM else ""
     if smoothing:
         ax.plot(steps, values, linewidth=0.7, alpha=0.4, marker=marker, markersize=3, color=style["color"])
         window = max(3, int(len(values) * smoothing))
@@ -242,7 +242,7 @@ def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smoothing:
         ax.plot(steps, average, linewidth=1.5, label=label, **style)
     else:
         ax.plot(steps, values, linewidth=1.3, marker=marker, markersize=3, label=label, **style)
-    return values.to_numpy(dtype=float)[shown]
+    return values.to_numpy(dtype=float)[finite]
 
 
 def _scale_axes(ax, steps: np.ndarray, values: np.ndarray, smooth: bool, log: bool | None = None) -> None:

@@ -22,9 +22,9 @@ def beta(keys: Tensor, a: float) -> np.ndarray:
 
 def rolled(wave: np.ndarray, key: Tensor) -> np.ndarray:
     """A waveform [S] rolled by any amount, times 0.5 + Beta(10, 10) (ASDA's released code). key: a scalar."""
-    by = int(uniform(fold(key, "roll"), 1).double() * len(wave))
+    samples = int(uniform(fold(key, "roll"), 1).double() * len(wave))
     gain = 0.5 + beta(fold(key, "gain").reshape(1), 10.0)[0]
-    return (gain * np.roll(wave, by)).astype(np.float32)
+    return (gain * np.roll(wave, samples)).astype(np.float32)
 
 
 def mixed(wave: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
@@ -73,6 +73,6 @@ def masked(x: Tensor, bands: float, frames: float, key: Tensor) -> Tensor:
 
 def shifted(x: Tensor, keys: Tensor, largest: int) -> Tensor:
     """Each clip of [B, T, M] rolled in time by up to `largest` frames either way. keys: int64 [B]."""
-    by = integers(keys, 1, 2 * largest + 1).to(x.device) - largest  # [B, 1]
-    place = (torch.arange(x.shape[1], device=x.device) - by) % x.shape[1]  # [B, T]
+    shift = integers(keys, 1, 2 * largest + 1).to(x.device) - largest  # [B, 1]
+    place = (torch.arange(x.shape[1], device=x.device) - shift) % x.shape[1]  # [B, T]
     return x.gather(1, place[..., None].expand_as(x))

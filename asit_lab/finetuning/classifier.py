@@ -35,7 +35,7 @@ from ..nn import ViT
 from ..storage.atomic import atomic_write, read_json
 from .batches import windows
 from .network import ClassifierNetwork, mean_over_windows, windows_forward
-from .recipe import NO_EFFECT, Recipe
+from .recipe import KEYS_WITHOUT_EFFECT, Recipe
 from .timeline import Timeline, make_timeline
 
 MODEL = "model.safetensors"
@@ -161,7 +161,7 @@ class Classifier:
         for number, clip in enumerate(clips):
             if not self.front_end.frames_of(len(clip)):
                 raise InputError(f"clip {number}: shorter than one frame of {self.front_end.frame} samples")
-        parts = [clips[at : at + _CLIPS_AT_ONCE] for at in range(0, len(clips), _CLIPS_AT_ONCE)]
+        parts = [clips[first : first + _CLIPS_AT_ONCE] for first in range(0, len(clips), _CLIPS_AT_ONCE)]
         return torch.cat([function(part).cpu() for part in parts])
 
     def _logits(self, clips: list[Tensor]) -> Tensor:
@@ -206,7 +206,7 @@ class Classifier:
         return path
 
 
-def header(
+def classifier_metadata(
     name: str,
     config: RunConfig,
     classes: Sequence[str],
@@ -236,7 +236,7 @@ def header(
 
 def _effective(recipe: Recipe) -> dict[str, Any]:
     """A recipe without keys that do not affect results, so that a resumed fine-tuning gives the same file."""
-    return {key: value for key, value in recipe.to_dict().items() if key == "name" or key not in NO_EFFECT}
+    return {key: value for key, value in recipe.to_dict().items() if key == "name" or key not in KEYS_WITHOUT_EFFECT}
 
 
 def load_classifier(source: str | Path, split: str | None = None) -> Classifier:

@@ -137,7 +137,7 @@ def join_clips(manifest: Manifest, rows: Sequence[int], path: str | Path, sample
     The table has start, end (s) and class, without the silence at both ends of each clip, as `covered` takes it; a clip
     of several classes has a row for each.
     """
-    path, placed, at = resolve(path), [], 0
+    path, placed, position = resolve(path), [], 0
     with (
         atomic_write(path) as temporary,
         soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format="WAV") as file,
@@ -149,9 +149,9 @@ def join_clips(manifest: Manifest, rows: Sequence[int], path: str | Path, sample
             label = manifest.table["label"].iloc[row]
             names = labels.split(label) if manifest.multi else [label]
             if len(loud):
-                times = {"start": (at + loud[0]) / sample_rate, "end": (at + loud[-1] + 1) / sample_rate}
+                times = {"start": (position + loud[0]) / sample_rate, "end": (position + loud[-1] + 1) / sample_rate}
                 placed += [times | {"class": name} for name in names]
-            at += len(wave)
+            position += len(wave)
     return pd.DataFrame(placed, columns=["start", "end", "class"])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..data.loader import load
+from ..data.loader import load_batches
 from ..data.manifest import Manifest
 from ..data.statistics import measure
 from ..encoder import Encoder
@@ -40,7 +40,7 @@ from ..training.optimizer import clip_gradients
 from ..training.step import accelerator
 from .augment import augmented
 from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips
-from .classifier import MODEL, Classifier, header
+from .classifier import MODEL, Classifier, classifier_metadata
 from .network import build_classifier, mean_over_windows
 from .outputs import SCORES, Outputs, read_outputs, save_outputs
 from .recipe import Recipe
@@ -98,7 +98,7 @@ class FinetuneState:
     normalisation: dict = field(default_factory=dict)
 
 
-def fit(task: FinetuneTask, signals: Signals) -> str | None:
+def fit_task(task: FinetuneTask, signals: Signals) -> str | None:
     """Fine-tune on one split, into its folder; resume from a state. Returns why it was stopped, if it was.
 
     Raises InputError when clips cannot be read, FloatingPointError when the loss is not finite.
@@ -113,7 +113,7 @@ def fit(task: FinetuneTask, signals: Signals) -> str | None:
     log = StepLog(task.folder / "metrics.csv", progress.step)
     epoch_steps, total = recipe.steps_per_epoch(len(rows)), recipe.total_steps(len(rows))
     clips = TrainingClips(trainer.reader, rows, task.targets, recipe, trainer.samples, task.seed)
-    loader = load(clips, progress.step, total, recipe.workers)
+    loader = load_batches(clips, progress.step, total, recipe.workers)
     bar = tqdm(total=total, initial=progress.step, unit="step", desc=task.folder.name, **passing_bar_style())
     signals.patient = True
     try:
@@ -233,7 +233,7 @@ class _Trainer:
         """
         read_rows, logits = [], []
         clips = ClipsToTest(self.reader, rows, self.task.recipe, self.samples)
-        loader = load(clips, 0, clips.batches, self.task.recipe.workers)
+        loader = load_batches(clips, 0, clips.batches, self.task.recipe.workers)
         try:
             for batch in loader:
                 for row, *clip in batch:
@@ -333,10 +333,10 @@ class _Trainer:
         These are the valid clips, or where there are none the test clips, which were not trained on either.
         """
         task = self.task
-        on = "valid" if len(task.split.valid) else "test"
+        calibrated_on = "valid" if len(task.split.valid) else "test"
         held_out = (
             self.outputs(task.split.valid, progress.bad)
-            if on == "valid"
+            if calibrated_on == "valid"
             else read_outputs(task.folder / f"test-{task.headline}.npz")
         )
         temperature = fit_temperature(held_out.targets, held_out.outputs, task.multi)
@@ -346,9 +346,11 @@ class _Trainer:
         config = config.model_copy(update={"features": config.features.model_copy(update=measured)})
         name = f"{task.encoder.name}, {task.recipe.name} on {task.manifest.name}, {task.split.name}"
         classes, recipe = task.manifest.classes, task.recipe
-        metadata = header(name, config, classes, task.multi, recipe, None, temperature, thresholds, on)
+        metadata = classifier_metadata(
+            name, config, classes, task.multi, recipe, None, temperature, thresholds, calibrated_on
+        )
         Classifier(self.network, config, metadata).save(task.folder / MODEL)
-        return {"temperature": temperature, "thresholds": thresholds, "on": on}
+        return {"temperature": temperature, "thresholds": thresholds, "on": calibrated_on}
 
     def _save_weights(self, name: str) -> None:
         tensors = {parameter: tensor.cpu().contiguous() for parameter, tensor in self.network.trained().items()}

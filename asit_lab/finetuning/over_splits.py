@@ -17,16 +17,16 @@ from ..data.manifest import Manifest, load_manifest
 from ..encoder import Encoder
 from ..errors import InputError
 from ..evaluation.leakage import findings
-from ..evaluation.provenance import FINETUNE, changed, computed_with
-from ..evaluation.splits import Split, gaps, is_official, manifest_splits, unit_of
+from ..evaluation.provenance import FINETUNING_CODE, changed, computed_with
+from ..evaluation.splits import Split, gaps, independent_unit, is_official, manifest_splits
 from ..storage.atomic import FULL, clear_leftovers, write_json, write_text
 from ..storage.lock import only_writer
 from ..training.interrupt import Signals, Terminated
 from ..zoo import open_source
 from .batches import targets_of
-from .loop import FinetuneTask, fit
-from .recipe import NO_EFFECT, Recipe, load_recipe
-from .result import SETUP, FinetuneResult, collect, write_tables
+from .loop import FinetuneTask, fit_task
+from .recipe import KEYS_WITHOUT_EFFECT, Recipe, load_recipe
+from .result import SETUP, FinetuneResult, collect_splits, write_tables
 
 
 class SeededSplit(NamedTuple):
@@ -87,8 +87,8 @@ def finetune(
         clear_leftovers(folder)
         missing = [task for task in tasks if not (folder / task.folder / "result.json").is_file()]
         stopped = _fit_all(encoder, recipe, manifest, missing, folder) if missing else None
-        facts = {"findings": [vars(f) for f in leaks], "notes": notes, "unit": unit_of(manifest)}
-        result = collect(folder, names, **facts)
+        facts = {"findings": [vars(f) for f in leaks], "notes": notes, "unit": independent_unit(manifest)}
+        result = collect_splits(folder, names, **facts)
         if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
         write_json(folder / "result.json", result.to_dict())
@@ -108,7 +108,7 @@ def _fit_all(
         try:
             for task in tasks:
                 inner = folder / task.folder
-                fit(FinetuneTask(encoder, recipe, manifest, targets, task.split, task.seed, inner), signals)
+                fit_task(FinetuneTask(encoder, recipe, manifest, targets, task.split, task.seed, inner), signals)
                 if signals.requested:
                     return signals.requested
         except KeyboardInterrupt:
@@ -180,7 +180,7 @@ def _setup(encoder: Encoder, recipe: Recipe, manifest: Manifest, allow_leaks: bo
             "classes": manifest.classes,
             **({"leaks_allowed": True} if allow_leaks and not is_official(manifest) else {}),
         },
-        "computed_with": computed_with(FINETUNE, manifest),
+        "computed_with": computed_with(FINETUNING_CODE, manifest),
     }
 
 
@@ -214,7 +214,7 @@ def _open(folder: Path, setup: dict, resume: str) -> Path:
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from None
         return folder
-    free = {"encoder.name", "data.source", *(f"recipe.{name}" for name in NO_EFFECT)}
+    free = {"encoder.name", "data.source", *(f"recipe.{name}" for name in KEYS_WITHOUT_EFFECT)}
     earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
     computed_before, computed_now = earlier.pop("computed_with", None), setup.pop("computed_with")
     stored, requested = flatten(earlier), flatten(setup)

@@ -79,9 +79,9 @@ def _of_file(
     rate = classifier.sample_rate
     size = len(wave) if window_seconds is None else min(len(wave), round(window_seconds * rate))
     hop = size if window_seconds is None else round((hop_seconds or window_seconds) * rate)
-    starts = window_starts(len(wave), size, hop)
-    for at in range(0, len(starts), _WINDOWS_AT_ONCE):
-        part = starts[at : at + _WINDOWS_AT_ONCE]
+    starts = hop_starts(len(wave), size, hop)
+    for first in range(0, len(starts), _WINDOWS_AT_ONCE):
+        part = starts[first : first + _WINDOWS_AT_ONCE]
         scores = classifier.scores([wave[start : start + size] for start in part], rate)
         for start, of_window in zip(part, scores, strict=True):
             table = classifier.table(of_window, top)
@@ -89,7 +89,7 @@ def _of_file(
             yield table.assign(rank=range(1, len(table) + 1), **ends)
 
 
-def window_starts(length: int, size: int, hop: int) -> list[int]:
+def hop_starts(length: int, size: int, hop: int) -> list[int]:
     """Where windows of `size` samples start, every `hop`, that cover `length` samples; the last ends with them."""
     starts = list(range(0, max(1, length - size + 1), hop))
     return starts if starts[-1] + size >= length else [*starts, length - size]

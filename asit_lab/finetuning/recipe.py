@@ -23,7 +23,7 @@ from ..settings import Duration, NonNegative, Positive, Section, Share, steps_of
 
 RECIPES = Path(__file__).parent / "recipes"
 # Keys that a run may be continued with another value of: nothing that it ends with depends on them.
-NO_EFFECT = ("name", "workers", "cache_mb", "checkpoint_every")
+KEYS_WITHOUT_EFFECT = ("name", "workers", "cache_mb", "checkpoint_every")
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 

@@ -99,10 +99,10 @@ class FinetuneResult:
                 "chosen_on": "test, optimistic" if optimistic else "valid",
                 "best_epoch": split_result["best"]["epoch"],
             }
-            for which in ("best", "last", "averaged"):
-                if split_result[which]:
-                    scores = self.outputs(split_result, which).scores(self.multi)
-                    row |= {f"{which}_{name}": score for name, score in scores.items()}
+            for weights in ("best", "last", "averaged"):
+                if split_result[weights]:
+                    scores = self.outputs(split_result, weights).scores(self.multi)
+                    row |= {f"{weights}_{name}": score for name, score in scores.items()}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -301,10 +301,10 @@ def load_result(out: str | Path) -> FinetuneResult:
         raise InputError(f"{folder}: not a folder of fine-tuning (it has no {SETUP})")
     stored = read_json(folder / "result.json")
     fields = {name: stored[name] for name in ("status", "findings", "notes", "unit") if name in stored}
-    return collect(folder, stored.get("folders", {}), **fields)
+    return collect_splits(folder, stored.get("folders", {}), **fields)
 
 
-def collect(folder: Path, names: dict[str, str], **fields) -> FinetuneResult:
+def collect_splits(folder: Path, names: dict[str, str], **fields) -> FinetuneResult:
     """The result of the splits that are finished. names: folder of a split -> what it is called; about: the rest."""
     setup = yaml.safe_load((folder / SETUP).read_text(encoding="utf-8"))
     split_results = []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .classifier import Classifier
 
 THRESHOLD = 0.5  # of classifiers without thresholds of their own
-COLUMNS = 2000  # of the log-mel that is kept for the picture
+PICTURE_COLUMNS = 2000  # of the log-mel that is kept for the picture
 _BLOCK = 60.0  # s read at a time
 _WINDOWS_AT_ONCE = 32
 
@@ -83,8 +83,8 @@ class Timeline:
             present &= np.arange(len(self.classes)) == self.scores.argmax(1)[:, None]
         rows = []
         for k, name in enumerate(self.classes):
-            others = present[:, np.arange(len(self.classes)) != k].any(1) & (not self.multi)
-            for first, last in self._merged(present[:, k], others, max_gap_seconds):
+            other_present = present[:, np.arange(len(self.classes)) != k].any(1) & (not self.multi)
+            for first, last in self._merged(present[:, k], other_present, max_gap_seconds):
                 start, end = first * self.step_seconds, min(last * self.step_seconds, self.seconds)
                 inside = self.scores[first:last, k]
                 mean = float(inside[present[first:last, k]].mean())
@@ -102,13 +102,13 @@ class Timeline:
             if not value >= 0:
                 raise InputError(f"{name}: {value} s; expected 0 or more")
 
-    def _merged(self, present: np.ndarray, others: np.ndarray, gap: float) -> list[tuple[int, int]]:
+    def _merged(self, present: np.ndarray, other_present: np.ndarray, gap: float) -> list[tuple[int, int]]:
         """First step of each stretch and the step after its last."""
         edges = np.flatnonzero(np.diff(np.pad(present, 1).astype(np.int8)))
         merged: list[tuple[int, int]] = []
         for first, last in edges.reshape(-1, 2).tolist():
             near = merged and (first - merged[-1][1]) * self.step_seconds <= gap + 1e-9
-            if near and not others[merged[-1][1] : first].any():
+            if near and not other_present[merged[-1][1] : first].any():
                 merged[-1] = (merged[-1][0], last)
             else:
                 merged.append((first, last))
@@ -206,38 +206,38 @@ def _opened(source: Any, sample_rate: int | None, rate: int) -> tuple[str, int, 
     if len(wave) < audio.SHORTEST * rate:
         raise InputError(f"wave: {1000 * len(wave) / rate:.3g} ms long, shorter than {1000 * audio.SHORTEST:g} ms")
     size = round(_BLOCK * rate)
-    return "recording", len(wave), (wave[at : at + size] for at in range(0, len(wave), size))
+    return "recording", len(wave), (wave[first : first + size] for first in range(0, len(wave), size))
 
 
 def _watched(blocks: Iterable[np.ndarray], picture: "_Picture", loudest: np.ndarray, step: int) -> Iterator[np.ndarray]:
     """The blocks, cut at the length that was announced, while the picture and each step's peak are filled in."""
-    at, samples = 0, picture.samples
+    position, samples = 0, picture.samples
     for block in blocks:
-        block = block[: samples - at]
+        block = block[: samples - position]
         if not len(block):
             return
-        steps, starts = np.unique(np.arange(at, at + len(block)) // step, return_index=True)
+        steps, starts = np.unique(np.arange(position, position + len(block)) // step, return_index=True)
         loudest[steps] = np.maximum(loudest[steps], np.maximum.reduceat(np.abs(block), starts))
         picture.add(block)
-        at += len(block)
+        position += len(block)
         yield block
 
 
 def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
     """(first sample, window [size]) every `hop` samples over blocks that follow each other; the last window ends with
     them, and what is shorter than a window is one. Holds no more than a block and a window."""
-    held, first, following, covered = np.zeros(0, np.float32), 0, 0, 0
+    buffer, first, following, covered = np.zeros(0, np.float32), 0, 0, 0
     for block in blocks:
-        held = np.concatenate([held, block])
-        while following + size <= first + len(held):
-            yield following, held[following - first : following - first + size]
+        buffer = np.concatenate([buffer, block])
+        while following + size <= first + len(buffer):
+            yield following, buffer[following - first : following - first + size]
             covered, following = following + size, following + hop
-        kept = max(0, min(following, first + len(held) - size) - first)
-        held, first = held[kept:], first + kept
-    end = first + len(held)
+        drop = max(0, min(following, first + len(buffer) - size) - first)
+        buffer, first = buffer[drop:], first + drop
+    end = first + len(buffer)
     if covered < end:
         start = max(0, end - size)
-        yield start, held[start - first :]
+        yield start, buffer[start - first :]
 
 
 def _shares(start: int, length: int, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -248,20 +248,20 @@ def _shares(start: int, length: int, step: int, steps: int) -> tuple[np.ndarray,
 
 
 class _Picture:
-    """The log-mel of a recording that comes in blocks, in at most `COLUMNS` columns."""
+    """The log-mel of a recording that comes in blocks, in at most `PICTURE_COLUMNS` columns."""
 
     def __init__(self, front_end: LogMel, samples: int):
         self.front_end, self.samples = front_end, samples
         frames = max(1, front_end.frames_of(samples))
-        self.frames_a_column = -(-frames // COLUMNS)
+        self.frames_a_column = -(-frames // PICTURE_COLUMNS)
         self.column_seconds = self.frames_a_column * front_end.hop / front_end.sample_rate
         columns = -(-frames // self.frames_a_column)
         self.sums, self.counts = np.zeros((columns, front_end.mel_bins)), np.zeros((columns, 1))
-        self.held, self.frame = np.zeros(0, np.float32), 0
+        self.rest, self.frame = np.zeros(0, np.float32), 0
 
     def add(self, block: np.ndarray) -> None:
         """The next block: its frames go to their columns, the rest of a frame waits."""
-        wave = np.concatenate([self.held, block])
+        wave = np.concatenate([self.rest, block])
         frames = self.front_end.frames_of(len(wave))
         if frames:
             device = self.front_end.window.device
@@ -269,7 +269,7 @@ class _Picture:
             columns = np.minimum(np.arange(self.frame, self.frame + frames) // self.frames_a_column, len(self.sums) - 1)
             np.add.at(self.sums, columns, raw)
             np.add.at(self.counts, columns, 1)
-        self.held, self.frame = wave[frames * self.front_end.hop :], self.frame + frames
+        self.rest, self.frame = wave[frames * self.front_end.hop :], self.frame + frames
 
     def log_mel(self) -> np.ndarray:
         """float32 [C, M]; without the columns that got no frame."""

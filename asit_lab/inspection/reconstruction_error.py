@@ -102,7 +102,7 @@ def band_means(train, front_end: LogMel, clips: int | None = 1000, seed: int = 0
 def reconstruction_errors(
     enc,
     train,
-    held,
+    held_out,
     ratio: float = 0.7,
     align: bool = False,
     clips: int | None = None,
@@ -120,7 +120,7 @@ def reconstruction_errors(
     was measured is in `.attrs`.
     Raises InputError when a recording is on both sides, the encoder has no decoder, or nothing can be counted.
     """
-    shared = set(train.table["group"]) & set(held.table["group"])
+    shared = set(train.table["group"]) & set(held_out.table["group"])
     if shared:
         raise InputError(f"source recording {sorted(shared)[0]!r} is in training and held out both")
     if not enc.reconstructs:
@@ -129,11 +129,11 @@ def reconstruction_errors(
     mask_config = enc.config.mask.model_copy(update=settings)
     raw_means = band_means(train, enc.front_end, train_clips, seed)
     band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
-    rows = _choose(held, clips, seed, "held-out clips")
+    rows = _choose(held_out, clips, seed, "held-out clips")
     errors, pixels, counted, corrupted, area = dict.fromkeys(METHODS, 0.0), 0, 0, 0, 0
     bar = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
     for start in tqdm(range(0, len(rows), batch_size), **bar, **passing_bar_style()):
-        for crop_rows, waves in crops(enc, held, rows[start : start + batch_size], seed):
+        for crop_rows, waves in crops(enc, held_out, rows[start : start + batch_size], seed):
             frames = enc.front_end.frames_of(waves.shape[1]) // enc.config.model.patch[0] * enc.config.model.patch[0]
             keys = key(seed, torch.tensor(crop_rows), "reconstruction errors")
             masks = gmml(keys, frames, enc.config.features.mel_bins, mask_config, enc.config.model.patch)
@@ -151,7 +151,7 @@ def reconstruction_errors(
             counted += int(counts.any(axis=(1, 2)).sum())
             corrupted, area = corrupted + int(mask.sum()), area + mask.size
     if pixels == 0:
-        raise InputError(f"{held.source}: no corrupted pixel above the silence floor in {len(rows)} held-out clips")
+        raise InputError(f"{held_out.source}: no corrupted pixel above the silence floor in {len(rows)} held-out clips")
     unit = 2 * enc.front_end.std  # natural-log units in one normalised unit
     table = pd.DataFrame(
         [

@@ -59,7 +59,7 @@ class SoftmaxAttention(nn.Module):
 
         audio: bool [B, N], tokens that are attended to, at least one a clip; None: all."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, N, 3, H, d]
-        kept, path = None, "explicit" if maps else choose_path(self.path, qkv, masked=audio is not None)
+        attention_maps, path = None, "explicit" if maps else choose_path(self.path, qkv, masked=audio is not None)
         if path == "blocks":
             return self.proj(in_blocks([qkv], self.scale).flatten(2)), None
         q, k, v = heads_first(qkv)  # each [B, H, N, d]
@@ -68,8 +68,8 @@ class SoftmaxAttention(nn.Module):
         else:
             attention = softmax_map(q, k, self.scale, audio)  # [B, H, N, N]
             mixed = attention.to(v.dtype) @ v
-            kept = AttentionMaps(attention) if maps else None
-        return self.proj(mixed.transpose(1, 2).flatten(2)), kept  # mixed [B, H, N, d]
+            attention_maps = AttentionMaps(attention) if maps else None
+        return self.proj(mixed.transpose(1, 2).flatten(2)), attention_maps  # mixed [B, H, N, d]
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, path={self.path}"
@@ -104,7 +104,7 @@ class DifferentialAttention(nn.Module):
         """[B, N, D] -> [B, N, D] and, when `maps`, both softmaxes, lam and their difference. audio: as for softmax."""
         qk = self.qk(x).unflatten(-1, (4, self.heads, -1))  # [B, N, 4, H, e]
         v = self.v(x).unflatten(-1, (1, self.heads, -1))  # [B, N, 1, H, d]
-        lam, kept = self.lam(), None
+        lam, attention_maps = self.lam(), None
         path = "explicit" if maps else choose_path(self.path, v, softmaxes=2, masked=audio is not None)
         if path == "blocks":
             return self.proj(self.normalise(in_blocks([qk, v], self.scale, lam))), None
@@ -117,8 +117,10 @@ class DifferentialAttention(nn.Module):
             attention = first - lam * second
             mixed = attention.to(v.dtype) @ v
             if maps:
-                kept = AttentionMaps(attention, first, second, torch.as_tensor(lam).to(first).view(1, 1, 1, 1))
-        return self.proj(self.normalise(mixed.transpose(1, 2))), kept  # mixed [B, H, N, d]
+                attention_maps = AttentionMaps(
+                    attention, first, second, torch.as_tensor(lam).to(first).view(1, 1, 1, 1)
+                )
+        return self.proj(self.normalise(mixed.transpose(1, 2))), attention_maps  # mixed [B, H, N, d]
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, path={self.path}"
@@ -184,7 +186,7 @@ def build_attention(kind: str, dim: int, heads: int, path: str = "auto", layer: 
         raise InputError(f"model.attention_path: {path!r} is not one of {', '.join(PATHS)}")
     if dim % heads:
         raise InputError(f"model.heads: {heads} does not divide model.width {dim}")
-    return registry.load("attention", kind, "model.attention")(dim, heads, path, layer)
+    return registry.load_part("attention", kind, "model.attention")(dim, heads, path, layer)
 
 
 # --- what the kinds share -------------------------------------------------------------------------------------------

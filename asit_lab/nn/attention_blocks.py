@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 # Bytes of a head's part of a block: with a fifth of it a pass takes some 10 % longer, with twice as much no less
 # (ASDA, fp32, 2,049 tokens, one core).
-BLOCK = 2_200_000
+BLOCK_BYTES = 2_200_000
 # Keys come in multiples of so many: rows that begin at any address make the products 10 to 20 % slower (2,049 tokens).
 LINE = 16
 
@@ -134,7 +134,7 @@ def _blocks(tokens: int, dtype: torch.dtype) -> list[slice]:
 
 
 def _rows(tokens: int, dtype: torch.dtype) -> int:
-    return math.ceil(tokens / math.ceil(tokens * _keys(tokens) * dtype.itemsize / BLOCK))
+    return math.ceil(tokens / math.ceil(tokens * _keys(tokens) * dtype.itemsize / BLOCK_BYTES))
 
 
 def _keys(tokens: int) -> int:

@@ -25,12 +25,12 @@ __all__ = [
     "criteria",
 ]
 
-_NETWORKS = {"asit": asit_network.build_network, "asda": asda.build_network}
+_NETWORKS = {"asit": asit_network.build_asit_network, "asda": asda.build_asda_network}
 _PROTOCOL = ("views", "reset_teacher", "forward", "param_groups", "after_step", "health", "criteria", "samples")
 
 
 def _objective_class(cfg: RunConfig) -> Any:
-    objective = registry.load("objectives", cfg.objective.name, "objective.name")
+    objective = registry.load_part("objectives", cfg.objective.name, "objective.name")
     registry.require(objective, _PROTOCOL, "objective.name", cfg.objective.name)
     return objective
 
@@ -43,7 +43,7 @@ def build_objective(cfg: RunConfig, clips: int) -> Objective:
 
 def build_network(
     cfg: RunConfig, seed: int | None = None, decoder: Collection[str] = ()
-) -> asda.Network | asit_network.Network | BackboneOnly:
+) -> asda.AsdaNetwork | asit_network.AsitNetwork | BackboneOnly:
     """The student that a configuration names, with its start weights: a function of the configuration and the seed
     (default: train.seed) alone.
 

@@ -41,7 +41,7 @@ _NOISE_AT_ONCE = 1 << 22  # random numbers made at a time, as each takes many ti
 TARGET_FLOOR, PREDICTION_FLOOR = 0.1**2, 0.01**2
 
 
-class Network(nn.Module):
+class AsdaNetwork(nn.Module):
     """The student: backbone, and the decoder where frames are predicted."""
 
     def __init__(self, cfg: RunConfig):
@@ -87,7 +87,7 @@ def targets(backbone: ViT, log_mel: Tensor, asda: settings.Asda, audio: Tensor |
     return Targets(target[:, -patches:], utterance), inspection.tokens
 
 
-def predict(
+def predict_targets(
     backbone: ViT,
     decoder: ConvDecoder | None,
     log_mel: Tensor,
@@ -122,9 +122,9 @@ def channel_variance(rows: Tensor) -> Tensor:
     return rows.float().var(0)
 
 
-def build_network(cfg: RunConfig, seed: int | None = None) -> Network:
+def build_asda_network(cfg: RunConfig, seed: int | None = None) -> AsdaNetwork:
     """A network with its start weights: a function of the configuration and the seed (default: train.seed) alone."""
-    return seeded(lambda: Network(cfg), cfg.train.seed if seed is None else seed)
+    return seeded(lambda: AsdaNetwork(cfg), cfg.train.seed if seed is None else seed)
 
 
 class _Masks(NamedTuple):
@@ -147,7 +147,7 @@ class ASDA(StudentTeacher):
     views = 1
 
     def __init__(self, cfg: RunConfig, clips: int):
-        super().__init__(cfg, clips, build_network(cfg))
+        super().__init__(cfg, clips, build_asda_network(cfg))
         self.teacher.decoder = None
         self._health_rows: dict[str, Tensor] = {}  # of the last pass, for `health`
 
@@ -212,7 +212,7 @@ class ASDA(StudentTeacher):
         """
         weights = self.cfg.asda.weights
         target, teacher = targets(self.teacher.backbone, clean, self.cfg.asda, audio)
-        utterance, frames = predict(
+        utterance, frames = predict_targets(
             self.student.backbone, self.student.decoder, clean, visible, noise, drop_keys, audio
         )
         parts: dict[str, Tensor] = {}
@@ -277,12 +277,12 @@ def _over_floor(name: str, floor: float, row: Mapping[str, float]) -> float:
 
 def _words(cfg: RunConfig, name: str, floor: float, row: Mapping[str, float], steps: int) -> str:
     if name == "target":
-        what = "the teacher's targets have collapsed: they hardly differ from token to token"
+        problem = "the teacher's targets have collapsed: they hardly differ from token to token"
         remedy = f"a teacher that follows more slowly (objective.ema, now {cfg.objective.ema:g}, nearer to 1)"
     else:
-        what = "the predictions have collapsed: every hidden patch gets nearly the same"
+        problem = "the predictions have collapsed: every hidden patch gets nearly the same"
         remedy = "a longer optim.warmup"
     return (
-        f"{what}: variance {row[f'{name}_variance']:.2g}, below {floor:g}, for {steps} steps; "
+        f"{problem}: variance {row[f'{name}_variance']:.2g}, below {floor:g}, for {steps} steps; "
         f"try {remedy}, or a lower optim.rate ({cfg.optim.rate:g})"
     )

@@ -27,7 +27,7 @@ from ..random import key
 from ..schedules import linear
 from ..settings import steps_of
 from . import processes
-from .asit_network import build_network
+from .asit_network import build_asit_network
 from .base import Losses, StudentTeacher, clip_embeddings, embedding_health, mean_token, parameter_groups
 from .collapse import Criterion, contrast_criterion, head_criterion, information
 from .full_batch import FullBatch, Views, rows_of_all, standardised
@@ -57,15 +57,15 @@ class ASiT(StudentTeacher):
     views = 2
 
     def __init__(self, cfg: RunConfig, clips: int):
-        super().__init__(cfg, clips, build_network(cfg))
+        super().__init__(cfg, clips, build_asit_network(cfg))
         self.group = donor_group(cfg.train.batch_size)
-        for needed, what in (
+        for in_use, reason in (
             (cfg.mask.odds["alien"] > 0, "mask.kinds: alien blocks need"),
             (cfg.data.mix > 0, "data.mix: needs"),
             (self.contrasts, "objective.global_kind: contrastive needs"),
         ):
-            if needed and self.group < 2:
-                raise InputError(f"{what} another clip in the batch; use train.batch_size >= 2")
+            if in_use and self.group < 2:
+                raise InputError(f"{reason} another clip in the batch; use train.batch_size >= 2")
         if "local" in cfg.objective.active:
             self.register_buffer("centre_local", torch.zeros(cfg.heads.local_out))
         if "global" in cfg.objective.active and not self.contrasts:
@@ -109,7 +109,7 @@ class ASiT(StudentTeacher):
         clean = self.augment(clean, position, step)
         corrupted, masks = self.corrupt(clean, position, step)
         audio = self.audio_frames(batch.lengths.to(clean.device).T.flatten())  # [V*B, T]
-        start = processes.rank() * clips if spread_group else 0
+        start = processes.process_rank() * clips if spread_group else 0
         views = Views(clean, corrupted, masks, FullBatch()).part(start, clips)
         views = replace(views, full_batch=FullBatch(audio))
         return replace(views, full_batch=self._full_batch(batch, step, views, parts))
@@ -137,7 +137,7 @@ class ASiT(StudentTeacher):
             drop_keys, mask = self._drop_keys(position, step), part.masks.pixels
             student = self.student.backbone(part.corrupted.flatten(0, 1), drop_keys, audio, mask)
             teacher = self.teacher.backbone(part.clean.flatten(0, 1), audio=audio)
-            tokens = (self._clip_token(of, audio).unflatten(0, (self.views, -1)) for of in (student, teacher))
+            tokens = (self._clip_token(network, audio).unflatten(0, (self.views, -1)) for network in (student, teacher))
             rows.append(tuple(tokens))  # each [V, clips of the part, D]
         student, teacher = (torch.cat(of_parts, dim=1) for of_parts in zip(*rows, strict=True))
         return replace(full_batch, student=student, teacher=teacher)

@@ -7,7 +7,7 @@ from ..nn import DistillationHeads, ReconstructionHead, ViT
 from .base import seeded
 
 
-class Network(nn.Module):
+class AsitNetwork(nn.Module):
     """Backbone with the heads that the losses need; student and teacher are one each."""
 
     def __init__(self, cfg: RunConfig):
@@ -27,6 +27,6 @@ class Network(nn.Module):
             )
 
 
-def build_network(cfg: RunConfig, seed: int | None = None) -> Network:
+def build_asit_network(cfg: RunConfig, seed: int | None = None) -> AsitNetwork:
     """A network with its start weights: a function of the configuration and the seed (default: train.seed) alone."""
-    return seeded(lambda: Network(cfg), cfg.train.seed if seed is None else seed)
+    return seeded(lambda: AsitNetwork(cfg), cfg.train.seed if seed is None else seed)

@@ -63,7 +63,7 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     return entropy(values / values.sum().clamp(min=1e-12)).exp()
 
 
-def head_criterion(objective: settings.Objective, head: str, outputs: int) -> Criterion:
+def head_criterion(objective: settings.ObjectiveSettings, head: str, outputs: int) -> Criterion:
     """Collapse of a distillation head ("local", "global") with that many outputs."""
     uniform = math.log(outputs)
 
@@ -104,7 +104,7 @@ def contrast_criterion(clips: int) -> Criterion:
     return Criterion("global head", value, words)
 
 
-def _collapsed_to(objective: settings.Objective, used: float, outputs: int) -> tuple[str, str]:
+def _collapsed_to(objective: settings.ObjectiveSettings, used: float, outputs: int) -> tuple[str, str]:
     """(what a head has collapsed to, what to try) by the number of outputs in use.
 
     Sharpening keeps a head from the uniform answer, centring from a single one (DINO, section 5.3).

@@ -79,7 +79,7 @@ def rows_of_all(rows: Tensor, process: Tensor | None, full_batch: FullBatch) -> 
         return own
     process = rows.detach() if process is None else process.to(rows.dtype)
     everything = processes.gather(process.transpose(0, 1)).transpose(0, 1)
-    start = processes.rank() * process.shape[1] + full_batch.start
+    start = processes.process_rank() * process.shape[1] + full_batch.start
     return torch.cat([everything[:, :start], own, everything[:, start + rows.shape[1] :]], dim=1)
 
 

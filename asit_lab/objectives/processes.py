@@ -18,7 +18,7 @@ def count() -> int:
     return dist.get_world_size() if _connected() else 1
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if _connected() else 0
 

@@ -25,7 +25,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
         copy_.copy_(buffer)
 
 
-def ema_momentum(objective: settings.Objective, steps_per_epoch: int, total: int, step: int) -> float:
+def ema_momentum(objective: settings.ObjectiveSettings, steps_per_epoch: int, total: int, step: int) -> float:
     """Momentum of the teacher's update after optimiser step `step` (from 0) of a run of `total` steps.
 
     The linear one counts updates as fairseq does: after the first it is one part of the way from start to end.

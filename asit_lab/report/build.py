@@ -15,13 +15,13 @@ from . import tables
 from .chosen import ChosenPoint, chosen_points
 from .facts import compared, facts, unfinished
 from .page import Chapter, PageImage, RunSection, page
-from .pictures import ReportFigure, curves, run_figures
+from .pictures import ReportFigure, loss_curves, run_figures
 from .plots import caption, in_words
 from .published import paper_tables
 from .saving import save_table, save_text, save_with_table
 from .verdict import in_short, sentences
 
-FOLDER, PAGE = Path("reports/report"), "report.html"
+REPORTS_FOLDER, PAGE = Path("reports/report"), "report.html"
 PAGE_INCHES = 7.0  # between the margins of an A4 page
 HALF_INCHES, SMALLER = 5.0, 0.8  # scale of narrow figures, so that a run fits on one page
 
@@ -66,7 +66,7 @@ def report(
     if not collected:
         raise InputError("report: nothing to report yet\n" + "\n".join(f"  {text}" for text in missing.values()))
 
-    folder = resolve(out or FOLDER / scale)
+    folder = resolve(out or REPORTS_FOLDER / scale)
     contents = Report(folder / PAGE, missing=missing)
     chapters = [_chapter(results, folder, contents) for results in collected]
     title = f"Report: {', '.join(results.study.name.replace('_', ' ') for results in collected)} (scale {scale})"
@@ -94,7 +94,7 @@ def _collect(
 def _chapter(results: StudyResults, folder: Path, contents: Report) -> Chapter:
     """Write a study's files and return its chapter of the page."""
     study, target = results.study, folder / results.study.name
-    numbers, texts = tables.numbers(results), tables.text_table(results)
+    numbers, texts = tables.number_table(results), tables.text_table(results)
     contents.tables[study.name] = numbers
     contents.files += [
         save_table(numbers, target / "table.csv"),
@@ -120,7 +120,7 @@ def _chapter(results: StudyResults, folder: Path, contents: Report) -> Chapter:
         in_short=in_short(results),
         sentences=sentences(results),
         unfinished=unfinished(results),
-        curves=_page_image(losses, target, contents) if (losses := curves(chosen)) else None,
+        curves=_page_image(losses, target, contents) if (losses := loss_curves(chosen)) else None,
         runs=[_run_section(point, target, contents) for point in chosen],
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..batch.execution.state import RUN
 from ..batch.results import StudyResults
-from .verdict import unit_of
+from .verdict import unit_of_results
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def chosen_points(results: StudyResults) -> list[ChosenPoint]:
     distance = summary["difference"].abs()
     if distance.notna().any():
         contrast, reason = summary.loc[distance.idxmax(), "setting"], "the setting furthest from the reference"
-        if not round(distance.max(), unit_of(results).decimals):
+        if not round(distance.max(), unit_of_results(results).decimals):
             contrast = summary.loc[distance.first_valid_index(), "setting"]
             reason = "the first of the other settings, as none differs from the reference"
         points.append(_first(results, "contrast", contrast, reason))

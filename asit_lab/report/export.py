@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..storage.atomic import write_text
 
 # nbconvert's order of preference without the two kinds of output that need a script, and a picture before a text.
-KINDS = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain")
+MIME_TYPES = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain")
 # Its page with the blocks emptied that fetch scripts: `exclude_*` options leave out cells, not these.
 TEMPLATE = "{% extends 'lab/index.html.j2' %}" + "".join(
     f"{{% block {name} %}}{{% endblock %}}"
@@ -38,7 +38,7 @@ def export_html(notebook: str | Path, out: str | Path | None = None) -> Path:
     except (ValueError, AttributeError, nbformat.ValidationError) as error:  # no text, no JSON, no object, no notebook
         raise InputError(f"{path}: not a notebook: {str(error).splitlines()[0]}") from None
     content.metadata.pop("widgets", None)  # the state of live widgets, for which a page has their scripts fetched
-    config = Config({"NbConvertBase": {"display_data_priority": list(KINDS)}})
+    config = Config({"NbConvertBase": {"display_data_priority": list(MIME_TYPES)}})
     exporter = HTMLExporter(config=config, raw_template=TEMPLATE, embed_images=True)
     resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
     html, _ = exporter.from_notebook_node(content, resources)

@@ -53,7 +53,7 @@ class RunFigures:
 # --- Curves ---------------------------------------------------------------------------------------------------------
 
 
-def curves(chosen: list[ChosenPoint]) -> ReportFigure | None:
+def loss_curves(chosen: list[ChosenPoint]) -> ReportFigure | None:
     """The losses of these runs, in the same panels; None where nothing was logged."""
     runs = {point.setting: point.run for point in chosen if (point.run / "config.yaml").is_file()}
     metrics = {setting: load_run(run).metrics for setting, run in runs.items()}

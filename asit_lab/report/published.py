@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import InputError
 
-FOLDER = Path(__file__).parent / "published"
+PUBLISHED_FOLDER = Path(__file__).parent / "published"
 _ASIT = "ASiT, arXiv 2211.13189 v1"
 CAPTIONS = {
     "asit_v1_table1": f"{_ASIT}, table I: mAP (AudioSet) and accuracies, %",
@@ -59,4 +59,4 @@ def _as_printed(name: str) -> PaperTable:
 def _path(name: str) -> Path:
     if name not in CAPTIONS:
         raise InputError(f"published table {name!r}: there are {', '.join(CAPTIONS)}")
-    return FOLDER / f"{name}.csv"
+    return PUBLISHED_FOLDER / f"{name}.csv"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..batch.results import StudyResults
-from .verdict import MINUS, unit_of, verdicts
+from .verdict import MINUS, unit_of_results, verdicts
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -32,7 +32,7 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def numbers(results: StudyResults) -> pd.DataFrame:
+def number_table(results: StudyResults) -> pd.DataFrame:
     """A row per setting: setting, seeds, mean, spread, difference, low, high, inside_spread, verdict, published and
     published_difference (to the reference's published value); in the unit of plot.label."""
     columns = ["setting", "seeds", "mean", "spread", "difference", "low", "high", "inside_spread", "published"]
@@ -46,8 +46,8 @@ def numbers(results: StudyResults) -> pd.DataFrame:
 
 def text_table(results: StudyResults) -> TextTable:
     """The table as it is printed. The column of published values is left out where there are none."""
-    unit, rows = unit_of(results), []
-    table = numbers(results)
+    unit, rows = unit_of_results(results), []
+    table = number_table(results)
     has_published = bool(table["published"].notna().any())
     for row in table.to_dict("records"):
         spread = f" ± {unit.number(row['spread'])}" if row["seeds"] > 1 else ""

@@ -49,7 +49,7 @@ class Unit:
         return text.replace("-", MINUS)
 
 
-def unit_of(results: StudyResults) -> Unit:
+def unit_of_results(results: StudyResults) -> Unit:
     """Decimals and words for the numbers of a study."""
     plot, largest = results.study.plot, results.summary["mean"].abs().max()
     percent = "%" in plot.label
@@ -63,7 +63,7 @@ def unit_of(results: StudyResults) -> Unit:
 
 def verdicts(results: StudyResults) -> list[Verdict]:
     """One for each row of the summary, in its order."""
-    unit, summary = unit_of(results), results.summary
+    unit, summary = unit_of_results(results), results.summary
     reference = summary.loc[summary["setting"] == results.reference].iloc[0]
     return [_verdict(row, reference, unit) for _, row in summary.iterrows()]
 
@@ -135,6 +135,6 @@ def _compared(row: pd.Series, reference: pd.Series, unit: Unit, begin: str) -> V
         return Verdict(short, f"{begin}not told apart from {reference_name}. {text}", False)
     if within_spread is None and not has_interval:
         return Verdict("not known", f"{begin}{text[0].lower()}{text[1:]}", False)
-    which = unit.up if difference > 0 else unit.down
-    by = f"{which} than {reference_name} by {unit.number(abs(difference))}{unit.suffix}"
-    return Verdict(which if within_spread is False else f"{which} (one seed)", f"{begin}{by}. {text}", True)
+    direction = unit.up if difference > 0 else unit.down
+    gain = f"{direction} than {reference_name} by {unit.number(abs(difference))}{unit.suffix}"
+    return Verdict(direction if within_spread is False else f"{direction} (one seed)", f"{begin}{gain}. {text}", True)

@@ -19,7 +19,13 @@ from ..storage.atomic import clear_leftovers, naming, read_json, sync, write_jso
 from ..storage.lock import only_writer
 
 # Settings that a run may be continued with another value of: nothing that it ends with depends on them.
-NO_EFFECT = ("data.workers", "data.cache_mb", "data.max_bad_share", "train.checkpoint_every", "train.on_collapse")
+SETTINGS_WITHOUT_EFFECT = (
+    "data.workers",
+    "data.cache_mb",
+    "data.max_bad_share",
+    "train.checkpoint_every",
+    "train.on_collapse",
+)
 
 
 @dataclass
@@ -126,7 +132,7 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
     except OSError as error:
         raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
     run = Run(folder, load_config(folder))
-    changes = diff(run.config, cfg, ignore=("name", *NO_EFFECT))
+    changes = diff(run.config, cfg, ignore=("name", *SETTINGS_WITHOUT_EFFECT))
     if changes and resume == "auto" and _failed_at_once(run):
         if hold:
             _begin_again(run, cfg)
@@ -164,10 +170,10 @@ class StepLog:
     def __init__(self, path: Path, start: int):
         self.path, self.columns = path, None
         lines = _whole_lines(path)
-        kept = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
-        if kept:
+        earlier = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
+        if earlier:
             self.columns = lines[0].rstrip("\n").split(",")
-            write_text(path, "".join([lines[0], *kept]))
+            write_text(path, "".join([lines[0], *earlier]))
         else:
             path.unlink(missing_ok=True)
 

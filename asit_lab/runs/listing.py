@@ -146,13 +146,13 @@ def _look_at(path: Path, root: Path) -> _Listed:
 def _contents(run: Run) -> tuple[dict, dict, pd.DataFrame]:
     """status.json, result.json and metrics.csv of a run; InputError names the one that cannot be read."""
     read = []
-    for name, what, kind in (
+    for name, contents, kind in (
         ("status.json", "progress", dict),
         ("result.json", "result", dict),
         ("metrics.csv", "metrics", pd.DataFrame),
     ):
         try:
-            content = getattr(run, what)
+            content = getattr(run, contents)
         except (OSError, ValueError) as error:
             raise InputError(f"{run.dir / name}: cannot be read: {error}") from None
         if not isinstance(content, kind):

@@ -24,13 +24,13 @@ class _NotebookOutput:
     encoding = "utf-8"  # else bars are drawn with #
 
     def __init__(self):
-        self.shown = None
+        self.handle = None
 
     def write(self, text: str) -> None:
         content = {"text/plain": text.strip()}
-        if self.shown:
-            self.shown.update(content, raw=True)
+        if self.handle:
+            self.handle.update(content, raw=True)
         elif text.strip():
             from IPython.display import display
 
-            self.shown = display(content, raw=True, display_id=True)
+            self.handle = display(content, raw=True, display_id=True)

@@ -20,7 +20,7 @@ TRAVEL = 0.01
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CollapseVerdict:
     """A finding that a run has gone wrong."""
 
     kind: str
@@ -45,11 +45,11 @@ class Watch:
         self.rows: list[dict[str, float]] = []  # the last ones that count
         self.since: dict[str, int] = {}  # of each criterion that is met
         self.travel, self.last_step = 0.0, 0
-        self.verdict: Verdict | None = None
+        self.verdict: CollapseVerdict | None = None
         for row in rows:
             self.see(row)
 
-    def see(self, row: Mapping) -> Verdict | None:
+    def see(self, row: Mapping) -> CollapseVerdict | None:
         """Take a row of metrics; returns the verdict as of this row, None while nothing is wrong (or no more)."""
         row = {name: float(f"{float(value):.7g}") for name, value in row.items()}  # as metrics.csv has it
         step = int(row["step"])
@@ -61,20 +61,20 @@ class Watch:
             self.rows.pop(0)
         if len(self.rows) < ROWS or step - self.rows[0]["step"] < WINDOW:
             return None
-        typical = {name: _median(kept.get(name, math.nan) for kept in self.rows) for name in row}
+        typical = {name: _median(earlier.get(name, math.nan) for earlier in self.rows) for name in row}
         for criterion in self.criteria:
-            if _median(criterion.value(kept) for kept in self.rows) < 1.0:
+            if _median(criterion.value(earlier) for earlier in self.rows) < 1.0:
                 self.since.setdefault(criterion.part, int(self.rows[0]["step"]))
             else:
                 self.since.pop(criterion.part, None)
         met = [criterion for criterion in self.criteria if criterion.part in self.since]
         text = ". And ".join(criterion.words(typical, step - self.since[criterion.part]) for criterion in met)
         parts = tuple(criterion.part for criterion in met)
-        self.verdict = Verdict("collapsed", parts, min(self.since.values()), text) if met else None
+        self.verdict = CollapseVerdict("collapsed", parts, min(self.since.values()), text) if met else None
         return self.verdict
 
 
-def verdict(cfg: RunConfig, metrics: pd.DataFrame) -> Verdict | None:
+def verdict(cfg: RunConfig, metrics: pd.DataFrame) -> CollapseVerdict | None:
     """The verdict on a run as of the last row of its metrics; None when nothing is wrong, or nothing can be told."""
     return Watch(cfg, metrics.to_dict("records")).verdict
 

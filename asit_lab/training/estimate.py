@@ -154,7 +154,7 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
         notes.append(f"a process is writing to {run.dir} now")
     hours = measured.seconds / 3600
     disk, free = disk_needed(cfg, objective), _free_disk(out)
-    if disk > free + _taken(run):
+    if disk > free + _disk_taken(run):
         notes.append(
             f"the run needs {size_in_words(disk)} of disk and {size_in_words(free)} are free; it would not be started"
         )
@@ -215,7 +215,7 @@ def _free_disk(out: str | Path | None) -> int:
     return shutil.disk_usage(_nearest(resolve("runs" if out is None else out))).free
 
 
-def _taken(run: Run | None) -> int:
+def _disk_taken(run: Run | None) -> int:
     """Bytes of the run's own that it will write anew or has written already."""
     return sum(path.stat().st_size for path in [*run.snapshots, run.state] if path.is_file()) if run else 0
 
@@ -264,8 +264,8 @@ def _measure(
             began = now
     finally:
         loader.close()
-    kept = seconds[warm:]
-    return _Measured(statistics.median(kept), len(kept), cfg.train.batch_size, peak_memory(fabric.device))
+    timed = seconds[warm:]
+    return _Measured(statistics.median(timed), len(timed), cfg.train.batch_size, peak_memory(fabric.device))
 
 
 def _can_try(fabric: Fabric, cfg: RunConfig) -> bool:
@@ -303,8 +303,8 @@ def _too_large(memory: int, limit: int) -> str:
 def _audio_cache(cfg: RunConfig, train: Manifest) -> int:
     """Bytes of decoded clips that the loader processes will keep (data/crops.py keeps those it decodes whole)."""
     seconds = train.table["seconds"][~train.table["path"].str.startswith(synth.PREFIX)]
-    kept = seconds[seconds <= max(WHOLE_SECONDS, 2 * cfg.data.crop_seconds)].sum()
-    decoded = kept * cfg.features.sample_rate * 4  # float32
+    cached = seconds[seconds <= max(WHOLE_SECONDS, 2 * cfg.data.crop_seconds)].sum()
+    decoded = cached * cfg.features.sample_rate * 4  # float32
     return round(max(1, cfg.data.workers) * min(decoded, cfg.data.cache_mb * 1e6))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ..config import RunConfig, diff
 from ..errors import InputError
-from ..runs.directory import NO_EFFECT, Run, load_run
+from ..runs.directory import SETTINGS_WITHOUT_EFFECT, Run, load_run
 from ..runs.snapshot import read_state
 from ..storage.atomic import atomic_write, read_json, write_json
 from .optimizer import rates_of
@@ -21,7 +21,7 @@ ORIGIN = "resumed_from.json"
 """which run and step a run began with"""
 _MAY_CHANGE = {
     *("name", "train.steps", "train.epochs", "train.log_every", "train.snapshots", "train.accumulate"),
-    *("train.precision", *NO_EFFECT),
+    *("train.precision", *SETTINGS_WITHOUT_EFFECT),
     *(f"optim.{key}" for key in ("rate", "rate_batch", "min_rate", "warmup", "weight_decay", "weight_decay_end")),
     *("optim.clip", "optim.clip_by"),
 }

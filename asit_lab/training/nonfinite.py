@@ -22,10 +22,10 @@ def not_finite(gradients: Gradients, batch: Batch, train: Manifest, stepper: Ste
     values = ", ".join(f"{name} {value.item():.4g}" for name, value in gradients.losses.items())
     text = f"step {batch.step}: loss or gradient is not finite ({values}, gradient norm {gradients.norm.item():.4g})"
     if wrong := _wrong_parameters(stepper):
-        text += f"; the gradient of {_some(wrong)} is not"
+        text += f"; the gradient of {_few(wrong)} is not"
     reason, rows = _everywhere(stepper, *_at_fault(batch.to(stepper.fabric.device), stepper))
     epoch = batch.step // steps_of_epoch(stepper.cfg.train.batch_size, len(train))
-    files = _some(dict.fromkeys(_name(train, row, stepper.cfg.train.seed, epoch) for row in rows))
+    files = _few(dict.fromkeys(_name(train, row, stepper.cfg.train.seed, epoch) for row in rows))
     return f"{text}. {_BLAME[reason].format(files=files)}. {_UNTOUCHED}"
 
 
@@ -120,7 +120,7 @@ def _name(train: Manifest, row: int, seed: int, epoch: int) -> str:
     return f"{path} (from {start:g} s)" if start > 0 else path
 
 
-def _some(names: Iterable[str]) -> str:
+def _few(names: Iterable[str]) -> str:
     names = list(names)
     rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + rest

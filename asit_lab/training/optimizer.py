@@ -43,9 +43,9 @@ def _matrices(objective: nn.Module) -> set[nn.Parameter]:
     return {module.weight for module in objective.modules() if isinstance(module, nn.Linear)}
 
 
-def _select(groups: list[dict], wanted: Callable[[nn.Parameter], bool]) -> list[dict]:
+def _select(groups: list[dict], condition: Callable[[nn.Parameter], bool]) -> list[dict]:
     """The groups with the wanted parameters, without empty ones."""
-    chosen = [{"params": [p for p in group["params"] if wanted(p)], "decay": group["decay"]} for group in groups]
+    chosen = [{"params": [p for p in group["params"] if condition(p)], "decay": group["decay"]} for group in groups]
     return [group | {"weight_decay": 0.0} for group in chosen if group["params"]]
 
 

@@ -84,16 +84,16 @@ def pretrain(
 
 def _with_numbers(fabric: Fabric, cfg: RunConfig, out: str | Path) -> RunConfig:
     """features.mean and features.std as numbers, where they are auto: those of the run that is there, or measured."""
-    found: RunConfig | InputError | None = None
+    result: RunConfig | InputError | None = None
     if fabric.is_global_zero:
         try:
-            found = with_numbers(cfg, resolve(out))
+            result = with_numbers(cfg, resolve(out))
         except InputError as error:
-            found = error
-    found = fabric.broadcast(found)
-    if isinstance(found, InputError):
-        raise found
-    return found
+            result = error
+    result = fabric.broadcast(result)
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, on_step: OnStep | None) -> str | None:
@@ -136,7 +136,7 @@ def _train(
     bad, looked_at = _look(fabric, cfg, manifest)  # path -> reason of the files that could not be read
     _list_bad_files(run, manifest, bad, leader)
     _refuse_damaged(run, cfg, manifest, bad, looked_at)
-    train, held = manifest.holdout(cfg.data.holdout)
+    train, held_out = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
     notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
@@ -172,7 +172,7 @@ def _train(
         cfg, train, objective.views, start, stop=total, rank=fabric.global_rank, world=fabric.world_size
     )
     cleanup.callback(loader.close)
-    pictured = _sample_batch(cfg, held if len(held) else train, objective.views, bad)
+    pictured = _sample_batch(cfg, held_out if len(held_out) else train, objective.views, bad)
     _list_bad_files(run, manifest, bad, leader)
     fabric.barrier()  # every process has read what the first is about to overwrite
     if leader:
@@ -294,13 +294,13 @@ def _bad_of_all(fabric: Fabric, batch: Batch) -> list[tuple[str, str]]:
     return [row for rows in gathered for row in rows]
 
 
-def _sample_batch(cfg: RunConfig, held: Manifest, views: int, bad: dict[str, str]) -> Batch | None:
+def _sample_batch(cfg: RunConfig, clips: Manifest, views: int, bad: dict[str, str]) -> Batch | None:
     """PICTURED clips, held out where there are some.
 
     Files that cannot be read are added to `bad`; None when there is no other.
     """
-    count = min(PICTURED, len(held))
-    chosen = held.subset([round(i * (len(held) - 1) / max(1, count - 1)) for i in range(count)])
+    count = min(PICTURED, len(clips))
+    chosen = clips.subset([round(i * (len(clips) - 1) / max(1, count - 1)) for i in range(count)])
     small = cfg.with_overrides([f"train.batch_size={count}", "train.accumulate=1", "data.workers=0"])
     loader = make_loader(small, chosen, views, stop=1)
     try:
@@ -325,12 +325,12 @@ def _look(fabric: Fabric, cfg: RunConfig, manifest: Manifest) -> tuple[dict[str,
     """Decode a sample of the data set before anything starts: the files that cannot be read, and what is unusual."""
     bad, looked_at = {}, _LookedAt(0, 0, [])
     if fabric.is_global_zero:
-        found = check_sample(manifest)
-        if len(found.table):
-            table = found.table[found.table["reason"].fillna("") != ""]
+        result = check_sample(manifest)
+        if len(result.table):
+            table = result.table[result.table["reason"].fillna("") != ""]
             bad = dict(zip(table["path"], table["reason"], strict=True))
-            notes = [*sample_notes(found), *_level_notes(cfg, manifest)]
-            looked_at = _LookedAt(len(found.table), len(table), notes)
+            notes = [*sample_notes(result), *_level_notes(cfg, manifest)]
+            looked_at = _LookedAt(len(result.table), len(table), notes)
     return fabric.broadcast((bad, looked_at))
 
 

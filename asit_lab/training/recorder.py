@@ -118,8 +118,8 @@ def set_status(run: Run, status: str, **about) -> None:
 
 def reached(run: Run) -> dict:
     """Entries of status.json on the progress so far; step is the one a resume starts at."""
-    kept = ("step", "total_steps", "notes", "seconds", "health")
-    return {name: value for name, value in run.progress.items() if name in kept}
+    keys = ("step", "total_steps", "notes", "seconds", "health")
+    return {name: value for name, value in run.progress.items() if name in keys}
 
 
 # --- Progress line, TensorBoard, pictures: the last two where their libraries are installed ----------

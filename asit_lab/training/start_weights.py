@@ -64,9 +64,9 @@ def _take_heads(heads: nn.Module, state: Path | None, step: int) -> str:
     shapes = [{n: t.shape for n, t in tensors.items()} for tensors in (own, theirs)]
     fitting = [part for part in parts if len({_of_part(shape, part) for shape in shapes}) == 1]
     heads.load_state_dict({n: t for n, t in theirs.items() if n.split(".")[0] in fitting}, strict=False)
-    others = [part for part in parts if part not in fitting]
-    taken = f"heads taken over: {', '.join(fitting)}" if fitting else "no head fits"
-    return taken + (f"; untrained, being new or of another shape: {', '.join(others)}" if others else "")
+    untrained = [part for part in parts if part not in fitting]
+    note = f"heads taken over: {', '.join(fitting)}" if fitting else "no head fits"
+    return note + (f"; untrained, being new or of another shape: {', '.join(untrained)}" if untrained else "")
 
 
 def _of_part(shapes: dict[str, torch.Size], part: str) -> tuple:

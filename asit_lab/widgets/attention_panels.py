@@ -22,7 +22,7 @@ from ..figures.axes import MelAxes, array, check_patches, colour_bar, colour_lim
 from ..figures.spectrograms import draw_patch_grid
 from ..figures.style import ATTENTION_MAP, NOTHING, new_figure, styled
 
-Targets = list[tuple[Axes, np.ndarray]]
+ClickTargets = list[tuple[Axes, np.ndarray]]
 """what can be clicked: panels and points on them, float [points, 2] in the panel's own units"""
 
 _BOX = (1, 34)  # widths of the class token's box and of the panel beside it
@@ -36,7 +36,7 @@ _SCALES = {"softmax": "attention (%), square-root scale", "difference": "weight 
 @styled
 def attention_picker(
     log_mel, axes: MelAxes, patch: tuple[int, int], title: str | None = None
-) -> tuple[Figure, Targets]:
+) -> tuple[Figure, ClickTargets]:
     """A log-mel with its patches, and a box for the class token.
 
     log_mel: [frames, mels]; patch: frames, mels. The targets are the middles of the tokens, in their order. Raises
@@ -132,7 +132,9 @@ class AttentionPanels:
                 raise InputError(f"weights[{kind!r}]: expected shape {[count, count]}, got {list(matrix.shape)}")
             percent[kind, 0], percent[kind, 1] = 100 * matrix[token], 100 * matrix[:, token]
         largest = {
-            (scale, row): _largest([v for (kind, at), v in percent.items() if (self._scale(kind), at) == (scale, row)])
+            (scale, row): _largest(
+                [v for (kind, panel_row), v in percent.items() if (self._scale(kind), panel_row) == (scale, row)]
+            )
             for scale, row in product(_SCALES, (0, 1))
         }
         for (kind, row), panel in self._panels.items():
@@ -230,7 +232,7 @@ def _bare(ax) -> None:
 
 
 @styled
-def head_map(measures: Mapping[str, np.ndarray]) -> tuple[Figure, Targets]:
+def head_map(measures: Mapping[str, np.ndarray]) -> tuple[Figure, ClickTargets]:
     """Numbers of all heads, a panel for each measure: a row per layer, a column a head, the last one their mean.
 
     measures: label -> [layers, heads + 1], one shape for all. The targets are the middles of the cells, panel by panel,

@@ -42,7 +42,7 @@ def labelled(control: ipywidgets.Widget, text: str, hint: str = "") -> ipywidget
     return control
 
 
-def render(figure: Figure, dpi: float = 100) -> bytes:
+def render_png(figure: Figure, dpi: float = 100) -> bytes:
     """The figure as PNG bytes, inches times `dpi` pixels large."""
     from PIL import Image
 
@@ -100,7 +100,7 @@ class FigureImage(ipywidgets.Image):
 
     def draw(self, figure: Figure, dpi: float = 100, alt: str = "") -> None:
         """Show `figure`, inches times `dpi` pixels large. alt: what is seen, for those who do not see it."""
-        self.show(render(figure, dpi), alt)
+        self.show(render_png(figure, dpi), alt)
         self._current.replace(figure)
 
     def show(self, png: bytes, alt: str = "") -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from .base import CurrentFigure, render
+from .base import CurrentFigure, render_png
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -62,7 +62,7 @@ class ClickableImage(anywidget.AnyWidget):
         count = sum(len(places) for _, places in ax_targets)
         if labels and len(labels) != count:
             raise InputError(f"labels: {len(labels)} for {count} targets")
-        png = render(figure, dpi)  # first: it is the drawing that gives every panel its place
+        png = render_png(figure, dpi)  # first: it is the drawing that gives every panel its place
         places = [_fractions(figure, ax, places) for ax, places in ax_targets]
         targets = np.concatenate([np.empty((0, 2)), *places]).astype("<f4").tobytes()
         boxes = [ax.get_position() for ax, _ in ax_targets]

@@ -18,8 +18,8 @@ from ..zoo import open_source
 from .base import Explorer, FigureImage, Sound, labelled
 from .clickable import ClickableImage
 from .clips import source_text
-from .embedding_panels import DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
-from .work import LongWork, Report
+from .embedding_panels import MAP_DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
+from .work import LongWork, ReportProgress
 
 NEIGHBOURS = 8
 _LONGEST = 10.0  # s of a clip that are read, shown and played
@@ -113,7 +113,7 @@ class EmbeddingExplorer(Explorer):
         """Embed the named data set and draw it. background: while the page stays responsive."""
         manifest = load_manifest(self.data.value)
 
-        def compute(report: Report) -> EmbeddingSpace:
+        def compute(report: ReportProgress) -> EmbeddingSpace:
             space = EmbeddingSpace(self.encoder, manifest, self.clips, self.seed, report)
             space.points(self.layer.value, self.pool.value)
             return space
@@ -191,7 +191,7 @@ class EmbeddingExplorer(Explorer):
         self.near, similarity = space.nearest(clip, NEIGHBOURS, *self._choice)
         figure = self._drawn.mark(clip, self.near)
         alt = f"Clips on a plane by label, with the neighbours of {self._clip_names[clip]}."
-        self.map.draw(figure, [(self._drawn.ax, self._drawn.points)], self._clip_names, DPI, alt)
+        self.map.draw(figure, [(self._drawn.ax, self._drawn.points)], self._clip_names, MAP_DPI, alt)
         labels = [space.labels[near] for near in self.near]
         titles = [f"{value:.2f} {short_label(label)}" for value, label in zip(similarity, labels, strict=True)]
         log_mels = [self._log_mel(int(near)) for near in (clip, *self.near)]

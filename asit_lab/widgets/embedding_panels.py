@@ -12,7 +12,7 @@ from ..figures.axes import MelAxes, array, colour_limits, image
 from ..figures.evaluation import embedding_map
 from ..figures.style import new_figure, styled
 
-DPI = 100
+MAP_DPI = 100
 _COLUMNS = 3
 _LONGEST = 16  # characters of a label over a small log-mel
 
@@ -29,11 +29,11 @@ class NeighbourMap:
     def __init__(self, points, labels, title: str | None = None, method: str = ""):
         """points, labels, title, method: as in `embedding_map`, which also says what it refuses."""
         map_figure = embedding_map(points, labels, title, method)
-        map_figure.set_dpi(DPI)
+        map_figure.set_dpi(MAP_DPI)
         canvas = FigureCanvasAgg(map_figure)
         canvas.draw()
         behind = map_figure.axes[0]
-        self.figure = Figure(figsize=map_figure.get_size_inches(), dpi=DPI)
+        self.figure = Figure(figsize=map_figure.get_size_inches(), dpi=MAP_DPI)
         self.figure.figimage(np.array(canvas.buffer_rgba()), origin="upper", zorder=-1)
         self.ax, self.points = self.figure.add_axes(behind.get_position()), np.asarray(points, dtype=float)
         self.ax.set(xlim=behind.get_xlim(), ylim=behind.get_ylim())

@@ -37,7 +37,7 @@ class LiveCurves:
 
     def show(self, run: Run, row: dict, now: float) -> None:
         """Draw the run's metrics as they are."""
-        text = {"text/plain": f"step {row['step'] + 1}: {one_line(row)}{self._left(run, row, now)}"}
+        text = {"text/plain": f"step {row['step'] + 1}: {one_line(row)}{self._time_left(run, row, now)}"}
         picture = figures.curves(with_speed(run), self.references)
         if self.picture is None:
             self.text = display(text, raw=True, display_id=True)
@@ -46,7 +46,7 @@ class LiveCurves:
             self.text.update(text, raw=True)
             self.picture.update(picture)
 
-    def _left(self, run: Run, row: dict, now: float) -> str:
+    def _time_left(self, run: Run, row: dict, now: float) -> str:
         steps, total = row["step"] - self.first, run.progress.get("total_steps", 0)
         if self.began is None or steps < 1 or not total or row["step"] + 1 >= total:
             return ""

@@ -20,7 +20,7 @@ from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
 
 INVERSE = "inverse"
-KINDS = {
+MASK_KINDS = {
     "zeros (mean level)": "zeros",
     "noise": "noise",
     "alien (another clip)": "alien",
@@ -69,12 +69,12 @@ class MaskExplorer(Explorer):
 
     def _make_controls(self, seed: int) -> None:
         mask, asda = self.cfg.mask, self.cfg.asda
-        usual = max(KINDS.values(), key=lambda kind: mask.odds.get(kind, -1.0))
+        usual = max(MASK_KINDS.values(), key=lambda kind: mask.odds.get(kind, -1.0))
         first = INVERSE if self.cfg.objective.name == "asda" else usual
         share = {INVERSE: 1 - asda.visible, "alien": mask.alien_ratio}.get(first, mask.ratio)
         block = round(100 * mask.block)
         self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
-        self.kind = ipywidgets.Dropdown(options=list(KINDS.items()), value=first)
+        self.kind = ipywidgets.Dropdown(options=list(MASK_KINDS.items()), value=first)
         self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
         self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100, step=1)
         self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
@@ -137,8 +137,8 @@ class MaskExplorer(Explorer):
     def redraw(self) -> None:
         """Draw the mask the controls describe."""
         inverse = self.kind.value == INVERSE
-        for control, shown in ((self.block, not inverse), (self.align, not inverse), (self.side, inverse)):
-            control.layout.display = None if shown else "none"
+        for control, visible in ((self.block, not inverse), (self.align, not inverse), (self.side, inverse)):
+            control.layout.display = None if visible else "none"
         if self.clean is None:
             raise InputError("there is no clip to corrupt yet")
         self.corrupted, pixels, tokens, how = self._inverse() if inverse else self._blocks()
@@ -178,9 +178,9 @@ class MaskExplorer(Explorer):
 
     def _unpadded(self, log_mel: Tensor) -> np.ndarray:
         """[frames, mels] with NaN where a short clip is padded."""
-        shown = log_mel.clone()
-        shown[self.frames :] = torch.nan
-        return shown.numpy()
+        unpadded = log_mel.clone()
+        unpadded[self.frames :] = torch.nan
+        return unpadded.numpy()
 
     def _keys(self) -> Tensor:
         return key(whole_number(self.seed), 0, torch.arange(1), "reconstruct")  # as Encoder.draw_mask

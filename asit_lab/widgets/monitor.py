@@ -18,7 +18,7 @@ from .base import Explorer, FigureImage, labelled
 from .run_files import UNDER_WAY, Glance, Watched, missing_runs, runs_below, runs_named, worth_watching
 from .run_table import run_table
 
-WIDTH, DPI = 9.0, 125  # of the curves, inches and dots an inch
+CURVES_WIDTH, CURVES_DPI = 9.0, 125  # of the curves, inches and dots an inch
 _LISTED = 12  # entries a list shows at most without scrolling
 _AXES = {"automatic": None, "linear": False, "logarithmic": True}
 _NO_SAMPLES = ("-", "")
@@ -254,11 +254,11 @@ class RunMonitor(Explorer):
             self.curves.value,
             _AXES[self.axis.value],
             self.smoothing.value / 100,
-            width=WIDTH,
+            width=CURVES_WIDTH,
             numbers=self._colours(runs),
             references=lines,
         )
-        self.picture.draw(figure, DPI, f"curves of {', '.join(runs)}")
+        self.picture.draw(figure, CURVES_DPI, f"curves of {', '.join(runs)}")
 
     def _offer_curves(self, runs: dict[str, Glance]) -> None:
         """List every curve of the chosen runs; the losses are chosen where no previous choice exists."""

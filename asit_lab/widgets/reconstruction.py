@@ -14,7 +14,7 @@ from ..settings import MASK_KINDS, Mask
 from . import snapshots_compared as compared
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
 from .clips import ClipChooser, clip_name, loudest
-from .reconstruction_numbers import numbers
+from .reconstruction_numbers import error_table
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
 
@@ -182,8 +182,8 @@ class ReconstructionExplorer(Explorer):
             donor = self._donor() if kind == "alien" else None
             patch = self.cfg.model.patch
             corrupted, mask = compared.corrupted_pixels(self.clean, settings, patch, whole_number(self.seed), donor)
-            self.results = [compared.reconstruction(enc, self.clean, corrupted, mask, name) for enc, name in named]
-            self.baselines = compared.baselines(self.results[0])
+            self.results = [compared.reconstruct_crop(enc, self.clean, corrupted, mask, name) for enc, name in named]
+            self.baselines = compared.clip_baselines(self.results[0])
         else:
             shape = tuple(self.clean.shape[1:])
             grid = (shape[0] // self.cfg.model.patch[0], self.cfg.grid[1])
@@ -234,25 +234,28 @@ class ReconstructionExplorer(Explorer):
             ),
         ]
         panels += [
-            Panel(f"reconstructed{end}", f"reconstructed: {one.title}", one.reconstructed) for one, end in filled
+            Panel(f"reconstructed{end}", f"reconstructed: {result.title}", result.reconstructed)
+            for result, end in filled
         ]
         title = "pasted where it was corrupted" if several else "pasted: the reconstruction where it was corrupted"
         panels += [
-            Panel(f"pasted{end}", title, compared.pasted(one), outline=True, sound=f"filled in{end}")
-            for one, end in filled
+            Panel(f"pasted{end}", title, compared.pasted(result), outline=True, sound=f"filled in{end}")
+            for result, end in filled
         ]
         if self.with_baselines.value:
             panels += [Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True) for name, image, l1 in self.baselines]
         grey = "" if several else " (grey: not corrupted)"
-        panels += [Panel(f"error{end}", f"error: {one.summary()}{grey}", one.error(), "error") for one, end in filled]
+        panels += [
+            Panel(f"error{end}", f"error: {result.summary()}{grey}", result.error(), "error") for result, end in filled
+        ]
         return panels
 
     def _feature_panels(self) -> list[Panel]:
         clean = self.clean[0].numpy()
-        seen = np.where(np.isnan(self.results[0]), clean, np.nan)
+        visible = np.where(np.isnan(self.results[0]), clean, np.nan)
         share = 100 * np.isfinite(self.results[0]).mean()
         panels = [Panel("clean", f"clean: {self.chooser.name}", clean)]
-        panels.append(Panel("visible", f"what the student sees ({share:.0f} % of patches hidden)", seen))
+        panels.append(Panel("visible", f"what the student sees ({share:.0f} % of patches hidden)", visible))
         for title, error in zip(self._titles(), self.results, strict=True):
             panels.append(Panel(f"error, {title}", f"error of predicted features: {title}", error, "error"))
         return panels
@@ -262,7 +265,7 @@ class ReconstructionExplorer(Explorer):
         if not self.reconstructs or not self.results[0].mask.any():
             return ""
         errors = {clip.title: float(np.nanmean(clip.error())) for clip in self.results}
-        return numbers(errors, {name: l1 for name, _, l1 in self.baselines}, self.cfg.features.std)
+        return error_table(errors, {name: l1 for name, _, l1 in self.baselines}, self.cfg.features.std)
 
     def _words(self) -> list[str]:
         """What picture and table do not say by themselves."""

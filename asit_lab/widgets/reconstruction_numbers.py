@@ -18,7 +18,7 @@ def relative(error: float, baseline: float) -> str:
     return f"{share:.2f} ({20 * math.log10(share):+.1f} dB)" if share > 0 else "0"
 
 
-def numbers(errors: Mapping[str, float], baselines: Mapping[str, float], std: float) -> str:
+def error_table(errors: Mapping[str, float], baselines: Mapping[str, float], std: float) -> str:
     """HTML table of L1 on corrupted pixels, normalised: name -> L1 of models and of baselines, and each model relative
     to each baseline. std: standard deviation of the normalisation, natural log, which turns L1 into dB of power."""
     rows = [["", "L1, corrupted pixels", "L1 in dB", *(f"of {name}" for name in baselines)]]

@@ -190,13 +190,13 @@ def _stamp(folder: Path, before: Glance | None) -> tuple:
 
 def _read(run: Run) -> Glance:
     progress = run.progress
-    left = _left(run, progress)
+    left = _seconds_left(run, progress)
     return Glance(
         with_speed(run), progress, run.result, tuple(run.samples), _status(run.dir), references(run.config), left
     )
 
 
-def _left(run: Run, progress: dict) -> float | None:
+def _seconds_left(run: Run, progress: dict) -> float | None:
     timings = run.timings.tail(_RECENT)
     if "seconds" not in timings or len(timings) < 2 or not progress.get("total_steps"):
         return None

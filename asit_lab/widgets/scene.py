@@ -72,11 +72,11 @@ class Scene:
     def in_decibels(self) -> "Scene":
         """The same scene with levels in dB of power, and errors where they are differences of levels."""
         slope, offset = 2 * self.scale[0] * DECIBELS, self.scale[1] * DECIBELS
-        shown = []
+        panels = []
         for panel in self.panels:
             if panel.kind == "level":
                 panel = panel._replace(values=slope * np.asarray(panel.values) + offset)
             elif self.error_in_decibels:
                 panel = panel._replace(values=slope * np.asarray(panel.values))
-            shown.append(panel)
-        return replace(self, panels=shown)
+            panels.append(panel)
+        return replace(self, panels=panels)

@@ -136,7 +136,7 @@ def hidden_patches(grid: tuple[int, int], share: float, block: int, seed: int) -
 # --- What they fill in --------------------------------------------------------------------------------------------
 
 
-def reconstruction(enc: Encoder, clean: Tensor, corrupted: Tensor, mask: Tensor, title: str) -> Reconstructed:
+def reconstruct_crop(enc: Encoder, clean: Tensor, corrupted: Tensor, mask: Tensor, title: str) -> Reconstructed:
     """Of log-mels and mask [1, T, M], as arrays [T, M]."""
     images = (clean, corrupted, enc.fill_in(corrupted.to(enc.device), mask.to(enc.device)).cpu(), mask)
     return Reconstructed(*(image[0].numpy() for image in images), title)
@@ -147,7 +147,7 @@ def pasted(clip: Reconstructed) -> np.ndarray:
     return np.where(clip.mask, clip.reconstructed, clip.clean)
 
 
-def baselines(clip: Reconstructed) -> list[tuple[str, np.ndarray, float]]:
+def clip_baselines(clip: Reconstructed) -> list[tuple[str, np.ndarray, float]]:
     """What needs no model: (name, filled log-mel [T, M], L1 on corrupted pixels) of a straight line in time between
     what is visible, and of each band's mean over what is visible."""
     visible = np.where(clip.mask, np.nan, clip.clean)

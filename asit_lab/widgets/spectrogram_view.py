@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..errors import InputError
 from ..figures.axes import colour_limits
 from ..figures.style import ERROR_MAP, LOG_MEL_MAP
-from .base import render
+from .base import render_png
 from .scene import DECIBELS, Scene
 from .spectrogram_figure import spectrogram_figure
 
@@ -56,7 +56,7 @@ class SpectrogramView(anywidget.AnyWidget):
 
     def __init__(self):
         super().__init__(maps={name: _colours(name) for name in (*MAPS, ERROR_MAP)})
-        self.shown: Scene | None = None
+        self.drawn_scene: Scene | None = None
         self._drawn: tuple | None = None  # what the static picture is of
         self._png = b""
         self.layout.width, self.layout.display = "100%", "none"
@@ -65,7 +65,7 @@ class SpectrogramView(anywidget.AnyWidget):
 
     def show(self, scene: Scene, alt: str = "") -> None:
         """Show `scene`. alt: what is seen, for those who do not see it."""
-        self.shown = scene
+        self.drawn_scene = scene
         with self.hold_sync():
             self.scene = _described(scene)
             self.values = [np.ascontiguousarray(panel.values, "<f2").tobytes() for panel in scene.panels]
@@ -88,9 +88,12 @@ class SpectrogramView(anywidget.AnyWidget):
 
     def figure(self) -> Figure:
         """What is shown, in full, as a figure. Raises InputError while there is nothing."""
-        if self.shown is None:
+        if self.drawn_scene is None:
             raise InputError("there is no picture yet")
-        scene, limits = self.shown, np.array([self.low, max(self.high, self.low + _NARROWEST), max(self.most, 1e-6)])
+        scene, limits = (
+            self.drawn_scene,
+            np.array([self.low, max(self.high, self.low + _NARROWEST), max(self.most, 1e-6)]),
+        )
         if self.unit == "dB":
             slope, offset = 2 * scene.scale[0] * DECIBELS, scene.scale[1] * DECIBELS
             limits = limits * (slope, slope, slope if scene.error_in_decibels else 1) + (offset, offset, 0)
@@ -100,23 +103,23 @@ class SpectrogramView(anywidget.AnyWidget):
     @property
     def png(self) -> bytes:
         """`figure` as PNG, drawn when asked for; empty while there is nothing."""
-        wanted = (id(self.shown), self.low, self.high, self.most, self.unit, self.colours)
-        if self.shown is not None and self._drawn != wanted:
+        state = (id(self.drawn_scene), self.low, self.high, self.most, self.unit, self.colours)
+        if self.drawn_scene is not None and self._drawn != state:
             figure = self.figure()
-            self._png, self._drawn = render(figure, _DPI), wanted
+            self._png, self._drawn = render_png(figure, _DPI), state
             figure.clear()  # a figure is full of cycles, which the collector finds late
         return self._png
 
     def _receive(self, _widget, content: dict, _buffers: list) -> None:
         """A message of the page: pdf (of the frames t0 to t1 and bands b0 to b1)."""
-        if content.get("kind") != "pdf" or self.shown is None:
+        if content.get("kind") != "pdf" or self.drawn_scene is None:
             return
-        figure, seen, axes = self.figure(), content["view"], self.shown.axes
+        figure, window, axes = self.figure(), content["view"], self.drawn_scene.axes
         for ax in figure.axes:
             if ax.get_label() in ("panel", "time"):
-                ax.set_xlim(axes.time(seen["t0"]), axes.time(seen["t1"]))
+                ax.set_xlim(axes.time(window["t0"]), axes.time(window["t1"]))
             if ax.get_label() in ("panel", "band"):
-                ax.set_ylim(seen["b0"], seen["b1"])
+                ax.set_ylim(window["b0"], window["b1"])
         buffer = io.BytesIO()
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
         self.send({"kind": "pdf"}, [buffer.getvalue()])
@@ -129,7 +132,7 @@ def _colours(name: str) -> bytes:
 def _described(scene: Scene) -> dict:
     """What the page needs besides the values."""
     axes = scene.axes
-    kept = ("name", "title", "kind", "outline", "tokens", "sound")
+    fields = ("name", "title", "kind", "outline", "tokens", "sound")
     return {
         "shape": list(map(int, scene.shape)),
         "hop": axes.hop_seconds,
@@ -137,7 +140,7 @@ def _described(scene: Scene) -> dict:
         "low_hz": axes.low_hz,
         "top_hz": axes.top_hz,
         "columns": scene.columns,
-        "panels": [{name: getattr(panel, name) for name in kept} for panel in scene.panels],
+        "panels": [{name: getattr(panel, name) for name in fields} for panel in scene.panels],
         "patch": list(map(int, scene.patch)),
         "grid": [0, 0] if scene.tokens is None else list(map(int, scene.tokens.shape)),
         "names": list(scene.names),

@@ -10,7 +10,7 @@ import ipywidgets
 from ..errors import InputError
 from ..storage.words import duration
 
-Report = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 """tells how many parts are done, of how many; raises Cancelled when the work is to stop"""
 
 
@@ -37,7 +37,11 @@ class LongWork(ipywidgets.VBox):
         self.task: asyncio.Task | None = None
 
     def run(
-        self, description: str, work: Callable[[Report], Any], on_result: Callable[[Any], None], background: bool
+        self,
+        description: str,
+        work: Callable[[ReportProgress], Any],
+        on_result: Callable[[Any], None],
+        background: bool,
     ) -> None:
         """Do `work`, then call `on_result` with its result. description: a word or two, for the bar. background: in a
         thread, if an event loop runs. Where the work fails in a thread, `on_result` gets the exception.

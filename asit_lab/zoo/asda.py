@@ -73,17 +73,17 @@ def load_asda(
     heads = heads or setting(settings, "num_heads")
     frames = frames or setting(settings, "target_length") or _FRAMES
     decoder = _part(roles.get("student", {}), "decoder.")
-    cfg = config_of(roles[chosen], decoder, heads, mel_bins, frames, name)
+    cfg = asda_config(roles[chosen], decoder, heads, mel_bins, frames, name)
     tuned = any(key.endswith("head.weight") for key in flat)
     label = f"ASDA ({'fine-tuned' if tuned else chosen}, {Path(name).name})"
-    encoder = Encoder(cfg, build_backbone(cfg, roles[chosen], name), name=label)
+    encoder = Encoder(cfg, build_asda_backbone(cfg, roles[chosen], name), name=label)
     if decoder and chosen == "teacher":
-        encoder.student = build_backbone(cfg, roles["student"], name)
-        encoder.decoder = build_decoder(cfg, decoder, name)
+        encoder.student = build_asda_backbone(cfg, roles["student"], name)
+        encoder.decoder = build_asda_decoder(cfg, decoder, name)
     return encoder.eval().requires_grad_(False)
 
 
-def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_asda(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of the released code -> names of nn.ViT, "decoder.*" and "positions", as float32; others are left out."""
     renamed = {}
     for key, value in state.items():
@@ -102,7 +102,7 @@ def _roles(flat: dict[str, Tensor], name: str) -> dict[str, dict[str, Tensor]]:
             start = prefix[1]
             role = "teacher" if start.endswith("_ema.") else "student"
             weights = {key[len(start) :]: t for key, t in flat.items() if key.startswith(start)}
-            roles.setdefault(role, rename(weights))
+            roles.setdefault(role, rename_asda(weights))
     if not roles:
         first = ", ".join(f"{key} {list(t.shape)}" for key, t in list(flat.items())[:4])
         raise InputError(f"{name}: no {_ENCODER}extra_tokens, so not ASDA's weights; its first: {first or 'none'}")
@@ -149,7 +149,7 @@ def _unboxed(value: Any) -> Any:
 # --- Modules --------------------------------------------------------------------------------------------------------
 
 
-def config_of(
+def asda_config(
     backbone: dict[str, Tensor],
     decoder: dict[str, Tensor],
     heads: int | None,
@@ -216,7 +216,7 @@ def _decoder_sizes(decoder: dict[str, Tensor], width: int, name: str) -> dict[st
     }
 
 
-def build_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
+def build_asda_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
     """A ViT with the given weights. Its positions are computed; those in the file must match."""
     state = {key: t for key, t in state.items() if not key.startswith("decoder.")}
     positions = state.pop("positions", None)
@@ -233,7 +233,7 @@ def build_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
     return _load(ViT(cfg.model, cfg.grid), state, name)
 
 
-def build_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ConvDecoder:
+def build_asda_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ConvDecoder:
     """The released decoder with the given weights."""
     sizes = cfg.asda
     decoder = ConvDecoder(

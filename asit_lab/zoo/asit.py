@@ -49,17 +49,19 @@ def load_asit(
         raise InputError(f"{name}: no vision transformer of ASiT in it; first names: {', '.join(list(flat)[:4])}")
     student = roles["student"] or chosen
     backbone = _part(chosen, "backbone.")
-    cfg = config_of(backbone, _part(student, "decoder."), heads, mel_bins, frames, name)
-    encoder = Encoder(cfg, build_backbone(cfg, backbone, name), name=f"ASiT ({role}, {Path(name).name})")
+    cfg = asit_config(backbone, _part(student, "decoder."), heads, mel_bins, frames, name)
+    encoder = Encoder(cfg, build_asit_backbone(cfg, backbone, name), name=f"ASiT ({role}, {Path(name).name})")
     decoder = _part(student, "decoder.")
     if decoder:
-        encoder.decoder = build_decoder(cfg, decoder, name)
+        encoder.decoder = build_asit_decoder(cfg, decoder, name)
         student_backbone = _part(student, "backbone.")
-        encoder.student = build_backbone(cfg, student_backbone, name) if student is not chosen else encoder.backbone
+        encoder.student = (
+            build_asit_backbone(cfg, student_backbone, name) if student is not chosen else encoder.backbone
+        )
     return encoder.requires_grad_(False)
 
 
-def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_asit(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of the released code -> names of objectives.asit_network.Network."""
     renamed = {}
     for key, value in state.items():
@@ -74,7 +76,7 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _named(flat: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Tensors under a role, renamed; a bare backbone gets its prefix."""
-    part = rename({key[len(prefix) :]: t for key, t in flat.items() if key.startswith(prefix)})
+    part = rename_asit({key[len(prefix) :]: t for key, t in flat.items() if key.startswith(prefix)})
     return {f"backbone.{key}": t for key, t in part.items()} if "cls_token" in part else part
 
 
@@ -82,7 +84,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: t for key, t in state.items() if key.startswith(prefix)}
 
 
-def config_of(
+def asit_config(
     backbone: dict[str, Tensor],
     decoder: dict[str, Tensor],
     heads: int | None,
@@ -140,12 +142,12 @@ def _check_names(state: dict[str, Tensor], needed: set[str], whose: str) -> None
         raise InputError(f"{whose} lacks {', '.join(sorted(missing))}")
 
 
-def build_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
+def build_asit_backbone(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ViT:
     """A ViT with the given weights."""
     return _load(ViT(cfg.model, cfg.grid), state, name)
 
 
-def build_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ReconstructionHead:
+def build_asit_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> ReconstructionHead:
     """The released reconstruction head, with its GELU after the bottleneck."""
     head = cfg.heads
     module = ReconstructionHead(
@@ -156,7 +158,9 @@ def build_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> Recons
 
 def build_heads(state: dict[str, Tensor], width: int) -> DistillationHeads:
     """The released shared projection with its two output layers, sizes read from the weights."""
-    state = _part(rename({f"head_cls.{k}": t for k, t in state.items() if not k.startswith("head_cls.")}), "heads.")
+    state = _part(
+        rename_asit({f"head_cls.{k}": t for k, t in state.items() if not k.startswith("head_cls.")}), "heads."
+    )
     sizes = Heads(
         shared=True,
         hidden=state["mlp.0.weight"].shape[0],

@@ -181,8 +181,8 @@ class _Unpickler(pickle.Unpickler):
         if f"{module}.{name}" in _DTYPES:
             return _DTYPES[f"{module}.{name}"]
         if (module, name) not in self._globals:
-            made = _PlaceholderType("Placeholder", (Placeholder,), {"module": module, "name": name})
-            self._globals[module, name] = made
+            placeholder = _PlaceholderType("Placeholder", (Placeholder,), {"module": module, "name": name})
+            self._globals[module, name] = placeholder
         return self._globals[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:

@@ -42,7 +42,7 @@ from .state import (
     write_state,
 )
 
-GRACE_SECONDS = 60.0  # for the step under way to be finished and saved
+STOP_GRACE_SECONDS = 60.0  # for the step under way to be finished and saved
 
 
 class Stopping:
@@ -67,7 +67,7 @@ class Stopping:
             while os.read(sys.stdin.fileno(), 4096):
                 pass
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
+        time.sleep(STOP_GRACE_SECONDS)
         end_attempt(os.environ.get(TOKEN))
         os._exit(128 + signal.SIGTERM)
 
@@ -156,8 +156,8 @@ def _set_aside(folder: Path) -> None:
 
 def _environment() -> dict[str, Any]:
     """What the results may depend on: host, threads, versions."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(given) if given.isdecimal() else None
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(threads) if threads.isdecimal() else None
     versions = {"asit_lab": __version__, "python": platform.python_version(), "system": platform.platform()}
     return {"host": socket.gethostname(), "threads": threads, **versions}
 

@@ -113,7 +113,7 @@ class Cluster:
     def check(self) -> None:
         """Raises InputError when the scheduler, or its last worker that can do points, has gone away."""
         if self.client.status not in ("running", "newly-created"):
-            raise InputError(self._gone())
+            raise InputError(self._lost_message())
         if not self.slots:
             raise InputError(
                 f"scheduler {self.address}: its last worker has gone away; what was done is kept, and the same command "
@@ -134,12 +134,12 @@ class Cluster:
         try:
             return list(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"].values())
         except Exception as error:  # whatever the broken connection raises
-            raise InputError(self._gone()) from error
+            raise InputError(self._lost_message()) from error
 
     def _resources(self) -> dict[str, int] | None:
         return {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in self._workers()) else None
 
-    def _gone(self) -> str:
+    def _lost_message(self) -> str:
         return (
             f"scheduler {self.address}: it has gone away; what was done is kept, and the same command resumes once it "
             "is back, or without --scheduler on this machine"
@@ -161,18 +161,18 @@ def _on_worker(attempt: Attempt, local_workers: int | None, gpus: list[str]) -> 
 def threads_each(workers: int) -> int:
     """Threads for each of `workers` processes: the cores this process may use, and no more than OMP_NUM_THREADS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = os.environ.get("OMP_NUM_THREADS", "")
     share = max(1, cores // workers)
-    return min(share, int(given)) if given.isdecimal() and int(given) else share
+    return min(share, int(threads)) if threads.isdecimal() and int(threads) else share
 
 
 def visible_gpus(device: Path = Path("/dev/nvidiactl")) -> list[str]:
     """Names of the GPUs this process may use, as CUDA_VISIBLE_DEVICES has them; none where there is no driver."""
     if not device.exists():
         return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

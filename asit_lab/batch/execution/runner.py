@@ -22,7 +22,7 @@ from ...training.interrupt import Signals
 from ..expansion import check_data, check_kernel, points
 from ..notebook import read_notebook
 from ..point import POINTS, Point
-from ..study import Study, read_study, shipped
+from ..study import Study, read_study, shipped_file
 from ..study_status import stale, status_table
 from .cluster import Cluster
 from .execute import check_without_notebook
@@ -72,7 +72,7 @@ def run(
     study = read_study(study)
     study_points = points(study, scale, data or None, seeds or None)
     if notebooks:
-        check_kernel(read_notebook(shipped(study.notebook)))
+        check_kernel(read_notebook(shipped_file(study.notebook)))
     else:
         for point in study_points:
             check_without_notebook(point)
@@ -261,7 +261,7 @@ class StudyProgress:
             self.seconds.append(now.seconds)
         why = f": {now.reason.splitlines()[0]}" if now.reason else ""
         after = f"{now.state} after {duration(now.seconds)}{why}"
-        self._print(f"{point.label}: {after}; {self.words()}{self._left(under_way)}")
+        self._print(f"{point.label}: {after}; {self.words()}{self._time_left(under_way)}")
 
     def words(self) -> str:
         """How many points are over, and how."""
@@ -269,7 +269,7 @@ class StudyProgress:
         counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
         return f"{', '.join(counts) or 'none finished'} of {len(self.points)}"
 
-    def _left(self, under_way: Iterable[Point]) -> str:
+    def _time_left(self, under_way: Iterable[Point]) -> str:
         """The time left, as if every open point took as long as those that this runner saw finish."""
         share = sum(state_of(point.folder).share for point in under_way)
         unfinished = len(self.points) - len(self.over) - share

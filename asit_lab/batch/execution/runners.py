@@ -45,7 +45,7 @@ class Runner:
         return self.folder / f"{self.name}.lock"
 
 
-def folder_of(study: Study, scale: str) -> Path:
+def study_folder(study: Study, scale: str) -> Path:
     """The folder of a study's own files at a scale."""
     return resolve(POINTS) / ".studies" / study.name / scale
 
@@ -53,18 +53,18 @@ def folder_of(study: Study, scale: str) -> Path:
 def remember(study: Study, scale: str, points: list[Point]) -> None:
     """Write down the points of this run of the study."""
     content = {"asked": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "points": [point.to_dict() for point in points]}
-    write_json(folder_of(study, scale) / "points.json", content)
+    write_json(study_folder(study, scale) / "points.json", content)
 
 
 def is_remembered(study: Study, scale: str) -> bool:
     """Whether the study ever ran at this scale here."""
-    return (folder_of(study, scale) / "points.json").is_file()
+    return (study_folder(study, scale) / "points.json").is_file()
 
 
 def remembered(study: Study, scale: str) -> list[Point]:
     """The points of the study's last run. Raises InputError where it never ran."""
     study.scale(scale)
-    path = folder_of(study, scale) / "points.json"
+    path = study_folder(study, scale) / "points.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [Point.from_dict(entry) for entry in content["points"]]
@@ -77,7 +77,7 @@ def remembered(study: Study, scale: str) -> list[Point]:
 @contextmanager
 def at_work(study: Study, scale: str) -> Iterator[Runner]:
     """Be a runner that `stop` finds."""
-    folder = folder_of(study, scale)
+    folder = study_folder(study, scale)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{socket.gethostname()}-{os.getpid()}"
     for number in itertools.count(1):  # containers may share the host's name, and process numbers with it
@@ -97,7 +97,7 @@ def at_work(study: Study, scale: str) -> Iterator[Runner]:
 def at_work_now(study: Study, scale: str) -> list[Runner]:
     """Runners that live. Files of those that were killed are removed."""
     living = []
-    for path in sorted(folder_of(study, scale).glob("*.lock")):
+    for path in sorted(study_folder(study, scale).glob("*.lock")):
         runner = Runner(path.stem, path.parent)
         try:
             with FileLock(path, timeout=0):

@@ -81,8 +81,8 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 def write_state(folder: Path, state: str, reason: str = "", **about: Any) -> None:
     """Write status.json; entries that `about` does not replace stay."""
-    kept, now = read_status(folder), time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_json(folder / "status.json", {**kept, "state": state, "reason": reason, **about, "updated": now})
+    status, now = read_status(folder), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    write_json(folder / "status.json", {**status, "state": state, "reason": reason, **about, "updated": now})
 
 
 def worked_until_killed(folder: Path, left: "Claim") -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...storage.atomic import write_text
-from .child import GRACE_SECONDS
+from .child import STOP_GRACE_SECONDS
 from .processes import TOKEN, end_attempt, family, memory
 from .state import ERROR, HELD, LOG, Held, hold, read_status, state_of, worked_until_killed, write_state
 
@@ -67,15 +67,15 @@ def _watch(attempt: Attempt, runtime: str) -> tuple[int, str | None, bool]:
     while child.poll() is None:
         time.sleep(POLL_SECONDS)
         now = time.monotonic()
-        taken = memory(family(child.pid)) if attempt.memory_gb else 0
-        if attempt.memory_gb and taken > attempt.memory_gb * 1e9:
-            reason = f"took {taken / 1e9:.3g} GB of memory, more than its limit of {attempt.memory_gb:g} GB"
+        memory_bytes = memory(family(child.pid)) if attempt.memory_gb else 0
+        if attempt.memory_gb and memory_bytes > attempt.memory_gb * 1e9:
+            reason = f"took {memory_bytes / 1e9:.3g} GB of memory, more than its limit of {attempt.memory_gb:g} GB"
         elif told_at is None and now - began > attempt.hours * 3600:
             reason = f"took longer than its limit of {attempt.hours:g} h"
         elif told_at is None and stop.exists():
             told_at = now
             child.terminate()
-        if reason or told_at and (_at_once(stop) or now - told_at > GRACE_SECONDS + _MORE_GRACE_SECONDS):
+        if reason or told_at and (_at_once(stop) or now - told_at > STOP_GRACE_SECONDS + _MORE_GRACE_SECONDS):
             break
     end_attempt(token)
     child.kill()

@@ -15,7 +15,7 @@ from ..fingerprints import fingerprint
 from ..manifest import read_row
 from .evaluated import Evaluated
 
-SHORTEST = 0.5  # s; a shorter segment is a small part of a usual crop
+SHORTEST_SEGMENT = 0.5  # s; a shorter segment is a small part of a usual crop
 
 
 class LeftOut(NamedTuple):
@@ -55,8 +55,8 @@ class Segmenter:
         """
         if row.path in self.evaluated.paths:
             return LeftOut("evaluated", self.evaluated.paths[row.path])
-        if row.seconds < SHORTEST:
-            return LeftOut("short", f"{row.seconds:.2f} s long, shorter than {SHORTEST:g} s")
+        if row.seconds < SHORTEST_SEGMENT:
+            return LeftOut("short", f"{row.seconds:.2f} s long, shorter than {SHORTEST_SEGMENT:g} s")
         key = f"{row.path}@{row.start:.3f}+{row.seconds:.3f} {file_state(row.path)}"
         decoded = self.decoded.get(key)
         if decoded is None or (not self._left_out(decoded) and not self._is_there(decoded, folder)):

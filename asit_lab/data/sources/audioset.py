@@ -24,8 +24,8 @@ from .. import labels
 from .clips import Clip, Listing, find_root
 from .matching import match_files
 
-CLASSES = "class_labels_indices.csv"
-LISTS = {
+CLASS_NAMES = "class_labels_indices.csv"
+SEGMENT_LISTS = {
     "audioset_20k": {"balanced_train_segments.csv": "train", "eval_segments.csv": "test"},
     "audioset_2m": {
         "unbalanced_train_segments.csv": "train",
@@ -33,9 +33,9 @@ LISTS = {
         "eval_segments.csv": "test",
     },
 }
-ADDRESS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
+LISTS_URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
 HOW_TO_GET = (
-    f"AudioSet cannot be downloaded here: its lists are at research.google.com/audioset/download.html ({ADDRESS}), "
+    f"AudioSet cannot be downloaded here: its lists are at research.google.com/audioset/download.html ({LISTS_URL}), "
     "its audio is on YouTube"
 )
 
@@ -50,16 +50,18 @@ def list_audioset(path: Path, source: str, kind: str = "audioset_20k") -> Listin
     Raises InputError for a missing or damaged list, a label that is not in class_labels_indices.csv, and when none
     of the clips is available.
     """
-    names = _class_names(_list_file(path, CLASSES, source))
+    names = _class_names(_list_file(path, CLASS_NAMES, source))
     segments = {}  # list -> [(video, start, seconds, label)]
-    for list_name in LISTS[kind]:
+    for list_name in SEGMENT_LISTS[kind]:
         segments[list_name] = list(_segments(_list_file(path, list_name, source), names))
     videos = {video for rows in segments.values() for video, *_ in rows}
     matched = match_files(path, videos, lambda _folder, stem: video_ids(stem))
     clips, notes = [], []
     for list_name, rows in segments.items():
         available = [
-            Clip(matched.paths[video], label, None, LISTS[kind][list_name], video, start, seconds, maybe_cut=True)
+            Clip(
+                matched.paths[video], label, None, SEGMENT_LISTS[kind][list_name], video, start, seconds, maybe_cut=True
+            )
             for video, start, seconds, label in rows
             if video in matched.paths
         ]
@@ -84,7 +86,7 @@ def video_ids(stem: str) -> list[str]:
 
 
 def _list_file(path: Path, name: str, source: str) -> Path:
-    return find_root(path, name, source, hint=f"It is published at {ADDRESS}{name}") / name
+    return find_root(path, name, source, hint=f"It is published at {LISTS_URL}{name}") / name
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -133,5 +135,7 @@ def _segments(file: Path, names: dict[str, str]) -> Iterator[tuple[str, float, f
             )
         unknown = [mid for mid in mids if mid not in names]
         if unknown:
-            raise InputError(f"{file}, line {line}: label {unknown[0]!r} is not one of the {len(names)} in {CLASSES}")
+            raise InputError(
+                f"{file}, line {line}: label {unknown[0]!r} is not one of the {len(names)} in {CLASS_NAMES}"
+            )
         yield video, start, end - start, labels.join(names[mid] for mid in mids)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...audio import FORMATS
+from ...audio import CONTAINER_SUFFIXES
 from ...errors import InputError
 
 # Suffixes of formats libsndfile reads, and of those that PyAV does, which may be missing: such files are listed all the
 # same, with what adds it. Headerless .raw is left out: its rate is not in the file.
-SUFFIXES = FORMATS | frozenset(
+SUFFIXES = CONTAINER_SUFFIXES | frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64")
     + (".voc", ".sph", ".nist", ".sf", ".ircam", ".avr", ".paf", ".svx", ".8svx", ".iff", ".wve")
 )
@@ -68,7 +68,7 @@ def audio_files(folder: Path) -> list[Path]:
     return sorted(Path(path, name) for path, names in walk(folder) for name in names if is_audio(Path(name)))
 
 
-def check_folder(path: Path, source: str) -> None:
+def check_is_folder(path: Path, source: str) -> None:
     """Raise InputError unless `path` is a folder with files; an archive gets a message of its own."""
     if not path.exists():
         raise InputError(f"data source {source!r}: {path} does not exist")
@@ -85,7 +85,7 @@ def find_root(path: Path, needed: str, source: str, depth: int = 2, hint: str = 
 
     Raises InputError if there is none (`hint` says where it comes from), or several equally near.
     """
-    check_folder(path, source)
+    check_is_folder(path, source)
     level = [path]
     for _ in range(depth + 1):
         roots = [folder for folder in level if (folder / needed).is_file()]

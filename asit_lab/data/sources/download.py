@@ -21,7 +21,7 @@ from ...errors import InputError
 
 ATTEMPTS = 5
 TIMEOUT = (10, 60)  # s: to connect, between two packets
-BLOCK = 1 << 16  # bytes written at a time: what a broken connection can lose
+REPLY_BYTES = 1 << 16  # bytes written at a time: what a broken connection can lose
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,24 @@ class Resume:
         """Fetch the missing rest of `part`. Raises requests.RequestException when the connection breaks."""
         import requests
 
-        have = self.part.stat().st_size if self.part.exists() else 0
+        size = self.part.stat().st_size if self.part.exists() else 0
         # Unpacked transfer encodings would make offsets meaningless.
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
             if reply.status_code == requests.codes.requested_range_not_satisfiable:
                 # There is nothing beyond `part`: it is complete, or of another file, which the checksum shows.
-                if reply.headers.get("Content-Range", "").endswith(f"/{have}"):
+                if reply.headers.get("Content-Range", "").endswith(f"/{size}"):
                     return
                 self.part.unlink()
                 raise requests.ConnectionError("the partial file does not fit the one on the server; starting again")
             reply.raise_for_status()
             resumed = reply.status_code == requests.codes.partial_content
-            total = int(reply.headers.get("Content-Length", 0)) + (have if resumed else 0)
+            total = int(reply.headers.get("Content-Length", 0)) + (size if resumed else 0)
             progress = tqdm(
-                total=total or None, initial=have if resumed else 0, unit="B", unit_scale=True, desc=self.part.stem
+                total=total or None, initial=size if resumed else 0, unit="B", unit_scale=True, desc=self.part.stem
             )
             with open(self.part, "ab" if resumed else "wb") as file, progress:
-                for block in reply.iter_content(BLOCK):
+                for block in reply.iter_content(REPLY_BYTES):
                     file.write(block)
                     progress.update(len(block))
         if total and self.part.stat().st_size != total:

@@ -13,7 +13,7 @@ from .download import Remote
 from .folder import read_table
 
 META = "meta/esc50.csv"
-COLUMNS = ("filename", "fold", "category", "esc10", "src_file")
+ESC50_COLUMNS = ("filename", "fold", "category", "esc10", "src_file")
 _META_MD5 = "54a0d0055a10bb7df84ad340a148722e"  # of the whole set's meta file
 _CLIPS = 2000
 _COMMIT = "33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6"
@@ -46,7 +46,7 @@ def list_esc50(path: Path, source: str, only_esc10: bool = False) -> Listing:
     """
     root = find_root(path, META, source)
     table = read_table(root / META)
-    for column in COLUMNS:
+    for column in ESC50_COLUMNS:
         if column not in table.columns:
             raise InputError(f"{root / META}: column {column!r} is missing; present: {', '.join(table.columns)}")
     listed_stems = {Path(name).stem for name in table["filename"]}

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from ...errors import InputError
-from .clips import Clip, Listing, audio_files, check_folder
+from .clips import Clip, Listing, audio_files, check_is_folder
 from .kaldi import SCP, list_kaldi, list_tsv_of_frames
 from .parquet import PARQUET, list_parquet
 from .tables import SPLITS, is_list, list_table, lists_files, read_table
@@ -27,7 +27,7 @@ def list_folder(path: Path, source: str) -> Listing:
         return _list_file(path)
     if path.is_file() and path.suffix.lower() in PARQUET:
         return list_parquet([path], source)
-    check_folder(path, source)
+    check_is_folder(path, source)
     if (path / SCP).is_file():
         return list_kaldi(path)
     listing = _from_metadata(path) or _from_lists(path, source) or _from_parquet(path, source)

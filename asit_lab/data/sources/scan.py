@@ -9,7 +9,7 @@ from ...audio import SHORTEST, AudioInfo
 from ..headers import read_headers
 from .clips import Clip
 
-COLUMNS = ("path", "label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels")
+TABLE_COLUMNS = ("path", "label", "fold", "split", "group", "start", "seconds", "sample_rate", "channels")
 _TYPES = {
     "fold": "Int64",
     "split": "string",
@@ -48,7 +48,7 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
 
 def to_table(rows: list[tuple]) -> pd.DataFrame:
     """A table with the manifest's columns and types."""
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
+    return pd.DataFrame(rows, columns=list(TABLE_COLUMNS)).astype(_TYPES)
 
 
 def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from .clips import Clip, Listing, audio_files, find_root
 from .download import Remote
 
 NOISE = "_background_noise_"
-LISTS = {"validation_list.txt": "valid", "testing_list.txt": "test"}
+SPLIT_LISTS = {"validation_list.txt": "valid", "testing_list.txt": "test"}
 ONLY_V2 = frozenset(("backward", "follow", "forward", "learn", "visual"))
 TEN_WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 EXTRA_SHARE = 0.1  # of "unknown" and of "silence", in recordings of the ten words (recipe: 10 % each)
@@ -58,7 +58,7 @@ def list_words(path: Path, source: str) -> Listing:
     labels = {clip.label for clip in clips}
     version, expected = ("v2", 35) if labels & ONLY_V2 else ("v1", 30)
     notes = [f"Speech Commands {version}: {len(labels)} of its {expected} words, {len(clips)} recordings"]
-    for name, split in LISTS.items():
+    for name, split in SPLIT_LISTS.items():
         present, total = listed[split], list(split_of.values()).count(split)
         if not present:
             raise InputError(
@@ -94,7 +94,7 @@ def list_twelve(path: Path, source: str) -> Listing:
 def _official_splits(root: Path, source: str) -> dict[str, str]:
     """{"word/file.wav": "valid" | "test"}; what is in neither list is for training."""
     splits = {}
-    for name, split in LISTS.items():
+    for name, split in SPLIT_LISTS.items():
         if not (root / name).is_file():
             raise InputError(f"data source {source!r}: the official list {name} is missing in {root}")
         listed = {line.strip() for line in (root / name).read_text().splitlines() if line.strip()}

@@ -11,17 +11,18 @@ import numpy as np
 from ... import random
 from ...audio import AudioInfo
 from ...errors import InputError
-from ..synthesis import scene
+from ..synthesis.scene import CLASSES, synthesise
 from .clips import Clip, Listing
 
 PREFIX = "synth://"
-CLASSES = scene.CLASSES
-CLIPS = 1000
+DEFAULT_CLIPS = 1000
 SECONDS = 5.0
 NOMINAL_RATE = 32000  # Hz, what the manifest shows; clips are synthesised at any rate
-FOLDS = 5
-FEWEST = 200  # clips from which on all classes are listed; below, the first ten, so that each has several clips
-MOST = 100_000  # clips in a list
+SYNTH_FOLDS = 5
+ALL_CLASSES_FROM = (
+    200  # clips from which on all classes are listed; below, the first ten, so that each has several clips
+)
+MOST_CLIPS = 100_000  # clips in a list
 EXAMPLES = {
     "harmonic stack": (1, 8),
     "rhythm": (1, 192),
@@ -32,31 +33,31 @@ EXAMPLES = {
 """(seed, index) of five clips that are easily read in a log-mel"""
 
 
-def render(seed: int, index: int, sample_rate: int, seconds: float = SECONDS) -> np.ndarray:
+def render_clip(seed: int, index: int, sample_rate: int, seconds: float = SECONDS) -> np.ndarray:
     """Clip `index` of the stream `seed`: mono float32 [samples], |peak| < 1.
 
     The same clip at another sample rate differs only in the samples of its noise. Bits are the same in every process;
     on another type of processor, or with another numpy, samples may differ in their last bits.
     """
-    return scene.clip(seed, index, sample_rate, seconds)
+    return synthesise(seed, index, sample_rate, seconds)
 
 
 def list_synth(clips: int, spec: str = "synth") -> Listing:
     """`clips` clips of seed 0: classes take turns, and every fold has as many of each.
 
-    Raises InputError for more than MOST clips.
+    Raises InputError for more than MOST_CLIPS clips.
     """
-    if clips > MOST:
+    if clips > MOST_CLIPS:
         raise InputError(
-            f"data source {spec!r}: at most {MOST:,} clips can be listed; pretraining makes new sounds in every epoch, "
-            f"however few are listed: take synth ({CLIPS:,} clips)"
+            f"data source {spec!r}: at most {MOST_CLIPS:,} clips can be listed; pretraining makes new sounds in every "
+            f"epoch, however few are listed: use synth ({DEFAULT_CLIPS:,} clips)"
         )
-    classes = len(CLASSES) if clips >= FEWEST else 10
+    classes = len(CLASSES) if clips >= ALL_CLASSES_FROM else 10
     listed = []
     for row in range(clips):
         turn, place = divmod(row, classes)
         index = turn * len(CLASSES) + place
-        listed.append(Clip(f"{PREFIX}0/{index}", CLASSES[place], fold=turn % FOLDS + 1, group=str(index)))
+        listed.append(Clip(f"{PREFIX}0/{index}", CLASSES[place], fold=turn % SYNTH_FOLDS + 1, group=str(index)))
     return Listing(listed)
 
 
@@ -76,7 +77,7 @@ def anew(path: str, seed: int, epoch: int) -> str:
     return f"{PREFIX}{stream(seed, epoch)}/{parse(path)[1]}"
 
 
-def header(path: str) -> AudioInfo:
+def synth_info(path: str) -> AudioInfo:
     """What the header of a clip would say if it were a file."""
     parse(path)
     return AudioInfo(path, SECONDS, NOMINAL_RATE, 1, round(SECONDS * NOMINAL_RATE))

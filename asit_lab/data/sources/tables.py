@@ -180,8 +180,8 @@ def rename_columns(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[s
 def lists_files(table: pd.DataFrame) -> bool:
     """Whether a table has a column of files, and one of labels or nothing else."""
     present = {str(column).strip().lower() for column in table.columns}
-    has = {ours for ours, aliases in ALIASES.items() if present & {ours, *aliases}}
-    return "path" in has and bool(has & {"label", MULTI} or len(present) == 1)
+    fields = {ours for ours, aliases in ALIASES.items() if present & {ours, *aliases}}
+    return "path" in fields and bool(fields & {"label", MULTI} or len(present) == 1)
 
 
 # --- Rows -----------------------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from .matching import match_files
 
 LIST = "iden_split.txt"
 PARTS = {"1": "train", "2": "valid", "3": "test"}
-ADDRESS = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/"
+PAGE_URL = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/"
 HOW_TO_GET = (
-    f"VoxCeleb1 cannot be downloaded here: its authors give the audio on request ({ADDRESS}vox1.html); the list is at "
-    f"{ADDRESS}meta/{LIST}"
+    f"VoxCeleb1 cannot be downloaded here: its authors give the audio on request ({PAGE_URL}vox1.html); the list is at "
+    f"{PAGE_URL}meta/{LIST}"
 )
 
 _LINE = re.compile(r"([123])\s+([^\s/]+)/([^\s/]+)/([^\s/]+)\.\w+")
@@ -35,7 +35,7 @@ def list_voxceleb1(path: Path, source: str) -> Listing:
     The audio may be recoded (.flac, .ogg): the suffix does not count. Missing utterances are counted in the notes.
     Raises InputError for a missing list, a damaged line, an utterance listed twice, and when none is available.
     """
-    file = find_root(path, LIST, source, hint=f"It is published at {ADDRESS}meta/{LIST}") / LIST
+    file = find_root(path, LIST, source, hint=f"It is published at {PAGE_URL}meta/{LIST}") / LIST
     part_of = _read_list(file)
     matched = match_files(path, part_of, lambda folder, stem: ["/".join([*folder.split(os.sep)[-2:], stem])])
     if not matched.paths:

@@ -97,4 +97,4 @@ def clock(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {sound.__name__: sound for sound in (engine, helicopter, siren, alarm, telephone, clock)}
+MACHINE_SOUNDS = {sound.__name__: sound for sound in (engine, helicopter, siren, alarm, telephone, clock)}

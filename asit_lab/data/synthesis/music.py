@@ -123,4 +123,4 @@ def drums(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {sound.__name__: sound for sound in (plucked_string, struck_bar, bell, bowed_string, organ, drums)}
+MUSIC_SOUNDS = {sound.__name__: sound for sound in (plucked_string, struck_bar, bell, bowed_string, organ, drums)}

@@ -99,4 +99,4 @@ def bursts(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {sound.__name__: sound for sound in (rain, wind, bubbles, footsteps, knocks, bursts)}
+NATURE_SOUNDS = {sound.__name__: sound for sound in (rain, wind, bubbles, footsteps, knocks, bursts)}

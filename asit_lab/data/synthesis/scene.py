@@ -7,7 +7,7 @@ import numpy as np
 from . import machines, music, nature, voices
 from .sketch import Sketch, band_curve, fast_size, octaves, on_bins, unit_rms
 
-SOUNDS = music.SOUNDS | voices.SOUNDS | machines.SOUNDS | nature.SOUNDS
+SOUNDS = music.MUSIC_SOUNDS | voices.VOICE_SOUNDS | machines.MACHINE_SOUNDS | nature.NATURE_SOUNDS
 # A short list of clips has the first ten.
 FIRST = (
     *("plucked_string", "bird_song", "vowel", "bell", "footsteps"),
@@ -22,7 +22,7 @@ FLOOR_DB = -60.0  # of the sounds: the noise of the recorder itself
 TAIL = 0.6  # s of reverberation at most
 
 
-def clip(seed: int, index: int, rate: int, seconds: float) -> np.ndarray:
+def synthesise(seed: int, index: int, rate: int, seconds: float) -> np.ndarray:
     """float32 [samples], |peak| < 1: clip `index` of the stream `seed`; its class is CLASSES[index % len(CLASSES)]."""
     plan, noise = (
         np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence([seed, index]).spawn(2)

@@ -12,7 +12,7 @@ import numpy as np
 
 TABLE = 8192  # samples of one period in a wave table
 CONTROL = 64  # samples between two values of a pitch or a loudness; straight lines join them
-BLOCK = 256  # samples; partials are products of a value for each block and one for each place in it
+BLOCK_SAMPLES = 256  # samples; partials are products of a value for each block and one for each place in it
 NYQUIST_SHARE = 0.46  # of the sample rate: the highest frequency that is synthesised
 FADE = 0.004  # s: a tone starts and ends without a click
 STEPS = 24  # an octave, in curves over frequency
@@ -114,8 +114,8 @@ class Sketch:
         n = max(1, round(seconds * self.rate))
         a = np.where(f < NYQUIST_SHARE * self.rate, a, 0.0)
         # t = T + u with T the start of a block: sin(w t) = sin(w T) cos(w u) + cos(w T) sin(w u), exp likewise
-        blocks = np.arange(-(-n // BLOCK)) * (BLOCK / self.rate)
-        within = np.arange(BLOCK) / self.rate
+        blocks = np.arange(-(-n // BLOCK_SAMPLES)) * (BLOCK_SAMPLES / self.rate)
+        within = np.arange(BLOCK_SAMPLES) / self.rate
         coarse, fine = 2 * np.pi * f * blocks, 2 * np.pi * f * within
         loud, fading = a * np.exp(-d * blocks), np.exp(-d * within)
         left = np.concatenate([np.sin(coarse) * loud, np.cos(coarse) * loud]).astype(np.float32)

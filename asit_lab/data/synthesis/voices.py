@@ -131,4 +131,4 @@ def frog(sketch: Sketch) -> np.ndarray:
     return wave
 
 
-SOUNDS = {sound.__name__: sound for sound in (vowel, crying, dog_bark, bird_song, bird_trill, cricket, frog)}
+VOICE_SOUNDS = {sound.__name__: sound for sound in (vowel, crying, dog_bark, bird_song, bird_trill, cricket, frog)}

@@ -1,13 +1,13 @@
-// A view of log-mels of one clip, drawn from their values: zoom, cursor, sound and files need no kernel. Put together
-// with the files spectrogram_*.js to one module.
+// A view of log-mels of one clip, drawn from their values: zoom, cursor, sound and files need no kernel. This file and
+// spectrogram_*.js are joined into one module.
 
 const FEWEST = [8, 4]; // frames and bands that stay in view
 
 class SpectrogramView {
   constructor(model, el) {
     this.model = model;
-    this.axes = null; // until the kernel has something to show
-    this.range = null; // frames t0 to t1 and bands b0 to b1 that are in view
+    this.axes = null; // until the kernel sends a scene
+    this.range = null; // what is in view: frames t0 to t1, bands b0 to b1
     this.waiting = 0;
     this.sounds = new Sounds(() => this.axes?.start ?? 0, () => this.schedule(false));
     this.plot = element("canvas", { className: "asit-plot" });
@@ -26,7 +26,7 @@ class SpectrogramView {
     this.schedule();
   }
 
-  // --- What the kernel says -----------------------------------------------------------------------------------------
+  // --- State from the kernel -----------------------------------------------------------------------------------------
 
   // Take over scene, values and colours. The window stays where the axes do.
   read() {
@@ -70,8 +70,8 @@ class SpectrogramView {
     this.model.save_changes();
   }
 
-  setLimit(name, shown) {
-    this.set({ [name]: this.unit.stored(shown, name === "most" ? "error" : "level") });
+  setLimit(name, value) {
+    this.set({ [name]: this.unit.stored(value, name === "most" ? "error" : "level") });
   }
 
   fitColours() {
@@ -102,7 +102,7 @@ class SpectrogramView {
     new Drawing(context, layout, { scene, axes, unit, range, outlines, profiles, limits, maps, rasters, theme }).all();
   }
 
-  // Draw in the next frame of the page; whole: the panels too, not just what lies over them.
+  // Draw in the next frame of the page. whole: redraw the panels too, not just the overlay.
   schedule(whole = true) {
     this.whole ||= whole;
     this.waiting ||= requestAnimationFrame(() => {
@@ -113,7 +113,7 @@ class SpectrogramView {
 
   paint() {
     const width = this.frame.clientWidth;
-    if (!this.axes || width < 200) return; // nothing to draw, or nowhere yet
+    if (!this.axes || width < 200) return; // nothing to draw yet, or no room
     if (this.whole || width !== this.layout?.width) {
       this.whole = false;
       this.layout = layoutOf(this.scene, width);
@@ -127,7 +127,7 @@ class SpectrogramView {
     this.paintOver();
   }
 
-  // The same picture in light colours, twice as fine as the page.
+  // The same picture in light colours, at twice the resolution of the page.
   picture() {
     const canvas = document.createElement("canvas");
     this.drawOn(canvas, this.layout ?? layoutOf(this.scene, 800), { ...LIGHT, name: "saved" });
@@ -158,15 +158,15 @@ class SpectrogramView {
     const rows = [...layout.cells, ...(layout.byTime ? [layout.byTime] : [])];
     for (const cell of rows) {
       drawing.inside(cell, () => {
-        const at = (time) => drawing.x(cell, axes.frame(time));
+        const xOf = (time) => drawing.x(cell, axes.frame(time));
         if (sounds.selection) {
-          const [left, right] = sounds.selection.map(at);
+          const [left, right] = sounds.selection.map(xOf);
           context.fillStyle = "rgb(90 160 255 / 25%)";
           context.fillRect(left, cell.y, right - left, cell.h);
           stroke(context, [left, cell.y, left, cell.y + cell.h], "#5aa0ff");
           stroke(context, [right, cell.y, right, cell.y + cell.h], "#5aa0ff");
         }
-        const head = sounds.audio && (sounds.playing || sounds.head > axes.start) ? at(sounds.head) : null;
+        const head = sounds.audio && (sounds.playing || sounds.head > axes.start) ? xOf(sounds.head) : null;
         if (head !== null) stroke(context, [head, cell.y, head, cell.y + cell.h], "#2ee66b", 2);
         if (!pointer) return;
         const x = drawing.x(cell, pointer.frame);
@@ -177,10 +177,10 @@ class SpectrogramView {
         stroke(context, [cell.x, y, cell.x + cell.w, y], colour);
       });
     }
-    this.tell();
+    this.updateReadout();
   }
 
-  tell() {
+  updateReadout() {
     const { axes, unit, scene, sounds } = this;
     const { pointer } = this.gestures;
     const selected = sounds.selection;
@@ -197,9 +197,9 @@ class SpectrogramView {
         tag.textContent = unit.text(this.values[i][frame * axes.bands + band], scene.panels[i].kind);
       });
     }
-    const heard = [...sounds.available().keys(), sounds.chosen, sounds.playing, sounds.loop].join("\n");
-    if (heard !== this.heard) this.toolbar.update();
-    this.heard = heard;
+    const soundState = [...sounds.available().keys(), sounds.chosen, sounds.playing, sounds.loop].join("\n");
+    if (soundState !== this.soundState) this.toolbar.update();
+    this.soundState = soundState;
   }
 
   // --- The window ---------------------------------------------------------------------------------------------------
@@ -224,7 +224,8 @@ class SpectrogramView {
   // Zoom about a place; factor below 1: nearer.
   zoom(factor, frame, band, [time, frequency]) {
     const { t0, t1, b0, b1 } = this.range;
-    const about = (at, low, high, on) => (on ? [at - (at - low) * factor, at + (high - at) * factor] : [low, high]);
+    const about = (centre, low, high, on) =>
+      on ? [centre - (centre - low) * factor, centre + (high - centre) * factor] : [low, high];
     const size = (low, high, most) => Math.min(high - low, most);
     const [left, right] = about(frame, t0, t1, time);
     const [low, high] = about(band, b0, b1, frequency);
@@ -234,11 +235,6 @@ class SpectrogramView {
     const bottom = limit(low, 0, this.axes.bands - height);
     if (width < FEWEST[0] && time && factor < 1) return;
     this.show(start, start + width, bottom, bottom + height);
-  }
-
-  // What is shown, as the kernel takes it.
-  shown() {
-    return { ...this.range };
   }
 
   toggleLoop() {

@@ -1,4 +1,4 @@
-// The drawing of a spectrogram view: panels on one time and one frequency axis, colour bars, means of the error.
+// Draws a spectrogram view: panels on common time and frequency axes, colour bars, means of the error.
 
 const LEFT = 52;
 const RIGHT = 86;
@@ -12,7 +12,7 @@ const LIGHT = { background: "white", text: "#222222", line: "#555555", nothing: 
 LIGHT.curves = ["#0072B2", "#D55E00"];
 const DARK = { background: null, text: "#e0e0e0", line: "#9a9a9a", nothing: [84, 84, 84], curves: ["#56B4E9", "#E69F00"] };
 
-// Where everything is, in pixels: a cell a panel, cells of the two profiles and of the colour bars.
+// Positions in pixels: one cell per panel, cells of the two error profiles and of the colour bars.
 function layoutOf(scene, width) {
   const columns = scene.columns;
   const rows = Math.ceil(scene.panels.length / columns);
@@ -33,8 +33,8 @@ function layoutOf(scene, width) {
   if (times.length) top += TICKS;
   const layout = { width, cells, times, byTime: null, byBand: null, strip: null, bars: [] };
   const right = LEFT + columns * across + (columns - 1) * GAP;
-  const shown = cells.filter((_, i) => scene.panels[i].kind === "level");
-  layout.bars.push({ kind: "level", x: right + 14, y: shown[0].y, w: 10, h: shown.at(-1).y + height - shown[0].y });
+  const levelCells = cells.filter((_, i) => scene.panels[i].kind === "level");
+  layout.bars.push({ kind: "level", x: right + 14, y: levelCells[0].y, w: 10, h: levelCells.at(-1).y + height - levelCells[0].y });
   if (errors) {
     top += TITLE;
     const below = { y: top, h: 62, w: across };
@@ -85,12 +85,12 @@ class Drawing {
     context.font = font;
     context.fillStyle = this.theme.text;
     context.textAlign = align;
-    let shown = text;
-    if (context.measureText(shown).width > most) {
-      while (shown && context.measureText(`${shown}…`).width > most) shown = shown.slice(0, -1);
-      shown += "…";
+    let label = text;
+    if (context.measureText(label).width > most) {
+      while (label && context.measureText(`${label}…`).width > most) label = label.slice(0, -1);
+      label += "…";
     }
-    context.fillText(shown, x, y);
+    context.fillText(label, x, y);
   }
 
   frame(cell) {
@@ -122,7 +122,7 @@ class Drawing {
     this.frame(cell);
     context.font = FONT;
     const font = context.measureText(panel.title).width > cell.w ? SMALL : FONT;
-    this.text(panel.title, cell.x, cell.y - 6, { font, most: cell.w }); // the cursor's value lies over its end
+    this.text(panel.title, cell.x, cell.y - 6, { font, most: cell.w }); // the value under the cursor covers its end
     if (cell.first) this.hzTicks(cell);
   }
 
@@ -156,7 +156,7 @@ class Drawing {
     this.context.lineTo(frame === null ? cell.x + cell.w : x, band === null ? cell.y + cell.h : y);
   }
 
-  // White on black is seen on dark and on bright pixels alike.
+  // White on black is visible on dark and on bright pixels.
   lines(cell, lines, [wide, high]) {
     const { context } = this;
     context.beginPath();
@@ -212,11 +212,11 @@ class Drawing {
       context.fillRect(x, y + i, w, 1.5);
     }
     this.frame({ x, y, w, h });
-    const [low, high] = this.limits[kind].map((value) => this.unit.shown(value, kind));
+    const [low, high] = this.limits[kind].map((value) => this.unit.displayed(value, kind));
     const ticks = niceSteps(low, high, Math.max(2, Math.min(6, h / 40)));
     labels(ticks).forEach((label, i) => {
-      const at = y + h - ((ticks[i] - low) / (high - low)) * h;
-      this.text(label, x + w + 4, Math.min(Math.max(at + 4, y + 8), y + h));
+      const level = y + h - ((ticks[i] - low) / (high - low)) * h;
+      this.text(label, x + w + 4, Math.min(Math.max(level + 4, y + 8), y + h));
     });
     context.save();
     context.translate(this.layout.width - 6, y + h / 2);
@@ -232,9 +232,9 @@ class Drawing {
     const reach = Math.max(this.limits.error[1], ...errors.flat(2).filter(Number.isFinite)) * 1.05;
     const up = (cell) => (value) => cell.y + cell.h - (value / reach) * cell.h;
     const middles = (values) => values.map((_, i) => i + 0.5);
-    const one = layout.byTime;
-    this.plot(one, "mean error by time", errors, 0, (i) => this.x(one, i), up(one));
-    this.scaleOf(one, reach);
+    const { byTime } = layout;
+    this.plot(byTime, "mean error by time", errors, 0, (i) => this.x(byTime, i), up(byTime));
+    this.scaleOf(byTime, reach);
     if (layout.strip) {
       const cell = layout.strip;
       this.inside(cell, () =>
@@ -250,7 +250,7 @@ class Drawing {
         this.text(label, along(place), cell.y + cell.h + 15, { align: "center" });
       }
       this.text("Hz", cell.x + cell.w / 2, cell.y + cell.h + TICKS + 13, { align: "center" });
-      this.legend(one);
+      this.legend(byTime);
     }
   }
 
@@ -279,7 +279,7 @@ class Drawing {
   }
 
   scaleOf(cell, reach) {
-    const top = this.unit.shown(reach, "error");
+    const top = this.unit.displayed(reach, "error");
     for (const value of niceSteps(0, top, 2)) {
       const y = cell.y + cell.h - (value / top) * cell.h;
       this.text(`${Number(value.toPrecision(2))}`, cell.x - 7, Math.max(y + 4, cell.y + 8), { align: "right" });

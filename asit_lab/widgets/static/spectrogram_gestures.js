@@ -1,4 +1,4 @@
-// Mouse and keys of a spectrogram view.
+// Mouse and keyboard control of a spectrogram view.
 
 const NEAR = 4; // pixels that a click may move
 const limit = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -8,7 +8,7 @@ class Gestures {
     this.view = view;
     this.pointer = null; // frame and band under the mouse
     this.drag = null;
-    this.scrolled = true; // the page was scrolled under the mouse, which has not moved since
+    this.scrolled = true; // the page was scrolled and the mouse has not moved since
     this.last = ""; // where the mouse was on the screen
     const { frame } = view;
     this.listeners = [
@@ -29,16 +29,16 @@ class Gestures {
     for (const [target, ...rest] of this.listeners) target.removeEventListener(...rest);
   }
 
-  // Frame and band under the mouse; null beside the panels.
+  // Panel, frame and band under the mouse; null outside the panels.
   place(event) {
     const { frame, layout } = this.view;
     const box = frame.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const cell = layout?.cells.find((at) => x >= at.x && x < at.x + at.w && y >= at.y && y < at.y + at.h);
+    const cell = layout?.cells.find((panel) => x >= panel.x && x < panel.x + panel.w && y >= panel.y && y < panel.y + panel.h);
     return cell ? this.within(cell, event) : null;
   }
 
-  // The same on a panel, whose edges hold the mouse.
+  // The same for a given panel; positions beyond its edges count as its edges.
   within(cell, event) {
     const box = this.view.frame.getBoundingClientRect();
     const { t0, t1, b0, b1 } = this.view.range;
@@ -48,8 +48,8 @@ class Gestures {
   }
 
   onWheel(event) {
-    const at = this.place(event);
-    if (!at || this.scrolled) return; // the page scrolls
+    const target = this.place(event);
+    if (!target || this.scrolled) return; // the page scrolls
     const { view } = this;
     const { t0, t1, b0, b1 } = view.range;
     const turned = event.deltaY || event.deltaX; // with Shift, some browsers turn the wheel sideways
@@ -58,20 +58,20 @@ class Gestures {
     if (factor > 1 && (event.shiftKey ? b1 - b0 >= bands : t1 - t0 >= frames)) return; // everything is in view
     event.preventDefault();
     event.stopPropagation();
-    view.zoom(factor, at.frame, at.band, [!event.shiftKey, event.shiftKey]);
+    view.zoom(factor, target.frame, target.band, [!event.shiftKey, event.shiftKey]);
   }
 
   onDown(event) {
-    const at = this.place(event);
-    if (!at || event.button) return;
+    const start = this.place(event);
+    if (!start || event.button) return;
     const { frame, range } = this.view;
     frame.focus({ preventScroll: true });
     frame.setPointerCapture(event.pointerId);
-    this.drag = { x: event.clientX, y: event.clientY, at, range, select: event.shiftKey, moved: false };
+    this.drag = { x: event.clientX, y: event.clientY, start, range, select: event.shiftKey, moved: false };
     event.preventDefault();
   }
 
-  // After a scroll, browsers tell of a move though the mouse is where it was.
+  // After a scroll, browsers report a move although the mouse has not moved.
   onAnyMove(event) {
     const place = `${event.screenX} ${event.screenY}`;
     if (place !== this.last) this.scrolled = false;
@@ -83,16 +83,16 @@ class Gestures {
     if (drag) {
       const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
       drag.moved ||= Math.hypot(dx, dy) > NEAR;
-      const { cell } = drag.at;
+      const { cell } = drag.start;
       if (drag.moved && drag.select) {
-        view.select(view.axes.time(drag.at.frame), view.axes.time(this.within(cell, event).frame));
+        view.select(view.axes.time(drag.start.frame), view.axes.time(this.within(cell, event).frame));
       } else if (drag.moved) {
         const { t0, t1, b0, b1 } = drag.range;
         const [across, up] = [(-dx / cell.w) * (t1 - t0), (dy / cell.h) * (b1 - b0)];
         view.show(t0 + across, t1 + across, b0 + up, b1 + up);
       }
     }
-    this.pointer = drag ? this.within(drag.at.cell, event) : this.place(event);
+    this.pointer = drag ? this.within(drag.start.cell, event) : this.place(event);
     view.schedule(false);
   }
 
@@ -101,9 +101,9 @@ class Gestures {
     this.drag = null;
     if (!drag || drag.moved) return;
     if (drag.select) return view.select(0, 0);
-    const { sound } = view.scene.panels[view.layout.cells.indexOf(drag.at.cell)];
+    const { sound } = view.scene.panels[view.layout.cells.indexOf(drag.start.cell)];
     if (sound) view.sounds.choose(sound);
-    view.sounds.seek(view.axes.time(drag.at.frame));
+    view.sounds.seek(view.axes.time(drag.start.frame));
   }
 
   onLeave() {

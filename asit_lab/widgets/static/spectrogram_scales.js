@@ -2,7 +2,7 @@
 // at the bottom; band i reaches from i to i + 1.
 
 const DECIBELS = 10 / Math.LN10; // of one unit of natural log of power
-const LABELLED_HZ = [1000, 4000, 8000, 2000, 500, 16000, 100, 200, 32000]; // the most wanted first
+const LABELLED_HZ = [1000, 4000, 8000, 2000, 500, 16000, 100, 200, 32000]; // the most important first
 const mel = (hz) => 1127 * Math.log1p(hz / 700);
 
 class MelAxes {
@@ -31,14 +31,14 @@ class MelAxes {
 
   // [place, label] of the frequencies from band `low` to `high` for which there is room; `room`: bands between two.
   hzTicks(low, high, room) {
-    const kept = [];
+    const ticks = [];
     const between = niceSteps(this.hz(low), this.hz(high), 5);
     for (const hz of [...LABELLED_HZ, ...between]) {
       const place = this.place(hz);
       if (hz < this.edges[0] || hz > this.edges[1] || place < low || place > high) continue;
-      if (kept.every(([other]) => Math.abs(other - place) >= room)) kept.push([place, shortHz(hz)]);
+      if (ticks.every(([other]) => Math.abs(other - place) >= room)) ticks.push([place, shortHz(hz)]);
     }
-    return kept;
+    return ticks;
   }
 }
 
@@ -64,7 +64,7 @@ function labels(values) {
   return values.map((value) => value.toFixed(decimals).replace(/^-(0\.?0*)$/, "$1"));
 }
 
-// How a level or an error is shown: as the model sees it, or in dB.
+// Converts levels and errors between stored values (as the model sees them) and displayed ones (the same, or dB).
 class Unit {
   constructor(scene, unit) {
     this.decibels = unit === "dB";
@@ -75,7 +75,7 @@ class Unit {
     return this.decibels && (kind === "level" || this.scene.error_decibels);
   }
 
-  shown(value, kind) {
+  displayed(value, kind) {
     if (!this.applies(kind)) return value;
     return DECIBELS * (this.scene.slope * value + (kind === "level" ? this.scene.offset : 0));
   }
@@ -87,8 +87,8 @@ class Unit {
 
   text(value, kind) {
     if (Number.isNaN(value)) return "–";
-    const shown = this.shown(value, kind);
-    return this.applies(kind) ? `${shown.toFixed(1)} dB` : shown.toFixed(Math.abs(shown) < 0.1 && kind === "error" ? 4 : 2);
+    const displayed = this.displayed(value, kind);
+    return this.applies(kind) ? `${displayed.toFixed(1)} dB` : displayed.toFixed(Math.abs(displayed) < 0.1 && kind === "error" ? 4 : 2);
   }
 
   name(kind) {
@@ -142,20 +142,20 @@ function raster(values, axes, [low, high], colours, nothing) {
   return canvas;
 }
 
-// Straight lines around the marked places of mask [columns, rows]: x0, y0, x1, y1 of each, in units of the mask.
+// Straight lines around the marked cells of mask [columns, rows]: x0, y0, x1, y1 of each, in units of the mask.
 function borders(mask, columns, rows) {
   const lines = [];
-  const at = (x, y) => x >= 0 && y >= 0 && x < columns && y < rows && mask[x * rows + y] > 0;
+  const marked = (x, y) => x >= 0 && y >= 0 && x < columns && y < rows && mask[x * rows + y] > 0;
   for (let x = 0; x <= columns; x++) {
     for (let y = 0, start = -1; y <= rows; y++) {
-      const edge = y < rows && at(x - 1, y) !== at(x, y);
+      const edge = y < rows && marked(x - 1, y) !== marked(x, y);
       if (edge && start < 0) start = y;
       if (!edge && start >= 0) [start] = [-1, lines.push([x, start, x, y])];
     }
   }
   for (let y = 0; y <= rows; y++) {
     for (let x = 0, start = -1; x <= columns; x++) {
-      const edge = x < columns && at(x, y - 1) !== at(x, y);
+      const edge = x < columns && marked(x, y - 1) !== marked(x, y);
       if (edge && start < 0) start = x;
       if (!edge && start >= 0) [start] = [-1, lines.push([start, y, x, y])];
     }
@@ -163,7 +163,7 @@ function borders(mask, columns, rows) {
   return lines;
 }
 
-// Means of an error [frames, bands] over what counts, by frame and by band.
+// Means of an error [frames, bands], without NaN, by frame and by band.
 function profiles(values, axes) {
   const sums = [new Float64Array(axes.frames), new Float64Array(axes.bands)];
   const counts = [new Uint32Array(axes.frames), new Uint32Array(axes.bands)];

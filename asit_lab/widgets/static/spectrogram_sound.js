@@ -1,4 +1,4 @@
-// The sounds of an explorer, played from its view: its <audio> elements are the players, so that their own controls and
+// Plays the sounds of an explorer from its view, through the explorer's <audio> elements, so that their own controls and
 // the view always agree.
 
 class Sounds {
@@ -24,14 +24,14 @@ class Sounds {
   // What can be played: name -> <audio>.
   available() {
     const boxes = [...(this.explorer?.querySelectorAll(".asit-sound") ?? [])];
-    const shown = boxes.filter((box) => box.style.display !== "none" && box.querySelector("audio")?.src);
-    return new Map(shown.map((box) => [box.querySelector(".widget-label")?.textContent ?? "", box.querySelector("audio")]));
+    const visible = boxes.filter((box) => box.style.display !== "none" && box.querySelector("audio")?.src);
+    return new Map(visible.map((box) => [box.querySelector(".widget-label")?.textContent ?? "", box.querySelector("audio")]));
   }
 
   get audio() {
-    const there = this.available();
-    if (!there.has(this.chosen)) this.chosen = there.keys().next().value ?? "";
-    return there.get(this.chosen) ?? null;
+    const players = this.available();
+    if (!players.has(this.chosen)) this.chosen = players.keys().next().value ?? "";
+    return players.get(this.chosen) ?? null;
   }
 
   get playing() {
@@ -64,13 +64,13 @@ class Sounds {
     const before = this.audio;
     const next = this.available().get(name);
     if (!next || name === this.chosen) return;
-    const went = before && !before.paused;
+    const wasPlaying = before && !before.paused;
     this.chosen = name;
     if (before) {
       next.currentTime = Math.min(before.currentTime, next.duration || Infinity);
       before.pause();
     }
-    if (went) next.play();
+    if (wasPlaying) next.play();
     this.moved();
   }
 
@@ -105,14 +105,15 @@ class Sounds {
   }
 }
 
-// A part of a 16-bit WAV, s from its start, as a WAV of its own. Throws where `buffer` is none.
+// A part of a 16-bit WAV, s from its start, as a WAV of its own. Throws if `buffer` is not a WAV.
 function cutWav(buffer, from, to) {
   const view = new DataView(buffer);
-  const tag = (at) => String.fromCharCode(...new Uint8Array(buffer, at, 4));
+  const tag = (offset) => String.fromCharCode(...new Uint8Array(buffer, offset, 4));
   let [format, data, size] = [0, 0, 0];
-  for (let at = 12; at + 8 <= view.byteLength; at += 8 + view.getUint32(at + 4, true) + (view.getUint32(at + 4, true) & 1)) {
-    if (tag(at) === "fmt ") format = at + 8;
-    if (tag(at) === "data") [data, size] = [at + 8, Math.min(view.getUint32(at + 4, true), view.byteLength - at - 8)];
+  for (let offset = 12, length = 0; offset + 8 <= view.byteLength; offset += 8 + length + (length & 1)) {
+    length = view.getUint32(offset + 4, true);
+    if (tag(offset) === "fmt ") format = offset + 8;
+    if (tag(offset) === "data") [data, size] = [offset + 8, Math.min(length, view.byteLength - offset - 8)];
   }
   if (!format || !data) throw new Error("not a WAV");
   const [rate, frame] = [view.getUint32(format + 4, true), view.getUint16(format + 12, true)];
@@ -120,7 +121,7 @@ function cutWav(buffer, from, to) {
   const samples = new Uint8Array(buffer.slice(data + place(from), data + place(to)));
   const wav = new Uint8Array(44 + samples.length);
   const header = new DataView(wav.buffer);
-  const write = (at, text) => [...text].forEach((letter, i) => header.setUint8(at + i, letter.charCodeAt(0)));
+  const write = (offset, text) => [...text].forEach((letter, i) => header.setUint8(offset + i, letter.charCodeAt(0)));
   write(0, "RIFF");
   header.setUint32(4, 36 + samples.length, true);
   write(8, "WAVEfmt ");

@@ -4,22 +4,22 @@ const HELP =
   "Wheel: zoom in time (Shift: in frequency). Drag: move. Click: play from here. Shift-drag: select. Double click: all.";
 
 function element(name, properties = {}, children = []) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 function button(text, title, press) {
-  const made = element("button", { className: "jupyter-button widget-button", textContent: text, title });
-  made.addEventListener("click", press);
-  return made;
+  const node = element("button", { className: "jupyter-button widget-button", textContent: text, title });
+  node.addEventListener("click", press);
+  return node;
 }
 
 function choice(name, change) {
-  const made = element("select", { title: name });
-  made.setAttribute("aria-label", name);
-  made.addEventListener("change", () => change(made.value));
-  return made;
+  const node = element("select", { title: name });
+  node.setAttribute("aria-label", name);
+  node.addEventListener("change", () => change(node.value));
+  return node;
 }
 
 function offer(select, names, chosen) {
@@ -30,12 +30,12 @@ function offer(select, names, chosen) {
 }
 
 function entry(name, change) {
-  const made = element("input", { type: "number", title: name });
-  made.setAttribute("aria-label", name);
-  const take = () => Number.isFinite(made.valueAsNumber) && change(made.valueAsNumber);
-  made.addEventListener("change", take);
-  made.addEventListener("keydown", (event) => event.key === "Enter" && take()); // in JupyterLab Enter changes nothing
-  return made;
+  const node = element("input", { type: "number", title: name });
+  node.setAttribute("aria-label", name);
+  const take = () => Number.isFinite(node.valueAsNumber) && change(node.valueAsNumber);
+  node.addEventListener("change", take);
+  node.addEventListener("keydown", (event) => event.key === "Enter" && take()); // JupyterLab swallows Enter's change event
+  return node;
 }
 
 // view: what `render` of spectrogram.js makes.
@@ -43,8 +43,8 @@ class Toolbar {
   constructor(view) {
     const { model, sounds } = view;
     this.view = view;
-    this.play = button("▶ Play", "play the selection, or all (Space)", () => sounds.toggle());
-    this.loop = button("Loop", "repeat the selection, or all (L)", () => view.toggleLoop());
+    this.play = button("▶ Play", "play the selection, or the whole clip (Space)", () => sounds.toggle());
+    this.loop = button("Loop", "repeat the selection, or the whole clip (L)", () => view.toggleLoop());
     this.sound = choice("sound", (name) => sounds.choose(name));
     this.all = button("Show all", "the whole time and frequency range (Home)", () => view.reset());
     this.colours = choice("colour map", (name) => view.set({ colours: name }));
@@ -52,13 +52,13 @@ class Toolbar {
     this.low = entry("lowest level", (value) => view.setLimit("low", value));
     this.high = entry("highest level", (value) => view.setLimit("high", value));
     this.most = entry("largest error", (value) => view.setLimit("most", value));
-    this.fit = button("Fit", "colours as the clip has them", () => view.fitColours());
+    this.fit = button("Fit", "the colour range that suits the clip", () => view.fitColours());
     this.errors = element("label", {}, ["error to ", this.most]);
     this.saves = [
       button("PNG", "save what is shown as a picture", () => view.savePicture()),
-      button("PDF", "save what is shown as a figure for print", () => model.send({ kind: "pdf", view: view.shown() })),
+      button("PDF", "save what is shown as a figure for print", () => model.send({ kind: "pdf", view: { ...view.range } })),
       button("CSV", "save the values that are shown", () => view.saveValues()),
-      button("WAV", "save the selection, or all, of the chosen sound", () => view.saveSound()),
+      button("WAV", "save the selection, or the whole clip, of the chosen sound", () => view.saveSound()),
     ];
     const group = (...parts) => element("span", {}, parts);
     this.element = element("div", { className: "asit-tools" }, [
@@ -70,20 +70,20 @@ class Toolbar {
 
   update() {
     const { model, sounds, scene, unit } = this.view;
-    const there = sounds.available();
+    const players = sounds.available();
     this.play.textContent = sounds.playing ? "❚❚ Pause" : "▶ Play";
-    this.play.disabled = this.loop.disabled = this.sound.disabled = this.saves[3].disabled = !there.size;
+    this.play.disabled = this.loop.disabled = this.sound.disabled = this.saves[3].disabled = !players.size;
     this.loop.classList.toggle("mod-active", sounds.loop);
     this.loop.setAttribute("aria-pressed", sounds.loop);
-    offer(this.sound, [...there.keys()], sounds.audio ? sounds.chosen : "");
-    this.sound.hidden = there.size < 2;
+    offer(this.sound, [...players.keys()], sounds.audio ? sounds.chosen : "");
+    this.sound.hidden = players.size < 2;
     offer(this.colours, Object.keys(model.get("maps")).filter((name) => name !== scene.error_map), model.get("colours"));
     offer(this.unit, ["normalised", "dB"], model.get("unit"));
     this.errors.hidden = !scene.panels.some(({ kind }) => kind === "error");
     for (const [name, kind] of [["low", "level"], ["high", "level"], ["most", "error"]]) {
-      const shown = unit.shown(model.get(name), kind);
-      this[name].step = unit.applies(kind) ? 1 : Math.abs(shown) < 0.1 ? 0.005 : 0.05;
-      this[name].value = Number(shown.toFixed(unit.applies(kind) ? 1 : 3));
+      const value = unit.displayed(model.get(name), kind);
+      this[name].step = unit.applies(kind) ? 1 : Math.abs(value) < 0.1 ? 0.005 : 0.05;
+      this[name].value = Number(value.toFixed(unit.applies(kind) ? 1 : 3));
     }
   }
 }
@@ -94,16 +94,17 @@ function download(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-// What is in the window `view`, a row for each frame and band, a column for each panel.
+// The values inside the window `view`: a row for each frame and band, a column for each panel.
 function csvOf({ scene, axes, unit, values, masks }, view) {
   const names = scene.panels.map(({ name, kind }) => (unit.applies(kind) ? `${name} (dB)` : name));
   const rows = [["time_s", "frequency_hz", ...(masks.pixels.length ? ["masked"] : []), ...names].map(quoted).join(",")];
   const kinds = scene.panels.map(({ kind }) => kind);
   for (let frame = Math.floor(view.t0); frame < Math.ceil(view.t1); frame++) {
     for (let band = Math.floor(view.b0); band < Math.ceil(view.b1); band++) {
-      const at = frame * axes.bands + band;
-      const cells = values.map((all, i) => (Number.isNaN(all[at]) ? "" : unit.shown(all[at], kinds[i]).toPrecision(4)));
-      const masked = masks.pixels.length ? [masks.pixels[at]] : [];
+      const index = frame * axes.bands + band;
+      const levels = values.map((panelValues) => panelValues[index]);
+      const cells = levels.map((level, i) => (Number.isNaN(level) ? "" : unit.displayed(level, kinds[i]).toPrecision(4)));
+      const masked = masks.pixels.length ? [masks.pixels[index]] : [];
       rows.push([axes.time(frame).toFixed(4), axes.hz(band + 0.5).toFixed(1), ...masked, ...cells].join(","));
     }
   }
