@@ -5,12 +5,16 @@
 """
 
 import contextlib
+import datetime
 import difflib
 import functools
+import itertools
 import math
+import numbers
 import os
 import shlex
 import textwrap
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -23,6 +27,7 @@ from .errors import InputError
 from .overrides import parse_overrides
 from .paths import home, resolve  # noqa: F401  (asit_lab.config.home is used by notebooks)
 from .settings import Asda, Data, Features, Heads, Mask, Model, ObjectiveSettings, Optim, Section, Train, visible_of
+from .storage.plain_yaml import read_yaml_text
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -161,29 +166,48 @@ def parameter(name: str, value: Any, kind: Any = str) -> Any:
     """A notebook's parameter as what the notebook needs, however it was typed.
 
     papermill turns `-p seeds 1` into a number and `-p out 2026` too; a YAML file may hold a list, or nothing.
-    kind: str (nothing is ""), int, float, list[str] or list[int] (nothing is []; a text is split at blanks, with quotes
-    around what has blanks in it). Raises InputError naming the parameter.
+    kind: str (nothing is ""), int, float, a list of one of these (nothing is []; a text is split at blanks and commas,
+    with quotes around what has blanks in it, or is a list as YAML writes it), or int | list[int] (a list only where
+    there are several, or one in a list). Raises InputError naming the parameter.
     """
-    if kind in (list[str], list[int]):
-        (item_type,) = kind.__args__
-        if isinstance(value, str):
-            try:
-                value = shlex.split(value)
-            except ValueError:  # an apostrophe
-                value = value.split()
-        values = [] if value is None else list(value) if isinstance(value, list | tuple | set) else [value]
-        return [parameter(name, entry, item_type) for entry in values]
+    if kind == int | list[int]:
+        values = parameter(name, value, list[int])
+        is_list = isinstance(value, list | tuple | set) or str(value).strip().startswith("[")
+        return values[0] if len(values) == 1 and not is_list else values
+    if typing.get_origin(kind) is list:
+        (item_type,) = typing.get_args(kind)
+        return [parameter(name, entry, item_type) for entry in _entries(value) if entry is not None]
     if isinstance(value, list | tuple) and len(value) == 1:
         (value,) = value
-    if kind is str and (value is None or isinstance(value, str | int | float | os.PathLike)):
-        return "" if value is None else str(value)
+    if kind is str and (value is None or isinstance(value, str | bytes | numbers.Real | os.PathLike | datetime.date)):
+        return "" if value is None else os.fsdecode(value) if isinstance(value, bytes) else str(value)
     if kind in (int, float) and not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if kind is int and isinstance(value, str | numbers.Integral):
+                with contextlib.suppress(ValueError):  # "1e3" is a whole number, too
+                    return int(value)
             number = float(value)
-            if kind is float or number.is_integer():
+            if math.isfinite(number) and (kind is float or number.is_integer()):
                 return kind(number)
     expected = {str: "a text", int: "a whole number", float: "a number"}[kind]
     raise InputError(f"{name}: expected {expected}, got {value!r}")
+
+
+def _entries(value: Any) -> list[Any]:
+    """The entries of a list that may be typed as a text."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        with contextlib.suppress(yaml.YAMLError):
+            value = read_yaml_text(value)
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value)
+        except ValueError:  # an apostrophe
+            words = value.split()
+        parts = ([word] if "," not in word or resolve(word).exists() else word.split(",") for word in words)
+        return [part for part in itertools.chain.from_iterable(parts) if part]
+    if hasattr(value, "tolist"):  # an array
+        value = value.tolist()
+    return [] if value is None else list(value) if isinstance(value, list | tuple | set) else [value]
 
 
 def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
@@ -197,7 +221,7 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
     while True:
         path = folder / f"{name}.yaml"
         if (
-            not path.is_file() or os.sep in name
+            not os.path.isfile(path) or os.sep in name
         ):  # runs/a is the run's directory even where runs/a.yaml stands beside it
             path = resolve(name)
             path = path / "config.yaml" if path.is_dir() else path
@@ -211,6 +235,8 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
         visited.append(path)
         content = read_yaml(path, example)
         base = content.pop("base", None)
+        for dotted in [key for key in content if isinstance(key, str) and "." in key]:  # mask.ratio: 0.5
+            content = _set(content, dotted.split("."), content.pop(dotted))
         layers.insert(0, {"name": path.stem, **content})
         if not base:
             return layers
@@ -220,7 +246,7 @@ def read_layers(kind: str, name: str, folder: Path, example: str) -> list[dict]:
 def read_yaml(path: Path, example: str) -> dict:
     """The keys and values of a YAML file; none of an empty one. Raises InputError for anything else in it."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml_text(path.read_text(encoding="utf-8-sig")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):

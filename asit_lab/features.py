@@ -102,6 +102,9 @@ class LogMel(nn.Module):
         lengths: int64 [B], valid samples of each clip; frames past them become `PAD`, as in the released code.
         Raises InputError when a clip is shorter than one frame.
         """
+        if not isinstance(wave, Tensor) or not wave.is_floating_point():
+            kind = wave.dtype if isinstance(wave, Tensor) else type(wave).__name__
+            raise InputError(f"wave: expected a floating-point tensor, got {kind}")
         if wave.ndim != 2:
             raise InputError(f"wave: expected [batch, samples], got shape {tuple(wave.shape)}")
         frames = self.frames_of(wave.shape[1])

@@ -1,5 +1,6 @@
 """Settings typed as KEY=VALUE: in a shell, as a notebook's parameter, in a study."""
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import yaml
 
 from .errors import InputError
+from .storage.plain_yaml import read_yaml_text
 
 Overrides = list[str] | str | Mapping[str, Any] | None
+_STRUCTURES = ("{", "[", "'", '"', "|", ">", "!")  # first signs of values that are not plain texts or numbers
 
 
 def parse_overrides(overrides: Overrides, example: str = "mask.ratio=0.7") -> dict[str, Any]:
@@ -18,6 +21,8 @@ def parse_overrides(overrides: Overrides, example: str = "mask.ratio=0.7") -> di
     text of several assignments, split as a shell splits words. example: an assignment for messages.
     Raises InputError naming the assignment.
     """
+    if isinstance(overrides, bytes):
+        overrides = os.fsdecode(overrides)
     if isinstance(overrides, Mapping):
         return {str(key): value for key, value in overrides.items()}
     if isinstance(overrides, str):
@@ -40,10 +45,13 @@ def _assignment(override: str, example: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"override {override!r}: expected key=value, such as {example}")
+    structured = text.strip().startswith(_STRUCTURES)
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml_text(text)
     except yaml.YAMLError:
-        raise InputError(f"override {override!r}: {text!r} is not a value YAML can read") from None
-    if isinstance(value, str) and " #" in text and text.strip()[0] not in "'\"":
-        value = text.strip()  # a file name with " #" in it, which YAML takes for a comment
+        if structured:
+            raise InputError(f"override {override!r}: {text!r} is not a value YAML can read") from None
+        value = text.strip()
+    if not structured and isinstance(value, str | list | dict):
+        value = text.strip()  # a name with " #" or ": " in it, or one that begins with "- "
     return {key.strip(): value}

@@ -1,5 +1,9 @@
 """Where relative paths count from."""
 
+import contextlib
+import datetime
+import errno
+import numbers
 import os
 import sys
 from pathlib import Path
@@ -27,14 +31,31 @@ def in_notebook() -> bool:
     return "IPKernelApp" in getattr(shell, "config", {})
 
 
-def resolve(path: str | os.PathLike | int | float) -> Path:
+def resolve(path: str | bytes | os.PathLike | float | datetime.date) -> Path:
     """An absolute path; relative ones count from `home()`.
 
-    A number is taken for a name: papermill turns `-p out 2026` into one. Raises InputError for what is no path.
+    A number or date is taken for a name: papermill and YAML turn `-p out 2026` into one. Raises InputError for what is
+    no path, or none that this system can have.
     """
-    if isinstance(path, int | float) and not isinstance(path, bool):
+    path = Path(path_text(path))
+    with contextlib.suppress(RuntimeError):  # "~name" without such a user
+        path = path.expanduser()
+    try:
+        path = path if path.is_absolute() else (home() / path).resolve()
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{str(path)[:80]}...: the name is too long for this system") from None
+    return path
+
+
+def path_text(path: object) -> str:
+    """A path, or what YAML and papermill made of one, as text. Raises InputError."""
+    if isinstance(path, numbers.Real) and not isinstance(path, bool) or isinstance(path, datetime.date):
         path = str(path)
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | bytes | os.PathLike):
         raise InputError(f"expected a path, got {path!r} (a {type(path).__name__})")
-    path = Path(path).expanduser()
-    return path if path.is_absolute() else (home() / path).resolve()
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise InputError(f"{text!r}: a path cannot have a NUL character in it")
+    return text

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from .checks import whole
+
 _MASK64 = (1 << 64) - 1
 
 
@@ -42,7 +44,8 @@ def _number(part: int | str | Tensor, device: torch.device | None) -> Tensor:
         return part.to(torch.int64)
     if isinstance(part, str):
         part = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
-    return torch.tensor(_signed(int(part)), dtype=torch.int64, device=device)
+    part = part if type(part) is int else whole("seed", part)
+    return torch.tensor(_signed(part), dtype=torch.int64, device=device)
 
 
 def fold(key: Tensor, *parts: int | str | Tensor) -> Tensor:

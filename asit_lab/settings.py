@@ -55,7 +55,13 @@ AttentionName = Annotated[str, AfterValidator(partial(registry.check_name, "atte
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,  # a name typed as 2026
+    )
 
 
 def _number_or_auto(value: Any) -> Any:

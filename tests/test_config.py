@@ -1,12 +1,16 @@
 """Configurations: presets, overrides, what is rejected and in which words, and the difference of two."""
 
+import datetime
+import json
 import re
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
+from asit_lab.batch.notebook import read_notebook
 from asit_lab.config import PRESETS, diff, keys, load_config, parameter, preset_names, resolve, validate
 from asit_lab.errors import InputError
 from asit_lab.paths import project_root
@@ -346,6 +350,18 @@ def test_validate_takes_the_resolved_yaml_of_any_preset():
         ("3", int, 3),
         (3.0, int, 3),
         ("0.5", float, 0.5),
+        ("1e3", int, 1000),
+        (10**30, int, 10**30),
+        (datetime.date(2026, 1, 1), str, "2026-01-01"),
+        ("0,1, 2", list[int], [0, 1, 2]),
+        ("[0, 1]", list[int], [0, 1]),
+        ("[linear, knn]", list[str], ["linear", "knn"]),
+        ("[0.3, 0.5]", list[float], [0.3, 0.5]),
+        ([None, "a"], list[str], ["a"]),
+        (3, int | list[int], 3),
+        ("3", int | list[int], 3),
+        ([3], int | list[int], [3]),
+        ("[0, 2]", int | list[int], [0, 2]),
     ],
 )
 def test_a_notebooks_parameter_is_taken_however_it_was_typed(value, kind, expected):
@@ -361,6 +377,7 @@ def test_a_notebooks_parameter_is_taken_however_it_was_typed(value, kind, expect
         (None, int, "seed: expected a whole number, got None"),
         (True, int, "seed: expected a whole number, got True"),
         ("two", list[int], "seed: expected a whole number, got 'two'"),
+        (float("inf"), float, "seed: expected a number, got inf"),
     ],
 )
 def test_a_parameter_of_another_kind_is_refused_by_name(value, kind, words):
@@ -377,11 +394,50 @@ def test_overrides_of_every_type():
             load_config("smoke", wrong)
 
 
-def test_a_number_is_a_path_and_nothing_else_is():
-    assert resolve(2026) == resolve("2026")
+@pytest.mark.parametrize(
+    "typed", ["2026-01-01", "12:30:45", "007", "yes", "2026", "a: b", "- a", "a #1", "@x", "*x", "%x"]
+)
+def test_names_are_taken_as_typed(typed, tmp_path):
+    assert load_config("smoke", [f"train.init_from={typed}"]).train.init_from == typed
+    if ": " not in typed and typed[0] not in "-@*%" and "#" not in typed:
+        file = tmp_path / "own.yaml"
+        file.write_text(f"base: smoke\nname: {typed}\nmask.ratio: 0.5\n")
+        assert (load_config(file).name, load_config(file).mask.ratio) == (typed, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("typed", "steps"), [("1e3", 1000), ("1_000", 1000), ("'7'", 7), ("010", 10), ("None", None), ("null", None)]
+)
+def test_numbers_are_taken_as_typed(typed, steps):
+    assert load_config("smoke", [f"train.steps={typed}"]).train.steps == steps
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "own.yaml").write_text("mask: {ratio: 0.1}\nmask: {ratio: 0.2}\n")
+    with pytest.raises(InputError, match="'mask' occurs more than once"):
+        load_config(tmp_path / "own.yaml")
+
+
+def test_what_is_a_path():
+    assert resolve(2026) == resolve("2026") == resolve(np.int64(2026)) == resolve(b"2026")
     for wrong in (None, True, {"a": 1}, ["a"]):
         with pytest.raises(InputError, match="expected a path"):
             resolve(wrong)
+    with pytest.raises(InputError, match="NUL"):
+        resolve("a\0b")
+    with pytest.raises(InputError, match="too long"):
+        resolve("x" * 5000)
+    assert resolve("~nobody-of-this-name/x").name == "x"
+
+
+@pytest.mark.parametrize("notebook", sorted((project() / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_take_their_parameters_in_by_one_function(notebook):
+    """But `overrides`, which load_config takes in every form."""
+    if ".ipynb_checkpoints" in str(notebook):
+        return
+    code = "".join("".join(cell["source"]) + "\n" for cell in json.loads(notebook.read_text())["cells"])
+    left = [name for name in read_notebook(notebook).parameters if f'parameter("{name}", {name}' not in code]
+    assert left in ([], ["overrides"])
 
 
 @pytest.mark.parametrize("name", preset_names())

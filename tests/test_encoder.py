@@ -1,6 +1,7 @@
 """What an encoder gives for audio of any length, rate and container, checked against its own parts."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -338,3 +339,52 @@ def test_the_shipped_encoder_by_name():
     shipped = load_encoder("shipped")
     assert shipped.pretrained and shipped.name == zoo.shipped().name
     assert open_encoder("shipped").name == shipped.name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.astype(object),
+        lambda x: x.astype(np.longdouble),
+        lambda x: x.astype(">f4"),
+        lambda x: np.repeat(x, 2)[::2],
+        lambda x: pd.Series(x.tolist(), dtype=object),
+        lambda x: torch.tensor(x).bfloat16(),
+        lambda x: np.array([x, x[:8000]], dtype=object),
+    ],
+)
+def test_samples_of_any_type_of_numbers(change):
+    enc, x = Encoder.random(load_config("smoke")), np.random.default_rng(0).uniform(-1, 1, 16000).astype("float32")
+    assert torch.allclose(enc.embed(change(x), 16000)[:1], enc.embed(x, 16000), atol=2e-2)
+
+
+def test_samples_at_the_level_of_integers_are_warned_of():
+    enc = Encoder.random(load_config("smoke"))
+    with pytest.warns(UserWarning, match="samples reach ±32767, the level of integers"):
+        enc.embed(32767 * np.sin(np.arange(16000) / 20), 16000)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda e, x: e.embed(x, 1), "sample_rate: 1 is not a sample rate of sound"),
+        (lambda e, x: e.embed(x.to_sparse(), 16000), "a sparse tensor"),
+        (lambda e, x: e.embed(x.to("meta"), 16000), "a meta tensor"),
+        (lambda e, x: e.embed(x, 16000, overlap="0.25"), "overlap: '0.25' is not a share of a window"),
+        (lambda e, x: e.attention(x, 16000, layers=None), "layers: "),
+        (lambda e, x: e.attention(x, 16000, layers=0.5), "layers: "),
+        (lambda e, x: e.reconstruct(x, 16000, seed=None), "seed: expected a whole number, got None"),
+        (lambda e, x: e.reconstruct(x, 16000, mask="all"), "mask: expected an array of True and False, got a str"),
+        (lambda e, x: Encoder.random(e.config, 2**70), "seed: .* is not within"),
+        (lambda e, x: e.front_end(x.numpy()[None]), "wave: expected a floating-point tensor, got ndarray"),
+    ],
+)
+def test_numbers_of_another_kind_are_refused_in_words(call, words):
+    with pytest.raises(InputError, match=words):
+        call(Encoder.random(load_config("smoke")), torch.zeros(16000))
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    enc, x = Encoder.random(load_config("smoke"), np.int64(0)), torch.ones(16000)
+    assert enc.attention(x, np.float32(16000), layers=np.array(0)).map.shape[0] == 1
+    assert torch.equal(enc.reconstruct(x, 16000, seed=torch.tensor(3)).mask, enc.reconstruct(x, 16000, seed=3).mask)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import rc_context
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.text import Text
 
 from asit_lab import figures
@@ -54,7 +55,11 @@ def test_names_are_drawn_as_they_are(tmp_path):
 def test_pdf_has_truetype_fonts_alone(tmp_path):
     figure = figures.scores_figure(pd.DataFrame({"encoder": NAMES, "protocol": "knn", "mean": 0.5}))
     figure.savefig(tmp_path / "direct.pdf")
-    for path in (tmp_path / "direct.pdf", figures.save(figure, tmp_path / "saved.pdf")):
+    figure.canvas.print_figure(tmp_path / "canvas.pdf")
+    with PdfPages(tmp_path / "pages.pdf") as pages:
+        pages.savefig(figure)
+    figures.save(figure, tmp_path / f"{'saved' * 48}.pdf")  # a name of 244 characters
+    for path in tmp_path.iterdir():
         content = path.read_bytes()
         for stream in re.finditer(rb"stream\r?\n(.*?)endstream", content, re.DOTALL):
             try:

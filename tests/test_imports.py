@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asit_lab"
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = (
-    ("_version", "errors", "random", "schedules", "paths", "overrides", "mel"),
-    ("storage",),
+    ("_version", "errors", "checks", "random", "schedules", "paths", "mel"),
+    ("storage", "overrides"),
     ("registry",),
     ("settings", "config"),
     ("audio", "features", "augment", "masking"),

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from ..errors import InputError
+from ..paths import path_text
 from .containers import CONTAINER_SUFFIXES, ContainerDecoder, is_container
 from .lengths import MEMBER, Stored, View, doubt
 from .sndfile_log import note_on_end
@@ -42,7 +43,7 @@ class Decoder(Protocol):
 
 def open_decoder(path: str | Path) -> Decoder:
     """Raises InputError naming file and reason: missing, a folder, empty, not audio, cut."""
-    path = Path(path)
+    path = Path(path_text(path))
     try:
         if MEMBER in str(path):
             return _open_member(path)

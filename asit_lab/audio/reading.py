@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 
+from ..checks import number, whole
 from ..errors import InputError
 from .decoders import Decoder, open_decoder
 
@@ -20,6 +22,7 @@ SHORTEST = 0.025  # s: one analysis frame; anything shorter gives no log-mel at 
 MARGIN = 0.1  # s read on either side of a segment before resampling, as context for the filter
 SLACK = 0.05  # s a compressed file may fall short of its header: codecs pad and skip a frame or two
 LOUDEST = 2.0**32  # 32-bit integers as float stay below; larger values are damage, and log-mels would overflow
+INTEGERS = 8.0  # a peak beyond this is not a level of -1 to 1: integers written as float
 RATES = (100, 10_000_000)  # Hz, the lowest and highest rate that a header may give
 
 
@@ -59,9 +62,8 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
     Raises InputError naming file and reason: missing, not audio, corrupt, truncated, zero length, shorter than 25 ms,
     a segment that starts outside the file, samples that are not numbers; and for a rate or length that is not above 0.
     """
-    for name, value in (("sample_rate", sample_rate), ("seconds", 1.0 if seconds is None else seconds)):
-        if not value > 0:
-            raise InputError(f"{name}: {value:g}; expected more than 0")
+    sample_rate, start = _check_rate(sample_rate), number("start", start, "a number of s")
+    seconds = None if seconds is None else _check_positive("seconds", seconds, "s")
     with _opened(path) as decoder:
         rate, frames = decoder.sample_rate, decoder.frames
         if frames is not None:
@@ -87,6 +89,7 @@ def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: b
     The same samples as `read` gives in one piece, in memory that does not grow with the length. Raises InputError as
     `read` does; unless `checked`, invalid samples are returned, too (see `check_samples`).
     """
+    sample_rate, seconds = _check_rate(sample_rate), _check_positive("seconds", seconds, "s")
     size = max(1, round(seconds * sample_rate))
     with _opened(path) as decoder:
         resampler = soxr.ResampleStream(decoder.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
@@ -103,6 +106,18 @@ def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: b
             waiting = np.concatenate([waiting, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
         for start in range(0, len(waiting), size):
             yield waiting[start : start + size]
+
+
+def _check_positive(name: str, value: Any, unit: str) -> float:
+    taken = number(name, value, f"a number of {unit}")
+    if not taken > 0:
+        raise InputError(f"{name}: {taken:g}; expected more than 0")
+    return taken
+
+
+def _check_rate(sample_rate: Any) -> int:
+    _check_positive("sample_rate", sample_rate, "Hz")
+    return whole("sample_rate", sample_rate, 1, RATES[1])
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def read_study(study: "str | Path | Study") -> Study:
     if isinstance(study, Study):
         return study
     path = resolve(study)
-    if not path.is_file() and Path(study).suffix not in (".yaml", ".yml"):
+    if not path.is_file() and path.suffix not in (".yaml", ".yml"):
         path = shipped_file(STUDIES / f"{study}.yaml")
     if not path.is_file():
         raise InputError(f"study {str(study)!r}: no such study or file; {nearest(str(study), study_names())}")

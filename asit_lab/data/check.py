@@ -21,6 +21,7 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
+from ..audio import INTEGERS
 from ..audio.lengths import MEMBER
 from ..config import resolve
 from ..errors import InputError
@@ -35,7 +36,6 @@ _FOLDER = "data/checks"
 _DAMAGED = "cannot be decoded"
 _KEEP_EVERY = 500  # clips after which what was measured is written down
 _CLIPPED = 0.001  # share of samples at full scale
-_INTEGERS = 8.0  # a peak beyond this is not a level of -1 to 1
 _CANCEL = 0.1  # the average of the channels has less than this of their level
 _NARROW = -60.0  # dB below its strongest band that a clip's spectrum ends at
 _NARROW_HZ = 4000.0
@@ -120,10 +120,10 @@ def _measure(path: str, start: float, seconds: float, rate: int, channels: int) 
     return {
         "peak": peak,
         "silent": float(np.mean(np.abs(wave) <= SOUND)),
-        "clipped": float(np.mean(np.abs(wave) >= 0.999 * peak)) if 0.99 <= peak <= _INTEGERS else 0.0,
+        "clipped": float(np.mean(np.abs(wave) >= 0.999 * peak)) if 0.99 <= peak <= INTEGERS else 0.0,
         "bandwidth": _bandwidth(wave, rate),
         "cancels": channels > 1 and _cancels(path, start, min(seconds, _LONGEST), wave),
-        "digest": fingerprint(wave, rate).digest if peak <= _INTEGERS else "",
+        "digest": fingerprint(wave, rate).digest if peak <= INTEGERS else "",
         "reason": "",
     }
 
@@ -164,7 +164,7 @@ def _findings(manifest: Manifest, table: pd.DataFrame, crop_seconds: float | Non
         "silent throughout (below -80 dB)": table["silent"] == 1,
         "more than half silent": (table["silent"] > 0.5) & (table["silent"] < 1),
         "clipped (over 0.1 % of samples at full scale)": table["clipped"] > _CLIPPED,
-        "level of integers (±32768 as float?)": table["peak"] > _INTEGERS,
+        "level of integers (±32768 as float?)": table["peak"] > INTEGERS,
         "channels cancel each other": table["cancels"].fillna(False).astype(bool),
         "nothing above 4 kHz": narrow,
         "sample rate below 16 kHz": rate < 16000,
@@ -218,7 +218,7 @@ def group_notes(manifest: Manifest) -> list[str]:
 def write_page(result: Check, manifest: Manifest, out: Path) -> None:
     """The findings and the clips they are about, as one HTML file."""
     table = result.table
-    silent, loud = table["silent"] > 0.5, (table["clipped"] > _CLIPPED) | (table["peak"] > _INTEGERS)
+    silent, loud = table["silent"] > 0.5, (table["clipped"] > _CLIPPED) | (table["peak"] > INTEGERS)
     unusual = table[(table["reason"].fillna("") != "") | silent | loud].head(1000)
     style = (
         "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left}"

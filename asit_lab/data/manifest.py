@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .. import audio, registry
+from ..checks import number, whole
 from ..config import resolve
 from ..errors import InputError
 from . import labels
@@ -101,7 +102,12 @@ class Manifest:
         rows = np.asarray(rows)
         if rows.dtype == bool and len(rows) != len(self):
             raise InputError(f"a mask of {len(rows)} for a manifest of {len(self)} rows")
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        try:
+            rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64).ravel()
+        except (TypeError, ValueError):
+            raise InputError(f"rows: expected a boolean mask or row numbers, got {rows.dtype}") from None
+        if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise InputError(f"rows: {rows.max()} is not among the {len(self)} rows")
         return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
 
     def holdout(self, share: float, seed: int = 0) -> tuple["Manifest", "Manifest"]:
@@ -110,6 +116,7 @@ class Manifest:
         All clips of a recording are on one side. With two groups or more and share > 0, neither side is empty.
         Raises InputError for a share outside 0..1.
         """
+        share, seed = number("holdout", share, "a share between 0 and 1"), whole("seed", seed)
         if not 0 <= share <= 1:
             raise InputError(f"holdout: {share} is not a share between 0 and 1")
         groups = sorted(self.table["group"].unique(), key=lambda group: stable_hash(f"{seed}/{group}"))
@@ -122,7 +129,7 @@ class Manifest:
 
         Raises InputError naming file and reason where it cannot be read.
         """
-        row = self.table.iloc[i]
+        row = self.table.iloc[whole("row", i, -len(self), len(self) - 1)]
         return read_row(row["path"], row["start"], row["seconds"], sample_rate, offset, seconds)
 
 

@@ -18,6 +18,7 @@ from ..config import resolve
 from ..data.sources.clips import audio_files
 from ..encoder import Encoder
 from ..errors import InputError
+from ..paths import path_text
 from ..storage.atomic import UNPRINTABLE, atomic_write
 from ..storage.progress import passing_bar_style
 
@@ -119,7 +120,8 @@ def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], lis
     was found. files: one name or several."""
     paths_found: dict[str, None] = {}
     missing = []
-    for name in map(str, [files] if isinstance(files, str | Path) else files):
+    names = files if isinstance(files, list | tuple | set | np.ndarray | pd.Series) else [files]
+    for name in map(path_text, names):
         place = resolve(name)
         matches = [name] if place.exists() else _matches(place)
         paths = []

@@ -19,6 +19,7 @@ import soxr
 import torch
 from torch import Tensor, nn
 
+from ..checks import number, whole
 from ..config import RunConfig
 from ..errors import InputError
 from ..features import LogMel
@@ -74,7 +75,7 @@ class Encoder(Shareable):
     @classmethod
     def random(cls, config: RunConfig, seed: int = 0) -> "Encoder":
         """An untrained encoder of the same architecture."""
-        network = build_network(config, seed)
+        network = build_network(config, whole("seed", seed, 0))
         return cls(config, network.backbone, network.backbone, network.decoder, name=f"random init (seed {seed})")
 
     # --- input ------------------------------------------------------------------------------------------------------
@@ -95,6 +96,8 @@ class Encoder(Shareable):
         Raises InputError for another shape, no audio, or samples that are not finite.
         """
         wave = as_waveforms(wave, sample_rate)
+        if self.device.type == "meta":
+            raise InputError(f"{self.name}: is on the meta device, which holds no weights; load it on another")
         if sample_rate != self.front_end.sample_rate:
             samples = wave.detach().cpu().numpy()
             clips = [soxr.resample(clip, sample_rate, self.front_end.sample_rate) for clip in samples]
@@ -105,6 +108,8 @@ class Encoder(Shareable):
 
     def _log_mels(self, waves, sample_rate: int) -> list[Tensor]:
         """Log-mel [T, M] of each clip of [B, S], [S] or a list of [S]; clips of equal length are computed together."""
+        if isinstance(waves, np.ndarray) and waves.dtype == object and waves.ndim == 1 and np.ndim(waves[0]):
+            waves = list(waves)  # of several lengths
         if not isinstance(waves, list | tuple) or not waves or np.ndim(waves[0]) == 0:
             return list(self.log_mel(waves, sample_rate))
         clips = [as_waveforms(wave, sample_rate, f"waves[{i}]") for i, wave in enumerate(waves)]
@@ -222,6 +227,7 @@ class Encoder(Shareable):
         depth = len(self.backbone.blocks)
         if layers is None:
             return list(range(depth + 1))
+        layers = np.atleast_1d(layers).tolist()
         wrong = [layer for layer in layers if not isinstance(layer, numbers.Integral) or not -depth <= layer <= depth]
         if wrong or not len(layers):
             raise InputError(
@@ -241,7 +247,7 @@ class Encoder(Shareable):
         before the class token joins (model.class_token_at) nothing looks at it, and its own row is NaN.
         """
         depth = len(self.backbone.blocks)
-        layers = (layers,) if isinstance(layers, numbers.Integral) else layers
+        layers = np.atleast_1d(layers).tolist()
         wrong = [layer for layer in layers if not isinstance(layer, numbers.Integral) or not -depth <= layer < depth]
         if wrong or not len(layers):
             raise InputError(f"layers: {wrong or layers} not among the model's {depth} blocks (0 to {depth - 1})")
@@ -274,7 +280,7 @@ class Encoder(Shareable):
         """
         self._check_reconstructs()
         clean = self.log_mel(wave, sample_rate)
-        mask = self.draw_mask(clean, seed) if mask is None else torch.as_tensor(mask, device=clean.device).bool()
+        mask = self.draw_mask(clean, seed) if mask is None else _as_mask(mask, clean.device)
         if mask.shape not in (clean.shape, clean.shape[1:]):
             raise InputError(f"mask: shape {tuple(mask.shape)}, but the log-mel has {tuple(clean.shape)}")
         mask = mask.expand_as(clean)
@@ -341,7 +347,7 @@ class Encoder(Shareable):
         patch = self.config.model.patch[0]
         grid = (clean.shape[1] // patch, self.config.grid[1])
         if mask is not None:
-            mask = torch.as_tensor(mask, device=clean.device).bool()
+            mask = _as_mask(mask, clean.device)
             if mask.shape != grid:
                 raise InputError(f"mask: shape {tuple(mask.shape)}, but there are {grid} patches")
         error, times = (torch.zeros(len(clean), *grid, device=clean.device) for _ in range(2))
@@ -383,15 +389,23 @@ def _choose(pooled: Tensor, pool: str) -> Tensor:
     return pooled[:, 1:].flatten(1) if pool == "mean+std" else pooled[:, 0 if pool == "class" else 1]
 
 
+def _as_mask(mask, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(mask, device=device).bool()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"mask: expected an array of True and False, got a {type(mask).__name__}") from None
+
+
 def _check_pool(pool: str) -> None:
     if pool not in POOLS:
         raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
 
 
 def _share(overlap: float) -> float:
-    if not 0 <= overlap < 1:
+    share = number("overlap", overlap, "a share of a window from 0 to below 1")
+    if not 0 <= share < 1:
         raise InputError(f"overlap: {overlap} is not a share of a window from 0 to below 1")
-    return overlap
+    return share
 
 
 def _with_class_token(weights: Tensor) -> Tensor:

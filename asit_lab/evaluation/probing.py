@@ -273,7 +273,7 @@ def _results(
 
 
 def _check_protocol(protocol: str) -> None:
-    if protocol not in GRIDS:
+    if protocol not in list(GRIDS):
         raise InputError(f"protocol {protocol!r}: expected one of {', '.join(GRIDS)}")
 
 

@@ -6,7 +6,6 @@ pile up in a long run and no display is needed.
 
 import functools
 import io
-import os
 import re
 import threading
 import warnings
@@ -23,6 +22,7 @@ from matplotlib.text import Text
 
 from ..config import resolve
 from ..errors import InputError
+from ..storage.atomic import atomic_write
 
 # Okabe and Ito's palette: told apart with every common colour blindness. Yellow is left out, too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,6 +65,9 @@ _ALWAYS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "asit_lab",
 }
+# A PDF that several figures go into (PdfPages), or one that is written past `savefig`, takes its fonts from here.
+matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42})
+
 # Searched in this order for a glyph, as far as they are installed. The first comes with matplotlib.
 _FONTS = (
     "DejaVu Sans",
@@ -228,24 +231,21 @@ def save(fig: Figure, path: str | Path) -> Path:
     """Write `fig` to `path` and return the path: .png (120 dots an inch), .pdf or .svg by its suffix.
 
     A relative path counts as `config.home` says. The folder is made if needed. The file appears whole or not at all.
-    Raises InputError for another suffix.
+    Raises InputError for another suffix, a folder, or a name that is too long.
     """
     path = resolve(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "pdf", "svg"):
         raise InputError(f"{path}: a figure is saved as .png, .pdf or .svg, not {path.suffix or 'without a suffix'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     # Saved files do not carry the date, so that the same figure gives the same bytes.
     dateless = {"CreationDate": None} if kind == "pdf" else {"Date": None}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_write(path) as part:
         if kind == "png":
             _write_png(fig, part, SAVE_DPI)
         else:
             FigureCanvasAgg(fig)
             with _style():
                 fig.savefig(part, format=kind, dpi=SAVE_DPI, metadata=dateless)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path

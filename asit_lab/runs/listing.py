@@ -14,6 +14,7 @@ import yaml
 from ..config import diff, flatten, keys, resolve
 from ..errors import InputError
 from ..storage.lock import is_held
+from ..storage.plain_yaml import read_yaml_text
 from .directory import Run, load_run
 
 STATUSES = ("new", "running", "stopped", "finished", "interrupted", "terminated", "failed")
@@ -239,7 +240,7 @@ def _equal(value: Any, text: str) -> bool:
         except ValueError:
             return False
     try:
-        return str(value) == text or value == yaml.safe_load(text)
+        return str(value) == text or value == read_yaml_text(text)
     except yaml.YAMLError:
         return False
 

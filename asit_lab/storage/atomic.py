@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from .jsonable import plain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
 UNPRINTABLE = "backslashreplace"  # bytes of file names that are no UTF-8 are written as \udce9, which JSON reads back
-# Names of unfinished files: ours, those of figures.save, and the temporary files of safetensors 0.8.
+# Names of unfinished files: ours, those of earlier versions, and the temporary files of safetensors 0.8.
 LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
 
 
@@ -24,7 +25,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises OSError with the file's name when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write it at once
+    temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")  # several processes may write it at once
     try:
         with naming(path):
             yield temporary
@@ -33,6 +34,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for more where names may have 255 bytes."""
+    return name if len(os.fsencode(name)) < 200 else hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
 
 
 @contextmanager

@@ -52,13 +52,13 @@ def print_rows(rows: list[dict[str, Any]], wrap: str | None = None, before: str 
 
 def nearest_of(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The valid name that was probably meant; None where none is similar."""
-    return next(iter(difflib.get_close_matches(name, list(valid), 1, cutoff)), None)
+    return next(iter(difflib.get_close_matches(str(name), list(valid), 1, cutoff)), None)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint: the name that was probably meant, or all valid names."""
     valid = list(valid)
-    near = difflib.get_close_matches(name, valid, 1)
+    near = difflib.get_close_matches(str(name), valid, 1)
     return f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid) or 'none'}"
 
 
