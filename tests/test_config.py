@@ -430,7 +430,9 @@ def test_what_is_a_path():
     assert resolve("~nobody-of-this-name/x").name == "x"
 
 
-@pytest.mark.parametrize("notebook", sorted((project_root() / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook", sorted((project_root() / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem
+)
 def test_notebooks_take_their_parameters_in_by_one_function(notebook):
     """But `overrides`, which load_config takes in every form."""
     if ".ipynb_checkpoints" in str(notebook):
