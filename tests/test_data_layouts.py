@@ -1,7 +1,9 @@
 """Folders, tables and shards as people have them: what is taken for what, and that it is said."""
 
+import io
 import json
 import os
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -270,3 +272,126 @@ def test_shards_of_others_and_cut_ones(clips, tmp_path):
     (tmp_path / "x" / "train-000.tar").write_bytes(content[: len(content) // 3])
     with pytest.raises(InputError, match="not a shard that can be read, or cut"):
         load_manifest(f"shards:{tmp_path / 'x'}")
+
+
+# --- Layouts and names that differ a little --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "classes", "splits"),
+    [
+        ("train_set/dog train_set/cat test_set/dog test_set/cat", ["cat", "dog"], {"train", "test"}),
+        ("trainset/dog devset/cat testset/dog", ["cat", "dog"], {"train", "valid", "test"}),
+        ("train-clean-100/1 dev-clean/2 test-other/3", ["1", "2", "3"], {"train", "valid", "test"}),
+        ("my-set-v1/train/dog my-set-v1/test/cat", ["cat", "dog"], {"train", "test"}),
+        ("my-set-v1/data/train/dog my-set-v1/data/test/cat", ["cat", "dog"], {"train", "test"}),
+        ("train/audio/dog train/audio/cat test/audio/cat", ["cat", "dog"], {"train", "test"}),
+        ("dog/train dog/test cat/train cat/test", ["cat", "dog"], {"train", "test"}),
+        ("train/dog test/cat _noise_", ["cat", "dog"], {"train", "test"}),
+        ("my-set-v1/dog my-set-v1/cat", ["cat", "dog"], set()),
+        ("train car bus", ["bus", "car", "train"], set()),
+        ("caf\u00e9 cafe\u0301", ["caf\u00e9"], set()),
+    ],
+)
+def test_folders_of_many_layouts(tmp_path, files, classes, splits):
+    for number, place in enumerate(files.split()):
+        write(tmp_path / "set" / place / f"{number}.wav", number)
+    write(tmp_path / "set" / "__MACOSX" / "dog" / "junk.wav")
+    manifest = load_manifest(f"folder:{tmp_path / 'set'}")
+    assert manifest.classes == classes and set(manifest.table["split"].dropna()) == splits
+    assert manifest.notes or not splits
+
+
+def test_files_outside_of_splits_and_empty_class_folders_are_said(tmp_path):
+    for place in ("train/dog", "test/dog", "extra"):
+        write(tmp_path / "a" / place / "x.wav")
+    (_, note) = load_manifest(f"folder:{tmp_path / 'a'}").notes
+    assert note == f"1 audio files outside the splits are left out, such as {tmp_path / 'a' / 'extra' / 'x.wav'}"
+    write(tmp_path / "b" / "dog" / "x.wav")
+    (tmp_path / "b" / "bird").mkdir()
+    assert load_manifest(f"folder:{tmp_path / 'b'}").notes == ["1 folders have no audio in them: bird"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\npath;label\na.wav;dog\nb c.wav;cat\n",
+        "path,label\ra.wav,dog\rb c.wav,cat\r",
+        "# of 2020\npath,label\na.wav,dog\nb c.wav,cat\n",
+        ",,path,label\n0,1,a.wav,dog\n1,2,b c.wav,cat\n",
+        "File Name,Class Name\na.wav,dog\nb c.wav,cat\n",
+        "path,label\na.wav,dog\nb%20c.wav,cat\n",
+        "path,label\nA.WAV,dog\nB C.wav,cat\n",
+        "path,label\n~nobody-of-this-name/a.wav,dog\nC:\\set\\b c.wav,cat\n",
+        "path,label,split\na.wav,dog,NA\nb c.wav,cat,none\n",
+        f"path,label,text\na.wav,dog,{'x' * 200_000}\nb c.wav,cat,y\n",
+        "a.wav,dog\nb c.wav,cat\n",
+        '[{"path": "a.wav", "label": "dog"}, {"path": "b c.wav", "label": "cat"}]',
+        "path,label\na.wav,dog\nb c.wav,cat\n".encode("utf-16-le"),
+        "path,labels\na.wav,['dog']\nb c.wav,['cat']\n",
+    ],
+)
+def test_tables_as_people_make_them(tmp_path, text):
+    for name in ("a.wav", "b c.wav"):
+        write(tmp_path / name)
+    is_json = isinstance(text, str) and text.startswith("[{")
+    file = tmp_path / ("list.json" if is_json else "list.csv")
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    rows = listed(load_manifest(f"folder:{file}"))
+    assert [(name, label) for name, label, *_ in rows] == [("a.wav", "dog"), ("b c.wav", "cat")]
+
+
+def test_a_list_for_each_split_and_one_for_files_in_folders_of_splits(tmp_path):
+    for place in ("train", "test"):
+        write(tmp_path / "a" / "wavs" / f"{place}.wav")
+        (tmp_path / "a" / f"{place}_data.csv").write_text(f"path,label\nwavs/{place}.wav,dog\n")
+        write(tmp_path / "b" / place / "dog" / "x.wav")
+        write(tmp_path / "b" / place / "cat" / "x.wav")
+    names = [f"{place}/{label}/x.wav" for place in ("train", "test") for label in ("dog", "cat")]
+    (tmp_path / "b" / "metadata.csv").write_text("file_name,text\n" + "".join(f"{name},hi\n" for name in names))
+    a, b = load_manifest(f"folder:{tmp_path / 'a'}"), load_manifest(f"folder:{tmp_path / 'b'}")
+    assert a.table["split"].tolist() == ["test", "train"] and "are taken for splits" in a.notes[0]
+    assert b.table["split"].tolist() == ["train", "train", "test", "test"] and b.classes == ["cat", "dog"]
+
+
+def test_kaldis_folders_of_splits_commands_and_open_ends(tmp_path):
+    for place in ("train", "test"):
+        write(tmp_path / place / "x.wav")
+        (tmp_path / place / "wav.scp").write_text(f"{place} sox {tmp_path / place / 'x.wav'} -t wav - |\n")
+        (tmp_path / place / "segments").write_text(f"u{place} {place} 0.1 -1\n")
+    manifest = load_manifest(f"folder:{tmp_path}")
+    assert manifest.table["split"].tolist() == ["test", "train"]
+    assert manifest.table["seconds"].tolist() == pytest.approx([0.4, 0.4])
+    (tmp_path / "test" / "wav.scp").write_text(f"test sox {tmp_path / 'test' / 'x.wav'} -t wav - speed 1.1 |\n")
+    with pytest.raises(InputError, match="none of its 1 entries is a file"):
+        load_manifest(f"folder:{tmp_path / 'test'}")
+
+
+def test_shards_of_others(tmp_path):
+    sound = write(tmp_path / "x.wav").read_bytes()
+    members = [("rec.2020.wav", sound), ("rec.2020.json", b'{"class": "dog", "split": "TRAIN"}')]
+    members += [("rec.2021.wav", sound), ("rec.2021.json", b"{broken"), ("._rec.wav", b"junk")]
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    manifest = load_manifest(f"shards:{tmp_path}")
+    rows = [(name, label, split) for name, label, _, split, _ in listed(manifest)]
+    assert rows == [("rec.2020.wav", "dog", "train"), ("rec.2021.wav", "", None)]
+    assert "1 members .json of shards cannot be read; their clips have no label" in manifest.notes
+
+
+def test_colons_in_a_name_are_no_shard(tmp_path):
+    write(tmp_path / "dog" / "a::1+2.wav")
+    assert len(load_manifest(f"folder:{tmp_path}")) == 1
+
+
+def test_what_a_table_cannot_be(tmp_path):
+    with pytest.raises(InputError, match="'label' occurs more than once"):
+        load_manifest(pd.DataFrame([["a.wav", "x", "y"]], columns=["path", "label", "label"]))
+    with pytest.raises(InputError, match="'label' has lists in it; call it 'labels'"):
+        load_manifest(pd.DataFrame({"path": ["a.wav"], "label": [["x", "y"]]}))
+    (tmp_path / "list.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match="a spreadsheet: save it as CSV"):
+        load_manifest(f"folder:{tmp_path / 'list.xlsx'}")

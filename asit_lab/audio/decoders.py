@@ -13,7 +13,7 @@ import soundfile
 from ..errors import InputError
 from ..paths import path_text
 from .containers import CONTAINER_SUFFIXES, ContainerDecoder, is_container
-from .lengths import MEMBER, Stored, View, doubt
+from .lengths import Stored, View, doubt, shard_member
 from .sndfile_log import note_on_end
 
 _BLOCK = 1 << 20  # frames and channels decoded at a time
@@ -45,7 +45,7 @@ def open_decoder(path: str | Path) -> Decoder:
     """Raises InputError naming file and reason: missing, a folder, empty, not audio, cut."""
     path = Path(path_text(path))
     try:
-        if MEMBER in str(path):
+        if shard_member(path):
             return _open_member(path)
         if path.is_dir():
             raise InputError(f"{path}: a folder, not an audio file")

@@ -11,6 +11,7 @@ files below that length is wrong, so they are passed on with a patched header an
 """
 
 import os
+import re
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,7 @@ from typing import BinaryIO, Literal
 
 from .frames import count_frames, end_of_last_frame, first_frame, frame_bytes
 
+_MEMBER = re.compile(r"(.*\.tar)::(\d+)\+(\d+)/", re.IGNORECASE | re.DOTALL)
 MEMBER = "::"  # between a shard and the place of a member in it
 TRAILING = 4096  # bytes of tags, padding or junk behind the audio that say nothing about the length
 _FIRST = 65536  # bytes looked through for the first frame of an MP3
@@ -28,6 +30,13 @@ _FLAC_BEST = 6000  # samples a byte that FLAC's best case, constant blocks of 65
 _MP3_FRAME = 1441  # the most bytes of a frame
 _MP3_SMALL = 1 << 20  # bytes of an MP3 whose frames are counted
 _MP3_ENDLESS = 2000  # factor by which the size of an MP3 is overstated, so that no estimate of its length is too short
+
+
+def shard_member(path: str | Path) -> tuple[str, int, int] | None:
+    """(shard, first byte, bytes) of a path such as "x.tar::START+SIZE/name.flac"; None for a file of its own, which may
+    have "::" in its name."""
+    match = _MEMBER.match(os.fspath(path))
+    return (match[1], int(match[2]), int(match[3])) if match else None
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,12 @@ class Stored:
     def of_path(cls, path: Path) -> "Stored":
         """From a path, or from "x.tar::START+SIZE/name.flac". Raises OSError, and ValueError for a place outside the
         file."""
-        tar, mark, member = str(path).partition(MEMBER)
-        if not mark:
+        member = shard_member(path)
+        if member is None:
             state = path.stat()
             return cls(path, 0, state.st_size, state.st_mtime_ns)
+        tar, start, size = member
         state = os.stat(tar)
-        start, size = map(int, member.partition("/")[0].split("+"))
         if start + size > state.st_size:
             raise ValueError(f"{tar} ends before it")
         return cls(Path(tar), start, size, state.st_mtime_ns)

@@ -22,7 +22,7 @@ import soundfile
 from tqdm import tqdm
 
 from ..audio import INTEGERS
-from ..audio.lengths import MEMBER
+from ..audio.lengths import shard_member
 from ..config import resolve
 from ..errors import InputError
 from ..storage.atomic import file_state, write_text
@@ -69,7 +69,7 @@ def check(
     columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
     clips = list(columns.itertuples(index=False, name=None))
     names = [
-        f"{path}@{start:.6f}+{seconds:.6f} {file_state(path.partition(MEMBER)[0])}"
+        f"{path}@{start:.6f}+{seconds:.6f} {file_state(member[0] if (member := shard_member(path)) else path)}"
         for path, start, seconds, _, _ in clips
     ]
     new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in facts_by_name]
@@ -139,7 +139,7 @@ def _bandwidth(wave: np.ndarray, rate: int) -> float:
 
 def _cancels(path: str, start: float, seconds: float, mono: np.ndarray) -> bool:
     """Whether the channels' average is far below their level, as of a phase-inverted pair."""
-    if MEMBER in path:
+    if shard_member(path):
         return False
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:

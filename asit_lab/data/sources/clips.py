@@ -16,6 +16,9 @@ SUFFIXES = CONTAINER_SUFFIXES | frozenset(
 )
 
 
+_NOT_DATA = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")  # folders that systems make
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One recording (or a set stretch of it) as a data source lists it."""
@@ -59,7 +62,7 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NOT_DATA)
         yield path, sorted(name for name in names if not name.startswith("."))
 
 
@@ -74,6 +77,8 @@ def check_is_folder(path: Path, source: str) -> None:
         raise InputError(f"data source {source!r}: {path} does not exist")
     if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"):
         raise InputError(f"data source {source!r}: {path} is an archive: unpack it and give the folder")
+    if path.is_file() and path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise InputError(f"data source {source!r}: {path} is a spreadsheet: save it as CSV")
     if not path.is_dir():
         raise InputError(f"data source {source!r}: {path} is a file; a folder is expected")
     if not any(path.iterdir()):

@@ -3,19 +3,22 @@
 With a column `labels` in place of `label`, a clip may have several, joined by semicolons ("dog;rain"), or none.
 """
 
-import re
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ...errors import InputError
-from .clips import Clip, Listing, audio_files, check_is_folder
-from .kaldi import SCP, list_kaldi, list_tsv_of_frames
-from .parquet import PARQUET, list_parquet
-from .tables import SPLITS, is_list, list_table, lists_files, read_table
+import pandas as pd
 
-_FOLD = re.compile(r"(?:fold|cv|split)[ _-]?(\d+)$", re.IGNORECASE)
-_WRAPPERS = ("audio", "audios", "wav", "wavs", "clips", "data", "sounds", "recordings", "files")
-_METADATA = ("metadata.csv", "metadata.jsonl")  # Hugging Face's audiofolder, also inside the folder of a split
+from ...errors import InputError
+from .class_folders import WRAPPERS, from_class_folders
+from .clips import Listing, audio_files, check_is_folder, is_audio
+from .kaldi import SCP, list_kaldi, list_tsv_of_frames
+from .parquet import PARQUET, list_parquet, read_parquet
+from .tables import is_list, list_table, lists_files, read_table, split_of
+
+# Hugging Face's audiofolder, also inside the folder of a split.
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_LIST_FOLDERS = ("metadata", "meta", "data", "annotations", "lists", "labels")
 
 
 def list_folder(path: Path, source: str) -> Listing:
@@ -28,10 +31,50 @@ def list_folder(path: Path, source: str) -> Listing:
     if path.is_file() and path.suffix.lower() in PARQUET:
         return list_parquet([path], source)
     check_is_folder(path, source)
-    if (path / SCP).is_file():
-        return list_kaldi(path)
-    listing = _from_metadata(path) or _from_lists(path, source) or _from_parquet(path, source)
-    return listing or _from_class_folders(path, source)
+    for folder in _with_lists(path):
+        listing = _from_kaldi(folder) or _from_metadata(folder) or _from_lists(folder, source)
+        listing = listing or _from_parquet(folder, source)
+        if listing:
+            return listing
+    return from_class_folders(path, source)
+
+
+def _with_lists(path: Path) -> Iterator[Path]:
+    """A folder, and those below it where it holds nothing but one folder: what an archive unpacks to."""
+    yield path
+    for _ in range(3):
+        entries = [entry for entry in path.iterdir() if entry.name[:1] not in "._"]
+        folders = [entry for entry in entries if entry.is_dir()]
+        if len(folders) != 1 or any(is_audio(entry) for entry in entries) or folders[0].is_symlink():
+            return
+        (path,) = folders
+        yield path
+
+
+def _splits_in(folder: Path) -> list[tuple[Path, str | None]]:
+    """The folder itself, and those in it that are called after splits, with these."""
+    below = [(sub, split_of(sub.name)) for sub in sorted(folder.iterdir()) if sub.is_dir()]
+    return [(folder, None), *((sub, split) for sub, split in below if split)]
+
+
+def _together(listings: list[Listing]) -> Listing:
+    """Several listings as one."""
+    clips = [clip for listing in listings for clip in listing.clips]
+    notes = list(dict.fromkeys(note for listing in listings for note in listing.notes))
+    multi = any(listing.multi for listing in listings)
+    classes = sorted({name for listing in listings for name in listing.labels or []}) if multi else None
+    return Listing(clips, notes, multi, classes)
+
+
+def _from_kaldi(folder: Path) -> Listing | None:
+    """Clips of Kaldi's lists in the folder or in those of its splits; None where there are none."""
+    listings = []
+    for place, split in _splits_in(folder):
+        if (place / SCP).is_file():
+            listing = list_kaldi(place)
+            listing.clips = [replace(clip, split=split) for clip in listing.clips]
+            listings.append(listing)
+    return _together(listings) if listings else None
 
 
 def _list_file(path: Path) -> Listing:
@@ -46,27 +89,52 @@ def _list_file(path: Path) -> Listing:
 
 def _from_metadata(folder: Path) -> Listing | None:
     """Clips of metadata.csv or .jsonl in the folder or in those of its splits; None where there is none."""
-    places = [(folder, None)]
-    places += [(sub, SPLITS[sub.name.lower()]) for sub in sorted(folder.iterdir()) if sub.name.lower() in SPLITS]
-    files = [(sub / name, split) for sub, split in places for name in _METADATA if (sub / name).is_file()]
-    tables = [(file, split, read_table(file)) for file, split in files]
+    files = [(sub / name, split) for sub, split in _splits_in(folder) for name in _METADATA if (sub / name).is_file()]
+    tables = [(file, split, _read_metadata(file)) for file, split in files]
     tables = [(file, split, table) for file, split, table in tables if "file_name" in table.columns]
     if not tables:
         return None
     listings = [list_table(table, file.parent, str(file), split=split) for file, split, table in tables]
-    clips = [clip for listing in listings for clip in listing.clips]
-    notes = list(dict.fromkeys(note for listing in listings for note in listing.notes))
-    multi = any(listing.multi for listing in listings)
-    classes = sorted({name for listing in listings for name in listing.labels or []}) if multi else None
-    return Listing(clips, notes, multi, classes)
+    together = _together(listings)
+    if not any(clip.split for clip in together.clips):  # one list for files in folders of splits
+        splits = [_split_above(Path(clip.path), folder) for clip in together.clips]
+        if None not in splits:
+            together.clips = [replace(clip, split=split) for clip, split in zip(together.clips, splits, strict=True)]
+            together.notes.append("the folders of the files are taken for splits")
+    if not together.multi and not any(clip.label for clip in together.clips):
+        _label_by_folder(together, folder)
+    return together
+
+
+def _split_above(file: Path, folder: Path) -> str | None:
+    """The split that the uppermost folder of a file below `folder` is called after."""
+    return split_of(file.relative_to(folder).parts[0]) if file.is_relative_to(folder) else None
+
+
+def _label_by_folder(listing: Listing, folder: Path) -> None:
+    """Take the folders of the files for classes, where all are in one that is called after something else than a split
+    or audio, and there are several."""
+    names = [Path(clip.path).parent for clip in listing.clips]
+    names = ["" if parent == folder or split_of(parent.name) else parent.name for parent in names]
+    if len(set(names)) > 1 and "" not in names and not any(name.lower() in WRAPPERS for name in names):
+        listing.clips = [replace(clip, label=name) for clip, name in zip(listing.clips, names, strict=True)]
+        listing.notes.append("the list has no classes; the folders of the files are taken for them")
+
+
+def _read_metadata(file: Path) -> pd.DataFrame:
+    return read_parquet(file) if file.suffix.lower() in PARQUET else read_table(file)
 
 
 def _from_lists(folder: Path, source: str) -> Listing | None:
-    """Clips of the one table in the folder (else in its meta/ or metadata/) that lists files; None for none."""
-    for place in (folder, folder / "metadata", folder / "meta"):
+    """Clips of the one table in the folder (else in its meta/, metadata/, ...) that lists files, or of one for each
+    split (train.csv, test.csv); None for none."""
+    for place in (folder, *(folder / name for name in _LIST_FOLDERS)):
         names = [file for file in sorted(place.glob("*.[ct]sv")) if not file.name.startswith(".")]
         tables = {file: read_table(file) for file in names}
         lists = [file for file, table in tables.items() if lists_files(table)]
+        splits = {file: split_of(file.stem) for file in lists}
+        if len({split for split in splits.values() if split}) > 1:
+            return _from_list_of_each_split(folder, place, {file: tables[file] for file in lists}, splits)
         if place == folder and len(lists) > 1:
             list_names = ", ".join(file.name for file in lists)
             raise InputError(
@@ -86,44 +154,18 @@ def _from_lists(folder: Path, source: str) -> Listing | None:
     return None
 
 
+def _from_list_of_each_split(folder: Path, place: Path, tables: dict, splits: dict[Path, str | None]) -> Listing:
+    base = place if place == folder else folder
+    used = [file for file, split in splits.items() if split]
+    together = _together([list_table(tables[file], base, str(file), split=splits[file]) for file in used])
+    together.notes.insert(0, f"the lists {', '.join(file.name for file in used)} are taken for splits")
+    others = [file.name for file in tables if file not in used]
+    if others:
+        together.notes.append(f"{', '.join(others)} in {place} are left out: they are called after no split")
+    return together
+
+
 def _from_parquet(folder: Path, source: str) -> Listing | None:
     """Clips of a Hugging Face data set: Parquet files (or Arrow's) with a column of audio."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PARQUET and file.is_file()]
     return list_parquet(files, source) if files and not audio_files(folder) else None
-
-
-def _from_class_folders(folder: Path, source: str) -> Listing:
-    files = audio_files(folder)
-    if not files:
-        suffixes = Counter(path.suffix.lower() or "none" for path in folder.rglob("*") if path.is_file())
-        summary = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(5)) or "no files"
-        raise InputError(
-            f"data source {source!r}: no audio files that can be read in {folder}; suffixes found: {summary}"
-        )
-    parts = {file: file.relative_to(folder).parts for file in files}
-    if all(len(below) > 1 for below in parts.values()):
-        tops = {below[0] for below in parts.values()}
-        if len(tops) == 1 and tops <= set(_WRAPPERS) and len({below[1] for below in parts.values()}) > 1:
-            return _from_class_folders(folder / tops.pop(), source)
-    tops = {below[0] for below in parts.values() if len(below) > 1}
-    if tops and all(len(below) > 1 for below in parts.values()):
-        if all(top.lower() in SPLITS for top in tops) and (len(tops) > 1 or _has_classes(parts.values())):
-            return _divided(parts, {top: {"split": SPLITS[top.lower()]} for top in tops}, "splits")
-        if all(_FOLD.match(top) for top in tops) and (len(tops) > 1 or _has_classes(parts.values())):
-            return _divided(parts, {top: {"fold": int(_FOLD.match(top)[1])} for top in tops}, "folds")
-    clips = [Clip(str(file), label=below[0] if len(below) > 1 else "") for file, below in parts.items()]
-    return Listing(clips)
-
-
-def _has_classes(parts) -> bool:
-    return all(len(below) > 2 for below in parts)
-
-
-def _divided(parts: dict[Path, tuple[str, ...]], meanings: dict[str, dict], divisions: str) -> Listing:
-    """Clips of folders that are splits or folds, with classes below them or none."""
-    clips = [
-        Clip(str(file), label=path[1] if len(path) > 2 else "", **meanings[path[0]]) for file, path in parts.items()
-    ]
-    classes = sorted({clip.label for clip in clips} - {""})
-    below = f"{len(classes)} class folders below them" if classes else "no classes below them"
-    return Listing(clips, [f"the folders {', '.join(sorted(meanings))} are taken for {divisions}, with {below}"])

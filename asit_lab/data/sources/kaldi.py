@@ -1,5 +1,7 @@
 """Reads lists of speech toolkits: Kaldi's data folders (wav.scp, segments, utt2spk, ...) and fairseq's manifests."""
 
+import math
+import shlex
 from pathlib import Path
 
 from ...errors import InputError
@@ -23,17 +25,45 @@ def list_kaldi(folder: Path) -> Listing:
     for name, recording, start, seconds in utterances:
         value = places[recording]
         if value.endswith("|"):  # a command that Kaldi runs
-            piped += 1
-            continue
-        path = Path(value).expanduser()
-        path = path if path.is_absolute() else folder / path
-        clips.append(Clip(str(path), labels.get(name, ""), group=speakers.get(name), start=start, seconds=seconds))
+            decoded = _file_decoded(value, folder)
+            if decoded is None:
+                piped += 1
+                continue
+            value = decoded
+        path = str(_place_of(value, folder))
+        clips.append(Clip(path, labels.get(name, ""), group=speakers.get(name), start=start, seconds=seconds))
     if not clips:
         raise InputError(f"{folder / SCP}: none of its {len(places)} entries is a file ({piped} are commands)")
     notes = [f"{SCP} is taken for Kaldi's list, {kind or 'no file'} for the labels and utt2spk for the groups"]
     if piped:
         notes.append(f"{piped} entries of {SCP} are commands, which are not run; they are left out")
+    if any(value.endswith("|") for value in places.values()) and piped < len(places):
+        notes.append(f"commands in {SCP} that do nothing but decode a file are replaced by the file")
     return Listing(clips, notes)
+
+
+def _place_of(value: str, folder: Path) -> Path:
+    """A file of wav.scp; relative ones count from the folder, or as in Kaldi's recipes from one above it."""
+    path = Path(value)
+    if path.is_absolute():
+        return path
+    places = [above / path for above in (folder, *list(folder.parents)[:4])]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _file_decoded(command: str, folder: Path) -> str | None:
+    """The file that a command does nothing but decode ("flac -c -d -s x.flac |"); None for other commands."""
+    try:
+        words = shlex.split(command.rstrip("| "))
+    except ValueError:
+        return None
+    changes = {"-ss", "-t", "-af", "-c", "--skip", "--until"} if words[:1] != ["flac"] else {"--skip", "--until"}
+    if words[:1] == ["sox"]:  # what follows the output are effects
+        changes = {"remix", "trim", "speed", "tempo", "pitch", "vol", "gain", "reverb", "-v"}
+    if not words or Path(words[0]).name not in ("cat", "flac", "sox", "sph2pipe", "ffmpeg") or "|" in words:
+        return None
+    files = [word for word in words[1:] if _place_of(word, folder).is_file()]
+    return files[0] if len(files) == 1 and not changes & set(words) else None
 
 
 def _pairs(file: Path) -> list[tuple[str, str]]:
@@ -56,7 +86,8 @@ def _segments(file: Path, places: dict[str, str]) -> list[tuple[str, str, float,
     for number, (name, value) in enumerate(_pairs(file), start=1):
         try:
             recording, start, end = value.split()
-            rows.append((name, recording, float(start), float(end) - float(start)))
+            stop = float(end)
+            rows.append((name, recording, float(start), math.inf if stop < 0 else stop - float(start)))  # -1: the end
         except ValueError:
             raise InputError(f"{file}, line {number}: expected utterance, recording, start and end") from None
         if recording not in places:

@@ -13,7 +13,7 @@ from ...config import resolve
 from ...errors import InputError
 from ...storage.atomic import atomic_write
 from .clips import Listing
-from .tables import SPLITS, list_table
+from .tables import list_table, lists_files, split_of, text_of
 
 PARQUET = (".parquet", ".arrow")
 _KEPT = "data/huggingface"  # sounds are extracted to this folder once
@@ -25,10 +25,7 @@ def list_parquet(files: list[Path], source: str) -> Listing:
 
     Raises InputError where pyarrow is missing or no column holds audio.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise InputError(f"data source {source!r}: Parquet needs pyarrow: pip install pyarrow") from None
+    _check_pyarrow(source)
     tables = [_table(file, source) for file in files]
     table = pd.concat([rows.assign(split=split) if split else rows for rows, split in tables], ignore_index=True)
     if "split" in table.columns:
@@ -38,10 +35,29 @@ def list_parquet(files: list[Path], source: str) -> Listing:
     return listing
 
 
+def _check_pyarrow(source: str) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise InputError(f"data source {source!r}: Parquet needs pyarrow: pip install pyarrow") from None
+
+
+def read_parquet(file: Path) -> pd.DataFrame:
+    """A table without sounds in it, as text. Raises InputError where pyarrow is missing or the file is damaged."""
+    _check_pyarrow(str(file))
+    schema, rows = _open(file)
+    texts = [{name: text_of(value) for name, value in row.items()} for row in rows]
+    table = pd.DataFrame(texts, columns=schema.names, dtype=object)
+    table.attrs["notes"] = []
+    return table
+
+
 def _table(file: Path, source: str) -> tuple[pd.DataFrame, str | None]:
     schema, rows = _open(file)
     names = schema.names
-    column = next((name for name in names if _is_audio(schema.field(name).type)), None)
+    column = next((name for name in names if _is_audio(name, schema.field(name).type)), None)
+    if column is None and lists_files(pd.DataFrame(columns=names)):
+        return read_parquet(file), split_of(file.stem)
     if column is None:
         raise InputError(
             f"data source {source!r}: no column with audio (bytes, path) in {file}; columns: {', '.join(names)}"
@@ -58,9 +74,7 @@ def _table(file: Path, source: str) -> tuple[pd.DataFrame, str | None]:
             if isinstance(row.get(name), int) and 0 <= row[name] < len(named):
                 row[name] = named[row[name]]
         clips.append({"path": _file_of(sound, folder, number, file), **row})
-    parts = file.stem.lower().replace(".", "-").replace("_", "-").split("-")
-    split = next((SPLITS[word] for word in (parts[0], file.parent.name.lower()) if word in SPLITS), None)
-    return pd.DataFrame(clips), split
+    return pd.DataFrame(clips), split_of(file.stem) or split_of(file.parent.name)
 
 
 def _open(file: Path) -> tuple[Any, Iterator[dict]]:
@@ -81,9 +95,11 @@ def _open(file: Path) -> tuple[Any, Iterator[dict]]:
         raise InputError(f"{file}: not a table that can be read: {error}") from None
 
 
-def _is_audio(kind: Any) -> bool:
+def _is_audio(name: str, kind: Any) -> bool:
     import pyarrow as pa
 
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):  # the bytes of files alone
+        return name.lower() in ("audio", "bytes", "wav", "flac", "mp3", "ogg", "file", "sound", "content", "data")
     return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
 
 
@@ -96,8 +112,9 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
     return {name: kind["names"] for name, kind in features.items() if isinstance(kind, dict) and "names" in kind}
 
 
-def _file_of(sound: dict | None, folder: Path, number: int, table: Path) -> str:
+def _file_of(sound: dict | bytes | None, folder: Path, number: int, table: Path) -> str:
     """The path of a row's sound: extracted from the table, or the file its path points to."""
+    sound = {"bytes": sound} if isinstance(sound, bytes) else sound
     content, name = (sound or {}).get("bytes"), (sound or {}).get("path") or ""
     if content is None:
         return str(table.parent / name) if name else str(folder / f"{number}.missing")

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ import pandas as pd
 from ...audio.lengths import MEMBER
 from ...errors import InputError
 from ...storage.atomic import atomic_write
-from .. import labels
 from .clips import SUFFIXES, Clip, Listing
-from .tables import SPLITS
+from .tables import ALIASES, SPLITS, split_of, text_of
 
 ABOUT = "about.json"  # of the whole data set, beside the shards
 _LABELS = (".cls", ".txt")  # what others write in place of a JSON
@@ -29,17 +29,18 @@ def list_shards(path: Path, source: str) -> Listing:
     """Clips of the shards in a folder, or of one. Raises InputError for none, or one that is damaged."""
     shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path]
     if not path.exists() or not shards:
-        raise InputError(f"data source {source!r}: no shards (.tar) in {path}")
+        packed = "; unpack the .tar.gz with gunzip first" if path.is_dir() and list(path.rglob("*.tar.gz")) else ""
+        raise InputError(f"data source {source!r}: no shards (.tar) in {path}{packed}")
     info = _about(path if path.is_dir() else path.parent)
-    clips, unpaired = [], 0
+    clips, unpaired, odd = [], 0, Counter[str]()
     for shard in shards:
-        split = next((SPLITS[word] for word in _words(shard) if word in SPLITS), None)
-        for place, facts in _samples(shard):
+        split = next((SPLITS[word] for word in _words(shard) if word in SPLITS), None) or split_of(shard.parent.name)
+        for place, facts in _samples(shard, odd):
             unpaired += not facts
             clips.append(_clip(place, facts, split))
     if not clips:
         raise InputError(f"data source {source!r}: no audio in the {len(shards)} shards of {path}")
-    notes = list(info.get("notes", []))
+    notes = [*info.get("notes", []), *(f"{count:,} {words}" for words, count in odd.items())]
     if unpaired:
         notes.append(f"{unpaired:,} of {len(clips):,} clips in the shards have no label beside them")
     return Listing(clips, notes, bool(info.get("multi")), info.get("classes"))
@@ -56,46 +57,75 @@ def _words(shard: Path) -> list[str]:
     return [*shard.stem.lower().replace("_", "-").split("-"), shard.parent.name.lower()]
 
 
-def _samples(shard: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, facts) of every sound in a shard; members of one sample share the name before the first dot."""
-    sounds: dict[str, list[str]] = {}
+def _samples(shard: Path, odd: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, facts) of every sound in a shard; what is wrong with it is counted in `odd`.
+
+    Members of one sample share the name before the first dot; where that is the same for several (rec.2020.wav), the
+    name before the last.
+    """
+    sounds: dict[str, list[tuple[str, str]]] = {}  # short key -> (place, long key)
     facts: dict[str, dict[str, Any]] = {}
     try:
         with tarfile.open(shard, "r:", errors="surrogateescape") as members:
             for member in members:
-                if not member.isfile():
-                    continue
                 folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key, suffix = f"{folder}/{stem}", os.path.splitext(name)[1].lower()
-                if suffix in SUFFIXES:
+                if not member.isfile() or name.startswith(".") or "__MACOSX" in folder:
+                    continue
+                long, suffix = os.path.splitext(name)
+                key, long_key = f"{folder}/{name.partition('.')[0]}", f"{folder}/{long}"
+                if suffix.lower() in SUFFIXES:
                     place = f"{shard}{MEMBER}{member.offset_data}+{member.size}/{name}"
-                    sounds.setdefault(key, []).append(place)
-                elif extension == "json":
-                    facts[key] = json.loads(members.extractfile(member).read())
-                elif f".{extension}" in _LABELS:
-                    text = members.extractfile(member).read().decode("utf-8", "replace").strip()
-                    facts.setdefault(key, {"label": text})
+                    sounds.setdefault(key, []).append((place, long_key))
+                elif suffix.lower() in (".json", *_LABELS):
+                    content = members.extractfile(member).read()
+                    read = _facts(content) if suffix.lower() == ".json" else {"label": _decoded(content)}
+                    if read is None:
+                        odd["members .json of shards cannot be read; their clips have no label"] += 1
+                    elif suffix.lower() == ".json" or long_key not in facts:
+                        facts[long_key] = read
     except (tarfile.TarError, OSError, ValueError) as error:
         raise InputError(f"{shard}: not a shard that can be read, or cut: {error}") from None
     for key, places in sounds.items():
-        for place in places:
-            yield place, facts.get(key, {})
+        for place, long_key in places:
+            yield place, facts.get(long_key) or facts.get(key, {})
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8", "replace").strip()
+
+
+def _facts(content: bytes) -> dict[str, Any] | None:
+    """The object in a JSON, with our names for what others call otherwise; None where it is none."""
+    try:
+        read = json.loads(content)
+    except ValueError:
+        return None
+    if not isinstance(read, dict):
+        return None
+    for ours in ("label", "fold", "split", "group"):
+        theirs = next((alias for alias in ALIASES[ours] if alias in read), None)
+        if ours not in read and theirs and not (ours == "label" and "labels" in read):
+            read[ours] = read[theirs]
+    return read
 
 
 def _clip(place: str, facts: dict[str, Any], split: str | None) -> Clip:
-    label = facts.get("label", facts.get("labels", ""))
     fold, start, seconds = facts.get("fold"), facts.get("start"), facts.get("seconds")
-    group = facts.get("group")
-    return Clip(
-        path=place,
-        label=labels.join(map(str, label)) if isinstance(label, list) else str(label),
-        fold=None if fold is None else int(fold),
-        split=facts.get("split") or split,
-        group=None if group is None else str(group),
-        start=None if start is None else float(start),
-        seconds=None if start is None else float(seconds),
-    )
+    own_split = text_of(facts.get("split")).strip().lower()
+    if own_split and own_split not in SPLITS:
+        raise InputError(f"{place}: split {own_split!r} is not one of train, valid, test")
+    try:
+        return Clip(
+            path=place,
+            label=text_of(facts.get("label", facts.get("labels", ""))),
+            fold=None if fold is None else int(float(str(fold).lower().removeprefix("fold"))),
+            split=SPLITS.get(own_split) or split,
+            group=text_of(facts.get("group")) or None,
+            start=None if start is None else float(start),
+            seconds=None if start is None or seconds is None else float(seconds),
+        )
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{place}: fold {fold!r}, start {start!r}, seconds {seconds!r}: not numbers") from None
 
 
 def write_shards(manifest, out: Path, megabytes: float = 500.0) -> list[Path]:

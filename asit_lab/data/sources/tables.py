@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from yaml import YAMLError
 
 from ...errors import InputError
+from ...storage.plain_yaml import read_yaml_text
 from ...storage.words import nearest_of
 from .. import labels
-from .clips import SUFFIXES, Clip, Listing, audio_files
+from .clips import SUFFIXES, Clip, Listing
+from .finding import exists, finder
 
 MULTI = "labels"  # the column of clips with several labels
 SPLITS = {
@@ -22,6 +26,9 @@ SPLITS = {
     **dict.fromkeys(("valid", "val", "validation", "dev", "validate"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "tst"), "test"),
 }
+# Words beside that of a split in the name of a folder or list: train_set, test-clean, 1_val, train-00000-of-00002.
+_BESIDE_SPLITS = ("set", "data", "split", "clean", "other", "audio", "wav", "wavs", "list", "files", "of", "metadata")
+_NOTHING = ("", "na", "n/a", "nan", "none", "null", "-", "<na>")  # a cell without split or fold
 # Our name of a column -> what others call it, the likelier first.
 ALIASES: dict[str, tuple[str, ...]] = {
     "path": (
@@ -44,12 +51,22 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "seconds": ("duration", "length"),
 }
 _SEPARATORS = ",;\t|"
-_LISTS = (".csv", ".tsv", ".txt", ".lst", ".jsonl")
+_LISTS = (".csv", ".tsv", ".txt", ".lst", ".jsonl", ".json")
+csv.field_size_limit(1 << 24)  # transcripts may be long
 
 
 def is_list(path: Path) -> bool:
     """Whether a file's name is that of a table of clips."""
     return path.suffix.lower() in _LISTS
+
+
+def split_of(name: str) -> str | None:
+    """train, valid or test, where a folder or list is called after one of them; else None."""
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    words = [word.removesuffix("set") or word for word in words]  # trainset
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    rest = [word for word in words if word not in SPLITS and word not in _BESIDE_SPLITS and not word.isdecimal()]
+    return splits.pop() if len(splits) == 1 and not rest else None
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------
@@ -59,7 +76,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV (or one with semicolons, tabs or bars) or JSON lines as text, nothing interpreted: a class called "none" or
     "NA" stays one. `.attrs["notes"]` has what was unusual. Raises InputError naming the line."""
     text, notes = _decoded(path)
-    table = _json_lines(path, text) if path.suffix.lower() == ".jsonl" else _rows(path, text)
+    is_json = path.suffix.lower() in (".jsonl", ".json")
+    table = _json_rows(path, text) if is_json else _rows(path, text)
     table.attrs["notes"] = notes
     return table
 
@@ -68,6 +86,8 @@ def _decoded(path: Path) -> tuple[str, list[str]]:
     content = path.read_bytes()
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16").removeprefix("\ufeff"), []
+    if content[1:200:2].count(0) > 50 or content[1::2].count(0) == len(content) // 2 > 0:
+        return content.decode("utf-16-le", errors="replace"), []
     if 0 in content:
         line = content[: content.index(0)].count(b"\n") + 1
         raise InputError(f"{path}, line {line}: has a NUL byte; save the list as UTF-8 text")
@@ -78,13 +98,15 @@ def _decoded(path: Path) -> tuple[str, list[str]]:
 
 
 def _rows(path: Path, text: str) -> pd.DataFrame:
-    lines = text.splitlines()
-    header = next((line for line in lines if line.strip(_SEPARATORS + ' "')), None)
-    if header is None:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    first = next((n for n, line in enumerate(lines) if line.strip(_SEPARATORS + ' "') and not _is_preamble(line)), None)
+    if first is None:
         raise InputError(f"{path}: not a CSV that can be read: it has no header")
+    header = lines[first]
     separator = max(_SEPARATORS, key=lambda sign: (_names_in(header, sign), header.count(sign)))
-    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
-    names: list[str] = []
+    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator, skipinitialspace=True, strict=True)
+    names = _names_of_bare_list(header, separator)
     rows: list[list[str]] = []
     numbers: list[int] = []
     try:
@@ -98,30 +120,57 @@ def _rows(path: Path, text: str) -> pd.DataFrame:
                 continue
             if len(row) > len(names):
                 raise InputError(
-                    f"{path}, line {reader.line_num}: {len(row)} values for {len(names)} columns; put a value that "
-                    f'has a {separator!r} in it between double quotes, as in "Dog{separator} Bark"'
+                    f"{path}, line {first + reader.line_num}: {len(row)} values for {len(names)} columns; put a value "
+                    f'that has a {separator!r} in it between double quotes, as in "Dog{separator} Bark"'
                 )
             rows.append(row + [""] * (len(names) - len(row)))
-            numbers.append(reader.line_num)
+            numbers.append(first + reader.line_num)
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not a CSV that can be read: {error}") from None
+        raise InputError(f"{path}, line {first + reader.line_num}: not a CSV that can be read: {error}") from None
     doubled = [name for name, count in Counter(names).items() if count > 1 and name]
     if doubled:
         raise InputError(f"{path}: column {doubled[0]!r} occurs more than once")
     return pd.DataFrame(rows, columns=names, index=pd.Index(numbers, dtype="int64"), dtype=object)
 
 
+def _is_preamble(line: str) -> bool:
+    """Whether a line before the header is a comment, or Excel's word on the separator ("sep=;")."""
+    return line.startswith(("#", "sep="))
+
+
+def _names_of_bare_list(first: str, separator: str) -> list[str]:
+    """Names for the columns of a list without a header, whose first line is a file and perhaps a label already; none
+    where there is a header."""
+    cells = [cell.strip(' "') for cell in first.split(separator)]
+    while cells and not cells[-1]:
+        cells.pop()
+    is_file = Path(cells[0]).suffix.lower() in SUFFIXES if cells else False
+    return ["path", "label"][: len(cells)] if is_file and len(cells) <= 2 else []
+
+
 def _names_in(header: str, separator: str) -> int:
     """How many columns of a header line have a known name."""
-    understood = {*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)}
-    return sum(name.strip(' "').lower() in understood for name in header.split(separator))
+    understood = {_bare(name) for ours, aliases in ALIASES.items() for name in (ours, *aliases)}
+    return sum(_bare(name) in understood for name in header.split(separator))
 
 
-def _json_lines(path: Path, text: str) -> pd.DataFrame:
+def _bare(name: object) -> str:
+    """A column's name without case and signs: "File Name" and "fileName" are file_name."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower())
+
+
+def _json_rows(path: Path, text: str) -> pd.DataFrame:
+    """JSON lines, or one list of objects."""
     import json
 
     rows, numbers = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = text.splitlines()
+    if text.lstrip().startswith("["):
+        try:
+            lines = [json.dumps(row) for row in json.loads(text)]
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON: {error}") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -130,13 +179,15 @@ def _json_lines(path: Path, text: str) -> pd.DataFrame:
             raise InputError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise InputError(f'{path}, line {number}: expected an object such as {{"path": ..., "label": ...}}')
-        rows.append({name: _text(value) for name, value in row.items()})
+        rows.append({name: text_of(value) for name, value in row.items()})
         numbers.append(number)
     return pd.DataFrame(rows, index=pd.Index(numbers, dtype="int64"), dtype=object).fillna("")
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A cell as text; nothing for what is missing."""
+    if hasattr(value, "tolist"):  # of numpy
+        value = value.tolist()
     if isinstance(value, list | tuple | set):
         return labels.join(map(str, value))
     if value is None or (isinstance(value, float) and value != value) or value is pd.NA or value is pd.NaT:
@@ -152,10 +203,20 @@ def rename_columns(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[s
 
     Raises InputError where there is no column of files, or one class and several classes a clip are both there.
     """
-    present = {str(column).strip().lower(): column for column in table.columns}
+    table = table.loc[:, [bool(str(column).strip()) for column in table.columns]]  # an index has no name
+    twice = [column for column, count in Counter(table.columns).items() if count > 1]
+    if twice:
+        raise InputError(f"{name}: column {twice[0]!r} occurs more than once")
+    if "path" in table.index.names and "path" not in table.columns:
+        table = table.reset_index()
+    present: dict[str, Any] = {}
+    for column in sorted(table.columns, key=lambda column: str(column) not in ALIASES):
+        present.setdefault(str(column).strip().lower(), column)
+    bare = {_bare(column): column for column in reversed(list(present))}
     renames, notes = {}, []
     for ours, aliases in ALIASES.items():
         theirs = next((alias for alias in (ours, *aliases) if alias in present), None)
+        theirs = theirs or next((bare[_bare(alias)] for alias in aliases if _bare(alias) in bare), None)
         if theirs is None or (ours == MULTI and "label" in present):
             continue
         if theirs != ours:
@@ -178,10 +239,10 @@ def rename_columns(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[s
 
 
 def lists_files(table: pd.DataFrame) -> bool:
-    """Whether a table has a column of files, and one of labels or nothing else."""
-    present = {str(column).strip().lower() for column in table.columns}
-    fields = {ours for ours, aliases in ALIASES.items() if present & {ours, *aliases}}
-    return "path" in fields and bool(fields & {"label", MULTI} or len(present) == 1)
+    """Whether a table has a column of files, and one on what they are or nothing else."""
+    present = {_bare(column) for column in table.columns}
+    fields = {ours for ours, aliases in ALIASES.items() if present & set(map(_bare, (ours, *aliases)))}
+    return "path" in fields and bool(fields & {"label", MULTI, "group", "split", "fold", "start"} or len(present) == 1)
 
 
 # --- Rows -----------------------------------------------------------------------------------------------------------
@@ -197,13 +258,15 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
     multi = MULTI in table.columns
     if table.empty:
         raise InputError(f"{name}: has a header but no rows")
-    find = _finder(folder)
-    divide = _label_divider(table[MULTI].map(_text), name, notes) if multi else None
+    if "label" in table.columns and any(isinstance(cell, list | tuple | set) for cell in table["label"]):
+        raise InputError(f"{name}: column 'label' has lists in it; call it {MULTI!r}, and a clip may have several")
+    find = finder(folder)
+    divide = _label_divider(table[MULTI].map(text_of), name, notes) if multi else None
     clips, first = [], {}
     forms = 0
     for number, row in zip(table.index, table.to_dict("records"), strict=True):
         place = f"{name}, {line} {number}"
-        cells = {ours: _text(row.get(ours, "")) for ours in ALIASES}
+        cells = {ours: text_of(row.get(ours, "")) for ours in ALIASES}
         if not cells["path"].strip():
             raise InputError(f"{place}: the path is empty")
         text = labels.join(divide(cells[MULTI])) if divide else cells["label"].strip()
@@ -231,7 +294,7 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
         notes.append(f"{name}: {len(table) - len(clips)} rows are duplicates and are left out")
     if forms:
         notes.append(f"{name}: {forms} labels are written with accents apart from their letters; they are joined")
-    if not any(os.path.exists(clip.path.partition("::")[0]) for clip in clips):
+    if not any(exists(clip.path) for clip in clips):
         raise InputError(
             f"{name}: none of the {len(clips)} files it lists exists; the first would be {clips[0].path} "
             f"(relative paths count from {folder})"
@@ -243,54 +306,21 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
 
 def _label_divider(column: Iterable[str], name: str, notes: list[str]) -> Callable[[str], list[str]]:
     """Splits a cell into labels: at semicolons, or where the column has none, at commas or bars."""
-    cells = list(column)
+    cells = [_without_brackets(cell) for cell in column]
     separator = next((sign for sign in (";", ",", "|") if any(sign in cell for cell in cells)), ";")
     if separator != ";":
         notes.append(f"{name}: labels are divided at {separator!r}")
-    return lambda cell: cell.split(separator)
+    return lambda cell: _without_brackets(cell).split(separator)
 
 
-def _finder(folder: Path) -> Callable[[str], str]:
-    """Finds the file of a name in a list: name -> absolute path, where the file should be if it does not exist.
-
-    A name that does not exist as written is tried with slashes for backslashes, with accents in the other Unicode
-    form and in an older encoding; then a file of that name (with or without suffix) is searched for below `folder`.
-    """
-    below: dict[str, str | None] | None = None
-
-    def absolute(name: str) -> str:
-        path = Path(name).expanduser()
-        return str(path) if path.is_absolute() else os.path.normpath(folder.resolve() / path)
-
-    def find(name: str) -> str:
-        nonlocal below
-        plain = absolute(name)
-        if os.path.exists(plain):
-            return plain
-        for spelling in _spellings(name):
-            if os.path.exists(absolute(spelling)):
-                return absolute(spelling)
-        if below is None:
-            below = {}
-            for file in audio_files(folder):
-                for key in (file.name, file.stem):
-                    below[key] = None if key in below and below[key] != str(file) else str(file)
-        last = name.replace("\\", "/").rsplit("/", 1)[-1]
-        stem = last.rpartition(".")[0] if Path(last).suffix.lower() in SUFFIXES else last
-        return below.get(last) or below.get(stem) or plain
-
-    return find
-
-
-def _spellings(name: str) -> list[str]:
-    slashed = name.replace("\\", "/")
-    spellings = [slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
-    for encoding in ("cp1252", "cp437"):
-        try:
-            spellings.append(os.fsdecode(slashed.encode(encoding)))
-        except UnicodeEncodeError:
-            continue
-    return spellings
+def _without_brackets(cell: str) -> str:
+    """The labels of a cell that is written as a list: ['dog', 'cat']."""
+    if not (cell.strip().startswith("[") and cell.strip().endswith("]")):
+        return cell
+    try:
+        return labels.join(map(str, read_yaml_text(cell)))
+    except (ValueError, TypeError, YAMLError):
+        return cell
 
 
 def _stretch(cells: Mapping[str, str], place: str) -> tuple[float | None, float | None]:
@@ -319,7 +349,9 @@ def _number(text: str, column: str, place: str) -> float:
 
 
 def _fold(text: str, place: str) -> int | None:
-    digits = text.strip().lower().removeprefix("fold").strip(" _-")
+    digits = text.strip().lower().removeprefix("fold").lstrip(" _")
+    digits = digits.removeprefix("-") if "fold" in text.lower() else digits
+    digits = "" if digits in _NOTHING else digits
     try:
         number = float(digits) if digits else None  # pandas writes 1.0 where another row has no fold
         if number is None or number.is_integer():
@@ -331,6 +363,8 @@ def _fold(text: str, place: str) -> int | None:
 
 def _split(text: str, place: str) -> str | None:
     name = text.strip().lower()
-    if name and name not in SPLITS:
+    if name in _NOTHING:
+        return None
+    if name not in SPLITS:
         raise InputError(f"{place}: split {text!r} is not one of train, valid, test")
     return SPLITS.get(name)
