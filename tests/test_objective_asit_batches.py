@@ -240,15 +240,19 @@ def test_samples():
     assert {name: tuple(t.shape) for name, t in shown.items()} == dict.fromkeys(
         ("clean", "corrupted", "reconstructed", "mask"), (3, 64, 32)
     )
-    assert torch.equal(shown["clean"], objective.log_mel(batch)[0])
-    assert shown["mask"].dtype == torch.bool
+    audio = objective.audio_frames(batch.lengths[:, 0])
+    assert 0.5 < audio.float().mean() < 1
+    assert all(torch.isnan(shown[name][~audio]).all() for name in ("clean", "corrupted", "reconstructed"))
+    assert torch.equal(shown["clean"][audio], objective.log_mel(batch)[0][audio])
+    assert shown["mask"].dtype == torch.bool and not shown["mask"][~audio].any()
     assert (shown["corrupted"][shown["mask"]] == 0).all()  # zeros, whatever training uses
-    assert torch.equal(shown["corrupted"][~shown["mask"]], shown["clean"][~shown["mask"]])
+    left = ~shown["mask"] & audio[..., None]
+    assert torch.equal(shown["corrupted"][left], shown["clean"][left])
     assert not any(t.requires_grad for t in shown.values())
     step_of(objective, 0)
     later = objective.samples(batch)
     assert torch.equal(later["mask"], shown["mask"])
-    assert not torch.equal(later["reconstructed"], shown["reconstructed"])
+    assert not torch.equal(later["reconstructed"][audio], shown["reconstructed"][audio])
     objective._logit_sums.clear()
     objective.samples(batch)
     assert objective._logit_sums == {}  # looking does not move the centres

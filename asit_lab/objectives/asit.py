@@ -377,8 +377,8 @@ class ASiT(StudentTeacher):
     def samples(self, batch: Batch) -> dict[str, Tensor]:
         """The first view of each clip: clean, corrupted, reconstructed [B, T, M] (normalised) and mask (bool).
 
-        Corrupted by zeros, with masks that are the same at every call, so that pictures of different steps can be
-        compared. Empty without a reconstruction loss.
+        NaN where a crop is padded. Corrupted by zeros, with masks that are the same at every call, so that pictures of
+        different steps can be compared. Empty without a reconstruction loss.
         """
         if self.student.decoder is None:
             return {}
@@ -392,4 +392,7 @@ class ASiT(StudentTeacher):
         corrupted = corrupt(clean, masks, keys)
         tokens = self.student.backbone(corrupted, audio=self.audio_tokens(audio), mask=masks.pixels)
         rebuilt = self.student.decoder(tokens[:, 1:], self.student.backbone.grid)
-        return {"clean": clean, "corrupted": corrupted, "reconstructed": rebuilt.float(), "mask": masks.pixels}
+        images = {"clean": clean, "corrupted": corrupted, "reconstructed": rebuilt.float()}
+        if audio is not None:
+            images = {name: image.masked_fill(~audio[..., None], torch.nan) for name, image in images.items()}
+        return {**images, "mask": masks.pixels}
