@@ -96,14 +96,17 @@ function download(name, content, type) {
 
 // The values inside the window `view`: a row for each frame and band, a column for each panel.
 function csvOf({ scene, axes, unit, values, masks }, view) {
-  const names = scene.panels.map(({ name, kind }) => (unit.applies(kind) ? `${name} (dB)` : name));
+  const panels = scene.panels.map((panel, i) => ({ ...panel, values: values[i] }));
+  const columns = panels.filter(({ tokens }) => !tokens); // which shows the levels of another panel
+  const names = columns.map(({ name, kind }) => (unit.applies(kind) ? `${name} (dB)` : name));
   const rows = [["time_s", "frequency_hz", ...(masks.pixels.length ? ["masked"] : []), ...names].map(quoted).join(",")];
-  const kinds = scene.panels.map(({ kind }) => kind);
   for (let frame = Math.floor(view.t0); frame < Math.ceil(view.t1); frame++) {
     for (let band = Math.floor(view.b0); band < Math.ceil(view.b1); band++) {
       const index = frame * axes.bands + band;
-      const levels = values.map((panelValues) => panelValues[index]);
-      const cells = levels.map((level, i) => (Number.isNaN(level) ? "" : unit.displayed(level, kinds[i]).toPrecision(4)));
+      const cells = columns.map((panel) => {
+        const level = panel.values[index];
+        return Number.isNaN(level) ? "" : unit.displayed(level, panel.kind).toPrecision(4);
+      });
       const masked = masks.pixels.length ? [masks.pixels[index]] : [];
       rows.push([axes.time(frame).toFixed(4), axes.hz(band + 0.5).toFixed(1), ...masked, ...cells].join(","));
     }
