@@ -59,3 +59,8 @@ def path_text(path: object) -> str:
     if "\0" in text:
         raise InputError(f"{text!r}: a path cannot have a NUL character in it")
     return text
+
+
+def data_folder() -> Path:
+    """Where data sets are searched for and downloaded to: $ASIT_LAB_DATA, by default data/."""
+    return resolve(os.environ.get("ASIT_LAB_DATA") or "data")

@@ -1,8 +1,10 @@
 """Bad input to a run, from one file that is no use to a data set that is not there."""
 
 import math
+import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from children import ctrl_c_in_row
@@ -10,6 +12,7 @@ from children import ctrl_c_in_row
 import asit_lab
 from asit_lab import InputError, load_config, load_run, plan
 from asit_lab.data import check, load_manifest
+from asit_lab.data.lists import as_source
 from asit_lab.data.statistics import measure
 from asit_lab.training import recorder
 
@@ -33,6 +36,38 @@ def recordings(folder, good: int = 9):
     for i in range(good):
         write(folder / "ab"[i % 2] / f"{i}.wav", 0.1 * generator.standard_normal(9600).astype(np.float32))
     return folder
+
+
+def test_a_table_of_files_is_pretrained_on_and_resumed_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_DATA", str(tmp_path / "data"))
+    files = sorted(recordings(tmp_path / "mine").rglob("*.wav"))
+    table = pd.DataFrame({"file": files, "label": [file.parent.name for file in files]})
+    cfg = load_config("smoke", ["features.sample_rate=8000", "train.steps=1", "train.batch_size=4"])
+    run = asit_lab.pretrain(cfg, tmp_path / "run", data=table)
+    source = run.config.data.source
+    assert source.startswith(f"folder:{tmp_path / 'data/lists'}")
+    assert load_manifest(source).table["path"].tolist() == [str(file) for file in files]
+    assert asit_lab.pretrain(cfg, tmp_path / "run", data=table).status == "finished"  # the same rows: the same run
+    assert asit_lab.pretrain(run.config, tmp_path / "run").status == "finished"
+    with pytest.raises(InputError, match="data.source"):
+        asit_lab.pretrain(cfg, tmp_path / "run", data=files[1:])
+
+
+def test_what_stands_for_data_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_DATA", str(tmp_path / "data"))
+    folder = recordings(tmp_path / "mine", 4)
+    odd = (folder / "a/0.wav").rename(folder / "a" / os.fsdecode(b"caf\xe9 'x', \"y\".wav"))
+    whole = load_manifest(f"folder:{folder}")
+    assert as_source("synth:40") == "synth:40"
+    assert as_source(whole) == f"folder:{folder}"
+    part = whole.subset(whole.table["label"] == "a")
+    again = load_manifest(as_source(part))
+    columns = ["path", "label", "group", "start", "seconds"]
+    assert str(odd) in again.table["path"].tolist()
+    assert again.table[columns].to_dict("records") == part.table[columns].to_dict("records")
+    assert as_source(part.table) == as_source(part) and as_source(pd.Series([odd])) == as_source([odd])
+    with pytest.raises(InputError, match="give synth:CLIPS"):
+        as_source(load_manifest("synth:40").subset([0, 1]))
 
 
 def with_nan(path):

@@ -54,7 +54,7 @@ def test_a_folder(enc, folder, tmp_path, name):
 
 def test_files_patterns_and_doubles(enc, folder, tmp_path):
     given = [folder / "sub" / "c.wav", f"{folder}/**/*.wav", folder / "sub", f"{folder}/*.mp3", "nowhere.wav"]
-    made = embed_files(enc, [*given, folder / "notes.txt"], tmp_path / "x.csv")
+    made = embed_files("smoke", [*given, folder / "notes.txt"], tmp_path / "x.csv")  # an encoder by name
     assert list(made.table["path"]) == [str(folder / name) for name in ("sub/c.wav", "a.wav", "sub/b.flac")]
     reasons = dict(made.skipped)
     assert set(reasons) == {str(folder / name) for name in ("torn.wav", "notes.txt", "*.mp3")} | {"nowhere.wav"}

@@ -181,13 +181,21 @@ def test_sounds_are_made_when_asked_for_and_the_corrupted_one_goes_with_its_mask
         ({"preset": "asit-vit"}, "did you mean asit-vit-"),
         ({"preset": "micro", "data": "sinth"}, "there is no clip to show"),
         ({"preset": "micro", "data": "synth:10", "clip": 10}, "there is no clip to show"),
-        ({"preset": "micro", "data": load_manifest("synth:4")}, 'such as "synth" or "folder:PATH", got a Manifest'),
+        ({"preset": "micro", "data": 3}, 'such as "folder:PATH" or "synth", got a int'),
     ],
 )
 def test_a_wrong_argument_is_said_in_words(arguments, words):
     explorer = MaskExplorer(**arguments)
     assert words in explorer.message.text
     assert "image/png" not in explorer._repr_mimebundle_()
+
+
+def test_a_manifest_and_a_list_of_files_are_named_in_the_entry(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASIT_LAB_DATA", str(tmp_path / "data"))
+    assert MaskExplorer(load_manifest("synth:10"), preset="micro").chooser.data.value == "synth:10"
+    soundfile.write(tmp_path / "mine.wav", np.full(8000, 0.1), 8000)
+    explorer = MaskExplorer([tmp_path / "mine.wav"], preset="micro")
+    assert explorer.chooser.data.value.startswith(f"folder:{tmp_path}") and explorer.message.text == ""
 
 
 def test_it_can_be_mended_after_a_wrong_data_set():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import flatten, resolve
+from ..paths import data_folder
 from ..storage.source_code import PACKAGE, code_hash, code_hashes
 
 # Modules that change no number: what is drawn, printed, written or executed. All others count, new ones too.
@@ -98,7 +99,7 @@ def data_stamp(source: str) -> str:
 
 
 def _folder_of(kind: str) -> Path | None:
-    data = resolve(os.environ.get("ASIT_LAB_DATA") or "data")
+    data = data_folder()
     return next((data / name for name in _FOLDERS.get(kind, (kind,)) if (data / name).is_dir()), None)
 
 

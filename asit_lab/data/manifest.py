@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from .. import audio, registry
 from ..checks import number, whole
 from ..config import resolve
 from ..errors import InputError
+from ..paths import data_folder
 from . import labels
 from .sources import audioset, esc50, speech_commands, synth, voxceleb1
 from .sources.clips import Clip, Listing
@@ -29,6 +31,7 @@ from .sources.tables import list_table
 # Texts in Python's own form: Arrow's refuse file names that are not UTF-8, as old archives leave them.
 pd.set_option("mode.string_storage", "python")
 
+TABLE = "table:"  # begins the source of a manifest that was given as a table or a list of files
 SOURCES = {
     "synth": "synth[:CLIPS]",
     "folder": "folder:PATH",
@@ -144,9 +147,10 @@ def read_row(
     return synth.render_clip(*synth.parse(path), sample_rate)[first : first + round(seconds * sample_rate)]
 
 
-def load_manifest(
-    spec: "str | Manifest | pd.DataFrame | Sequence[str | os.PathLike]", segment_seconds: float = 60.0
-) -> Manifest:
+DataSource: TypeAlias = str | os.PathLike | Manifest | pd.DataFrame | pd.Series | Sequence[str | os.PathLike]
+
+
+def load_manifest(spec: DataSource, segment_seconds: float = 60.0) -> Manifest:
     """List a data source and read its headers.
 
     spec: a Manifest (as it is), a table with a column path and perhaps label (or labels), fold, split, group, start and
@@ -164,8 +168,9 @@ def load_manifest(
         return spec
     if segment_seconds < audio.SHORTEST:
         raise InputError(f"segment_seconds: {segment_seconds} is shorter than {audio.SHORTEST} s")
-    if isinstance(spec, pd.DataFrame | list | tuple):
+    if isinstance(spec, pd.DataFrame | pd.Series | list | tuple):
         return _from_listing(*_list_objects(spec), segment_seconds)
+    spec = os.fspath(spec) if isinstance(spec, os.PathLike) else spec
     if not isinstance(spec, str):
         raise InputError(
             f'data source: expected a text such as "folder:PATH" or "synth", got a {type(spec).__name__}; a Manifest, '
@@ -181,6 +186,7 @@ def load_manifest(
 def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:
     """(name, source, listing) of a table or a list of files; relative paths count as in the shell."""
     if not isinstance(spec, pd.DataFrame):
+        spec = list(spec)
         not_paths = [file for file in spec if not isinstance(file, str | bytes | os.PathLike)]
         if not_paths or not spec:
             raise InputError(
@@ -189,7 +195,7 @@ def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:
         spec = pd.DataFrame({"path": [os.fsdecode(file) for file in spec]}, dtype=object)
     listing = list_table(spec, resolve("."), "table", line="row")
     digest = stable_hash("\n".join(map(repr, listing.clips))).hex()
-    return "table", f"table:{digest}", listing
+    return "table", f"{TABLE}{digest}", listing
 
 
 def _from_listing(name: str, spec: str, listing: Listing, segment_seconds: float) -> Manifest:
@@ -280,7 +286,7 @@ def _local_or_downloaded(*names: str, remote: Remote | None = None, how_to_get: 
 
     Raises InputError where there is none and no `remote`: `how_to_get` says where the data set comes from.
     """
-    data = resolve(os.environ.get("ASIT_LAB_DATA") or "data")
+    data = data_folder()
     for name in names:
         if (data / name).is_dir():
             return data / name

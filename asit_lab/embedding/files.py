@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..paths import path_text
 from ..storage.atomic import UNPRINTABLE, atomic_write
 from ..storage.progress import passing_bar_style
+from ..zoo import open_source
 
 _Found = TypeVar("_Found")
 
@@ -44,7 +45,7 @@ class Vectors:
 
 
 def embed_files(
-    enc: Encoder,
+    enc: Encoder | str | Path,
     files: str | Path | Sequence[str | Path],
     out: str | Path,
     pool: str = "mean",
@@ -54,10 +55,11 @@ def embed_files(
 ) -> Vectors:
     """Embed audio files and write one row a file: path as given or found, seconds, and the vector as d0, d1, ...
 
-    files: files, folders (all audio below them) and patterns such as "calls/**/*.wav", one of them or several; what is
-    named twice is taken once, and in a pattern the folders that exist are taken by their names, whatever signs these
-    have. out: .parquet (needs pyarrow; float32) or .csv (digits enough to give the same float32 back), written whole or
-    not at all. A Parquet file keeps encoder, pool and layer as `pandas.read_parquet(out).attrs`.
+    enc: an Encoder, or what `zoo.open_source` takes. files: files, folders (all audio below them) and patterns such as
+    "calls/**/*.wav", a single one or several; what is named twice is taken once, and in a pattern the folders that
+    exist are taken by their names, whatever signs these have. out: .parquet (needs pyarrow; float32) or .csv (digits
+    enough to give the same float32 back), written whole or not at all. A Parquet file keeps encoder, pool and layer as
+    `pandas.read_parquet(out).attrs`.
     pool, layer, overlap: as in `Encoder.embed`.
     windows: one row for each stretch of this many seconds (the last of a file may be shorter), with `start` and `end`
     in s in place of `seconds`. Memory does not grow with the length of a file, with or without.
@@ -65,6 +67,7 @@ def embed_files(
     that cannot be written, and when nothing can be read, with the first reason.
     """
     out = check_table_path(resolve(out))
+    enc = open_source(enc) if isinstance(enc, str | os.PathLike) else enc
     rate = enc.config.features.sample_rate
     if windows is not None and not enc.front_end.frames_of(round(windows * rate)):
         raise InputError(f"windows: {windows:g} s are shorter than one frame")

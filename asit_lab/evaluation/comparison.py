@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..config import resolve
-from ..data.manifest import Manifest, load_manifest
+from ..data.manifest import DataSource, Manifest, load_manifest
 from ..embedding.dataset import LOG_MEL, on_device
 from ..encoder import Encoder
 from ..errors import InputError
@@ -72,7 +72,7 @@ class Evaluation:
 
 def evaluate(
     encoders: Mapping[str, Encoder | str | Path] | Encoder,
-    data: Manifest | str,
+    data: DataSource,
     protocols: Sequence[str] | str = ("linear", "knn"),
     out: str | Path = "runs/evaluation",
     recipe: str = "micro",
@@ -103,7 +103,7 @@ def evaluate(
         raise InputError("encoders: there are none")
     if FINETUNE in protocols:
         load_recipe(recipe, overrides)  # so that a mistake in it is reported before the probes run
-    manifest = load_manifest(str(data) if isinstance(data, Path) else data)
+    manifest = load_manifest(data)
     opened = {name: enc if isinstance(enc, Encoder) else open_source(enc) for name, enc in encoders.items()}
     if untrained:
         opened |= _untrained(opened, seeds[0])

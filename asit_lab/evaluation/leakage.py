@@ -6,15 +6,15 @@ by the contents of the files. A file or recording used in pretraining is only no
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from os import environ
 
 import numpy as np
 import pandas as pd
 
-from ..config import RunConfig, resolve
+from ..config import RunConfig
 from ..data.fingerprints import Fingerprint, fingerprints
 from ..data.manifest import Manifest, load_manifest
 from ..errors import InputError
+from ..paths import data_folder
 from .splits import Split, groups_of
 
 LEAKS = ("shared recording", "same audio", "test used for a choice")
@@ -263,7 +263,7 @@ def _on_disk(source: str) -> bool:
     kind, _, argument = source.strip().partition(":")
     folders = {"esc10": ("esc10", "esc50"), "audioset_20k": ("audioset_20k", "audioset")}
     folders["audioset_2m"] = ("audioset_2m", "audioset")
-    data = resolve(environ.get("ASIT_LAB_DATA") or "data")
+    data = data_folder()
     return bool(argument) or any((data / name).is_dir() for name in folders.get(kind, (kind,)))
 
 

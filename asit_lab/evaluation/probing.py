@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..config import resolve
 from ..data.labels import indicators
-from ..data.manifest import Manifest, load_manifest
+from ..data.manifest import DataSource, Manifest, load_manifest
 from ..embedding.dataset import Embedder, Embeddings, embed_clips, encoder_embedder, log_mel_embedder, on_device
 from ..embedding.vectors import LayerVectors
 from ..encoder import Encoder
@@ -64,7 +64,7 @@ class _Options:
 
 def probe(
     enc: Encoder | Embedder | str | Path,
-    data: Manifest | str | Path,
+    data: DataSource,
     protocol: str = "linear",
     pool: str = "auto",
     layer: str | int = "auto",
@@ -93,7 +93,7 @@ def probe(
         enc = on_device(_opened(enc), device)
     if out is not None:
         check_probe_folder(resolve(out), enc, protocol)
-    manifest = load_manifest(str(data) if isinstance(data, Path) else data)
+    manifest = load_manifest(data)
     options = _Options(protocol, pool, layer, seeds, batch_size, cache, allow_leaks)
     embedded, leaks = _embedded({enc.name: enc}, manifest, options, beside_log_mel=False)
     (result,) = _results(embedded, leaks, manifest, options)
@@ -106,7 +106,7 @@ def probe(
 
 def compare(
     encoders: Any,
-    data: Manifest | str | Path,
+    data: DataSource,
     protocol: str = "linear",
     pool: str = "auto",
     layer: str | int = "auto",
@@ -128,13 +128,11 @@ def compare(
     return table
 
 
-def compare_results(
-    encoders: Any, data: Manifest | str | Path, protocol: str = "linear", **options: Any
-) -> list[ProbeResult]:
+def compare_results(encoders: Any, data: DataSource, protocol: str = "linear", **options: Any) -> list[ProbeResult]:
     """`compare` with every fold, prediction, output and chosen setting. options: those of `compare`, and allow_leaks
     as in `probe`."""
     named = {name: _opened(source) for name, source in _named(encoders).items()}
-    manifest = load_manifest(str(data) if isinstance(data, Path) else data)
+    manifest = load_manifest(data)
     chosen = _Options(protocol, **options)
     embedded, leaks = _embedded(named, manifest, chosen, beside_log_mel=protocol != "weighted")
     return _results(embedded, leaks, manifest, chosen)

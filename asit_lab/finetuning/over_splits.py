@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..config import flatten, resolve
-from ..data.manifest import Manifest, load_manifest
+from ..data.manifest import DataSource, Manifest, load_manifest
 from ..encoder import Encoder
 from ..errors import InputError
 from ..evaluation.leakage import findings
@@ -41,7 +41,7 @@ class SeededSplit(NamedTuple):
 
 def finetune(
     enc: Encoder | str | Path,
-    data: Manifest | str,
+    data: DataSource,
     recipe: str | Path | Recipe = "ast-esc50",
     out: str | Path = "runs/ft",
     overrides: list[str] | str | None = None,
@@ -72,7 +72,7 @@ def finetune(
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")
     recipe = load_recipe(recipe, overrides)
     encoder = enc if isinstance(enc, Encoder) else open_source(enc)
-    manifest = load_manifest(str(data) if isinstance(data, Path) else data)
+    manifest = load_manifest(data)
     check_task(manifest, recipe)
     tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
     folder = _open(resolve(out), _setup(encoder, recipe, manifest, allow_leaks), resume)

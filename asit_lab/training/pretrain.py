@@ -15,9 +15,10 @@ from lightning.fabric import Fabric
 from tqdm import tqdm
 
 from ..config import RunConfig, diff, load_config, resolve
-from ..data import Batch, Manifest, load_manifest, make_loader
+from ..data import Batch, DataSource, Manifest, load_manifest, make_loader
 from ..data.check import check_sample, sample_notes
 from ..data.crops import crop_notes
+from ..data.lists import as_source
 from ..data.statistics import measure, with_numbers
 from ..errors import InputError
 from ..objectives import Objective, build_objective
@@ -47,10 +48,13 @@ def pretrain(
     on_log: OnLog | None = None,
     on_step: OnStep | None = None,
     resume_from: str | Path | None = None,
+    data: DataSource | None = None,
 ) -> Run:
     """Pretrain as the configuration says, into the run directory `out`.
 
     cfg: a RunConfig, or a preset, YAML file or run directory to read one from.
+    data: in place of the configuration's data.source: another source, a table with a column path, a list of files or a
+    Manifest. What is no source by name is written to a list, which data.source then names (see data/lists.py).
     resume: "auto" continues a run that is there, "never" wants a new directory, "must" an existing run.
     on_log: called with the run and each new row of metrics (and clips_per_second), after it was written (live
     curves); takes the place of the progress bar.
@@ -70,6 +74,8 @@ def pretrain(
     run directory.
     """
     cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
+    if data is not None:
+        cfg = cfg.with_overrides({"data.source": as_source(data, cfg.data.segment_seconds)})
     fabric = launch()
     cfg = _with_numbers(fabric, cfg, out)
     with ExitStack() as hold:

@@ -6,6 +6,7 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 
+from ..data import DataSource
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
@@ -34,7 +35,7 @@ class AttentionExplorer(Explorer):
     def __init__(
         self,
         encoder_or_run: Encoder | str | Path,
-        data: str = "synth:examples",
+        data: DataSource = "synth:examples",
         clip: int = 0,
         layer: int = -1,
         head: int | None = None,
@@ -58,7 +59,7 @@ class AttentionExplorer(Explorer):
             self._make_controls(data, clip, layer, head)
             self.look()
 
-    def _make_controls(self, data: str, clip: int, layer: int, head: int | None) -> None:
+    def _make_controls(self, data: DataSource, clip: int, layer: int, head: int | None) -> None:
         config = self.encoder.config
         depth, heads = config.model.depth, config.model.heads
         if not -depth <= layer < depth:

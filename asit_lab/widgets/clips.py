@@ -8,7 +8,8 @@ import traitlets
 
 from .. import audio
 from ..config import resolve
-from ..data import Manifest, load_manifest
+from ..data import DataSource, Manifest, load_manifest
+from ..data.lists import as_source
 from ..errors import InputError
 from .base import Message, labelled
 from .upload import FileUpload
@@ -39,14 +40,6 @@ def loudest(wave: np.ndarray, sample_rate: int, seconds: float) -> float:
     return int(np.argmax(energy[wide : wide + places] - energy[:places])) / 10
 
 
-def source_text(data: str) -> str:
-    """`data`, if it is a string that can be shown in the explorers' entry for a data set. Raises InputError."""
-    if not isinstance(data, str):
-        kind = type(data).__name__
-        raise InputError(f'data: expected the text of a source, such as "synth" or "folder:PATH", got a {kind}')
-    return data
-
-
 class ClipChooser(ipywidgets.VBox):
     """A clip of a data set (`synth:40`, `esc50:PATH`), a file, or an upload.
 
@@ -57,9 +50,9 @@ class ClipChooser(ipywidgets.VBox):
 
     changed = traitlets.Int(0)
 
-    def __init__(self, data: str = "synth:40", clip: int = 0, sample_rate: int | None = None):
+    def __init__(self, data: DataSource = "synth:40", clip: int = 0, sample_rate: int | None = None):
         """data: a source as `load_manifest` takes it. clip: row of the data set. sample_rate: what clips are brought
-        to, Hz; None: each keeps its own. Raises InputError for data that is no text."""
+        to, Hz; None: each keeps its own. Raises InputError for data that is none of these."""
         self.wanted_rate = sample_rate
         self.sample_rate, self.name, self.row = sample_rate, "", None
         self.manifest: Manifest | None = None
@@ -68,7 +61,7 @@ class ClipChooser(ipywidgets.VBox):
         self.message = Message()
         self.source = labelled(ipywidgets.ToggleButtons(options=_SOURCES), "", "where the clip comes from")
         self.source.style.button_width = "78px"
-        self.data = ipywidgets.Text(value=source_text(data), continuous_update=False)
+        self.data = ipywidgets.Text(value=as_source(data), continuous_update=False)
         labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
         self.clip = labelled(ipywidgets.Dropdown(), "clip", "row of the data set and label")
         self.path = ipywidgets.Text(placeholder="recording.wav", continuous_update=False)

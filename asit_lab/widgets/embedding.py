@@ -7,7 +7,8 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 
-from ..data import load_manifest
+from ..data import DataSource, load_manifest
+from ..data.lists import as_source
 from ..embedding.space import EmbeddingSpace
 from ..embedding.vectors import POOLED
 from ..encoder import Encoder
@@ -17,7 +18,6 @@ from ..figures.style import short_name
 from ..zoo import open_source
 from .base import Explorer, FigureImage, Sound, labelled
 from .clickable import ClickableImage
-from .clips import source_text
 from .embedding_panels import MAP_DPI, NeighbourMap, neighbour_strip, short_label, thumbnail
 from .work import LongWork, ReportProgress
 
@@ -38,7 +38,7 @@ class EmbeddingExplorer(Explorer):
     def __init__(
         self,
         encoder_or_run: Encoder | str | Path,
-        data: str = "synth:40",
+        data: DataSource = "synth:40",
         layer: int | None = None,
         pool: str = "mean+std",
         clips: int = 1000,
@@ -62,13 +62,13 @@ class EmbeddingExplorer(Explorer):
             self._make_controls(data, layer, pool)
             self.embed()
 
-    def _make_controls(self, data: str, layer: int | None, pool: str) -> None:
+    def _make_controls(self, data: DataSource, layer: int | None, pool: str) -> None:
         depth = self.encoder.config.model.depth
         if layer is not None and not -depth <= layer <= depth:
             raise InputError(f"layer: {layer} is not one of {depth} (0 to {depth - 1}), or None for the final output")
         if pool not in POOLED:
             raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLED)}")
-        self.data = ipywidgets.Text(value=source_text(data), continuous_update=False)
+        self.data = ipywidgets.Text(value=as_source(data), continuous_update=False)
         labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
         blocks = [(f"block {number}", number) for number in range(depth)]
         chosen = depth if layer is None else layer % depth if layer < 0 else layer

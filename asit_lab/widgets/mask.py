@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config import RunConfig, load_config
+from ..data import DataSource
 from ..errors import InputError
 from ..features import LOG_FLOOR, LogMel
 from ..figures.axes import MelAxes
@@ -38,14 +39,14 @@ class MaskExplorer(Explorer):
     YAML file or a run). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of that length.
     """
 
-    def __init__(self, data: str = "synth:examples", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
+    def __init__(self, data: DataSource = "synth:examples", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
         super().__init__()
         self.picture = SpectrogramView()
         self.saved = (self.picture,)
         with self.errors_in_words():
             self._build(load_config(preset), data, clip, seed)
 
-    def _build(self, cfg: RunConfig, data: str, clip: int, seed: int) -> None:
+    def _build(self, cfg: RunConfig, data: DataSource, clip: int, seed: int) -> None:
         self.cfg = cfg
         self.front_end = LogMel.from_config(cfg.features)
         self._steady = False  # while controls are set together, which should draw once

@@ -7,6 +7,7 @@ import ipywidgets
 import numpy as np
 import torch
 
+from ..data import DataSource
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
@@ -36,7 +37,7 @@ class ReconstructionExplorer(Explorer):
         self,
         encoder_or_run: Encoder | str | Path,
         other: Encoder | str | Path | None = None,
-        data: str = "synth:examples",
+        data: DataSource = "synth:examples",
         clip: int = 0,
         seed: int = 0,
     ):
@@ -60,7 +61,7 @@ class ReconstructionExplorer(Explorer):
 
     # --- Controls ---------------------------------------------------------------------------------------------------
 
-    def _make_controls(self, data: str, clip: int, seed: int) -> None:
+    def _make_controls(self, data: DataSource, clip: int, seed: int) -> None:
         first = [source.encoder(len(source) - 1) for source in self.sources]
         if len(first) == 2:
             compared.check_pair(*first)
