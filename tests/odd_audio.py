@@ -215,4 +215,6 @@ def write_all(folder: Path) -> dict[str, float | None]:
     (folder / "gone.wav").symlink_to(folder / "nowhere.wav")
     os.mkfifo(folder / "pipe.wav")
     (folder / "folder.wav").mkdir()
-    return seconds | {"itself.wav": None, "gone.wav": None, "pipe.wav": None}
+    (folder / "unreadable.wav").write_bytes(encoded("WAV"))
+    (folder / "unreadable.wav").chmod(0)  # the superuser reads it all the same
+    return seconds | {"itself.wav": None, "gone.wav": None, "pipe.wav": None, "unreadable.wav": None}

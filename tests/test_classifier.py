@@ -18,7 +18,7 @@ from asit_lab.evaluation.classifiers import probabilities
 from asit_lab.evaluation.probing import probe
 from asit_lab.finetuning import finetune, load_classifier, load_result, predict_files
 from asit_lab.finetuning.outputs import Outputs, read_outputs
-from asit_lab.finetuning.predict import hop_starts
+from asit_lab.finetuning.timeline import sliding
 
 RATE = 16000
 FP32 = ["precision=fp32"]
@@ -249,8 +249,8 @@ def test_files_and_windows_are_predicted(tuned, files):
 
 
 def test_windows_cover_a_file():
-    assert hop_starts(10, 10, 5) == [0] and hop_starts(10, 4, 3) == [0, 3, 6]
-    assert hop_starts(11, 4, 4) == [0, 4, 7] and hop_starts(4, 4, 9) == [0]
+    for length, size, hop, starts in ((10, 10, 5, [0]), (10, 4, 3, [0, 3, 6]), (11, 4, 4, [0, 4, 7]), (4, 4, 9, [0])):
+        assert [start for start, _ in sliding([np.zeros(length)], size, hop)] == starts
 
 
 def test_predictions_from_the_shell_are_those_of_python(tuned, probed, files, tmp_path, monkeypatch, capsys):

@@ -93,6 +93,27 @@ def test_windows_without_sound_are_left_out_alone(enc, tmp_path):
     assert path == str(tmp_path / "a.wav") and reason.endswith("2 to 4 s: 1 samples are NaN or infinite")
 
 
+def test_windows_of_many_files_in_their_order_and_none_vanishes(enc, tmp_path, monkeypatch):
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", sound(1.5 + number / 2), RATE)
+    soundfile.write(tmp_path / "short.wav", sound(0.01), RATE)
+    (tmp_path / "text.wav").write_text("no audio")
+    made = embed_files(enc, tmp_path, tmp_path / "x.csv", windows=1.0)
+    monkeypatch.setattr("asit_lab.embedding.files.LONG_SECONDS", 0.1)  # read in blocks
+    in_blocks = embed_files(enc, tmp_path, tmp_path / "y.csv", windows=1.0)
+    pd.testing.assert_frame_equal(made.table, in_blocks.table, atol=1e-4)
+    assert made.table["path"].is_monotonic_increasing and made.table.groupby("path").size().tolist() == [
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+    ]
+    for vectors in (made, in_blocks):
+        assert [path for path, _ in vectors.skipped] == [str(tmp_path / "short.wav"), str(tmp_path / "text.wav")]
+
+
 def test_command(tmp_path):
     content = (sound(5.0) * 32767).astype("<i2").tobytes()
     soundfile.write(tmp_path / "a.wav", sound(5.0), RATE)
@@ -101,6 +122,7 @@ def test_command(tmp_path):
     shown = CliRunner().invoke(app, ["embed", str(tmp_path / "a.wav"), "-e", "smoke", "-o", str(out), "--windows", "1"])
     assert shown.exit_code == 0 and "3 windows, 48 numbers each" in shown.output, shown.output
     assert pd.read_csv(out)["end"].tolist() == [1.0, 2.0, 2.5]
+    assert "note: 1 WAVs that end before their header says: read to the end" in shown.output
     shown = CliRunner().invoke(app, ["embed", str(tmp_path / "a.wav"), "-e", "smoke", "-o", str(out)])
     assert "note: 1 WAVs that end before their header says: read to the end" in shown.output
 

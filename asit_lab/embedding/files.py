@@ -74,7 +74,7 @@ def embed_files(
     paths, skipped = find_files(files)
     rows: list[tuple] = []
     vectors, notes = [], Counter[str]()
-    clips = _windows(enc, paths, skipped, windows) if windows else _whole_files(enc, paths, skipped, notes)
+    clips = _windows(enc, paths, skipped, notes, windows) if windows else _whole_files(enc, paths, skipped, notes)
     bar = tqdm(total=len(paths), desc="embedding", unit="file", disable=None, **passing_bar_style())
     last = None
     for batch in _batches(clips, rate):
@@ -189,13 +189,14 @@ def _whole_files(
         yield clip
 
 
-def _read(enc: Encoder, path: str) -> tuple[_Clip | None, str]:
-    """(clip, note), or (None, why the file cannot be used)."""
+def _read(enc: Encoder, path: str, counted: bool = True) -> tuple[_Clip | None, str]:
+    """(clip, note), or (None, why the file cannot be used). counted: the samples of long files, by decoding them."""
     rate, place = enc.config.features.sample_rate, resolve(path)
     try:
         header = audio.info(place)
         if header.seconds > LONG_SECONDS:  # decoded twice: windows are spread evenly over the exact length
-            wave, samples = None, sum(map(len, audio.blocks(place, rate)))
+            samples = sum(map(len, audio.blocks(place, rate))) if counted else round(header.seconds * rate)
+            wave = None
         else:
             wave = audio.read(place, rate)
             samples = len(wave)
@@ -219,13 +220,22 @@ def _ahead(function: Callable[[str], _Found], items: Sequence[str]) -> Iterator[
             yield waiting.popleft().result()
 
 
-def _windows(enc: Encoder, paths: Iterable[str], skipped: list[tuple[str, str]], seconds: float) -> Iterator[_Clip]:
-    """The windows of every file; those that hold no sound are left out alone."""
+def _windows(
+    enc: Encoder, paths: Sequence[str], skipped: list[tuple[str, str]], notes: Counter[str], seconds: float
+) -> Iterator[_Clip]:
+    """The windows of every file; those that hold no sound are left out alone. Short files are decoded on all cores."""
     rate = enc.config.features.sample_rate
-    for path in paths:
-        first = 0
+    size = max(1, round(seconds * rate))
+    for path, (clip, words) in zip(paths, _ahead(lambda path: _read(enc, path, counted=False), paths), strict=True):
+        first, windows = 0, 0
+        if clip is None or clip.wave is None:  # long, or with a reason to be looked at window by window
+            blocks: Iterable[np.ndarray] = audio.blocks(resolve(path), rate, seconds, checked=False)
+        else:
+            blocks = (clip.wave[start : start + size] for start in range(0, clip.samples, size))
+        if clip and words:
+            notes[words] += 1
         try:
-            for wave in audio.blocks(resolve(path), rate, seconds, checked=False):
+            for wave in blocks:
                 start, end = first / rate, (first + len(wave)) / rate
                 first += len(wave)
                 try:
@@ -234,12 +244,13 @@ def _windows(enc: Encoder, paths: Iterable[str], skipped: list[tuple[str, str]],
                     skipped.append((path, str(error)))
                     continue
                 if enc.front_end.frames_of(len(wave)):  # else a rest
+                    windows += 1
                     yield _Clip(path, (start, end), len(wave), wave)
         except InputError as error:
             skipped.append((path, str(error)))
             continue
-        if not first:
-            skipped.append((path, f"{path}: zero length (no samples in it)"))
+        if not windows and (not skipped or skipped[-1][0] != path):
+            skipped.append((path, words if clip is None else f"{path}: no window in it holds a frame"))
 
 
 def _batches(clips: Iterable[_Clip], rate: int) -> Iterator[list[_Clip]]:

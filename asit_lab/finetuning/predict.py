@@ -1,5 +1,6 @@
 """Classifies audio files, or windows of them, into one table."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from ..embedding.files import check_table_path, find_files, write_table_file
 from ..errors import InputError
 from ..storage.progress import passing_bar_style
 from .classifier import Classifier
+from .timeline import sliding
 
 _WINDOWS_AT_ONCE = 32
 
@@ -54,8 +56,7 @@ def predict_files(
     rows = []
     for name in tqdm(paths, desc="predicting", unit="file", **passing_bar_style()):
         try:
-            wave = audio.read(resolve(name), classifier.sample_rate)
-            predictions = list(_of_file(classifier, wave, top, window_seconds, hop_seconds))
+            predictions = list(_of_file(classifier, resolve(name), top, window_seconds, hop_seconds))
         except InputError as error:
             skipped.append((name, str(error)))
             continue
@@ -73,23 +74,20 @@ def predict_files(
 
 
 def _of_file(
-    classifier: Classifier, wave: np.ndarray, top: int | None, window_seconds: float | None, hop_seconds: float | None
+    classifier: Classifier, path: Path, top: int | None, window_seconds: float | None, hop_seconds: float | None
 ) -> Iterator[pd.DataFrame]:
-    """A table for the file, or for each window, with rank, and start and end in seconds."""
+    """A table for the file, or for each window, with rank, and start and end in seconds. Windows are read in blocks, so
+    that memory does not grow with the length of a file."""
     rate = classifier.sample_rate
-    size = len(wave) if window_seconds is None else min(len(wave), round(window_seconds * rate))
-    hop = size if window_seconds is None else round((hop_seconds or window_seconds) * rate)
-    starts = hop_starts(len(wave), size, hop)
-    for first in range(0, len(starts), _WINDOWS_AT_ONCE):
-        part = starts[first : first + _WINDOWS_AT_ONCE]
-        scores = classifier.scores([wave[start : start + size] for start in part], rate)
-        for start, of_window in zip(part, scores, strict=True):
+    if window_seconds is None:
+        wave = audio.read(path, rate)
+        windows: Iterator[tuple[int, np.ndarray]] = iter([(0, wave)])
+    else:
+        size, hop = round(window_seconds * rate), round((hop_seconds or window_seconds) * rate)
+        windows = sliding(audio.blocks(path, rate), size, hop)
+    while batch := list(itertools.islice(windows, _WINDOWS_AT_ONCE)):
+        scores = classifier.scores([wave for _, wave in batch], rate)
+        for (start, wave), of_window in zip(batch, scores, strict=True):
             table = classifier.table(of_window, top)
-            ends = {"start": start / rate, "end": (start + size) / rate}
+            ends = {"start": start / rate, "end": (start + len(wave)) / rate}
             yield table.assign(rank=range(1, len(table) + 1), **ends)
-
-
-def hop_starts(length: int, size: int, hop: int) -> list[int]:
-    """Where windows of `size` samples start, every `hop`, that cover `length` samples; the last ends with them."""
-    starts = list(range(0, max(1, length - size + 1), hop))
-    return starts if starts[-1] + size >= length else [*starts, length - size]
