@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -215,6 +216,20 @@ def test_too_many_bad_files(cfg, tmp_path):
     assert plan(half).training_clips == 2
     with pytest.raises(InputError, match="1 of 4 files of folder:.* more than data.max_bad_share 0.2"):
         plan(half.with_overrides(["data.max_bad_share=0.2"]))
+
+
+def test_files_whose_damage_only_decoding_shows(cfg, tmp_path):
+    """A run decodes a sample before it starts, and so does its estimate; nothing is written."""
+    for number in range(4):
+        wave = np.random.default_rng(number).uniform(-0.1, 0.1, 32000).astype(np.float32)
+        wave[100] = np.nan if number == 3 else wave[100]
+        soundfile.write(tmp_path / f"{number}.wav", wave, 16000, subtype="FLOAT")
+    damaged = cfg.with_overrides([f"data.source=folder:{tmp_path}", "data.holdout=0", "train.batch_size=2"])
+    with pytest.raises(
+        InputError, match=r"1 of 4 files .* more than data.max_bad_share .* `asit-lab data check folder:"
+    ):
+        plan(damaged, steps=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.wav", "1.wav", "2.wav", "3.wav"]
 
 
 def test_a_loss_that_is_not_finite_is_told(cfg, monkeypatch):

@@ -34,6 +34,7 @@ from .sources import synth
 
 _FOLDER = "data/checks"
 _DAMAGED = "cannot be decoded"
+_AT_ONCE = 10_000  # clips handed to the threads: a million waiting futures would be gigabytes
 _KEEP_EVERY = 500  # clips after which what was measured is written down
 _CLIPPED = 0.001  # share of samples at full scale
 _CANCEL = 0.1  # the average of the channels has less than this of their level
@@ -57,11 +58,12 @@ def check(
     crop_seconds: float | None = None,
     workers: int | None = None,
     seconds: float = math.inf,
+    keep: bool = True,
 ) -> Check:
     """Decode every clip on all cores and look at it.
 
     crop_seconds: crops that are planned, to say how much of them would be padding. workers: threads (None: the cores).
-    seconds: clips that are not begun by then are left out.
+    seconds: clips that are not begun by then are left out. keep: write down what was measured.
     """
     latest = time.monotonic() + seconds
     cache = resolve(_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
@@ -74,14 +76,15 @@ def check(
     ]
     new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in facts_by_name]
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
-        measured = threads.map(lambda item: (item[0], _measure(*item[1]) if time.monotonic() < latest else None), new)
+        chunks = (new[first : first + _AT_ONCE] for first in range(0, len(new), _AT_ONCE))
+        measured = (item for chunk in chunks for item in threads.map(lambda item: _in_time(*item, latest), chunk))
         words = {"desc": "checking", "unit": "clip", "total": len(clips), "initial": len(clips) - len(new)}
         for count, (name, facts) in enumerate(tqdm(measured, **words, **passing_bar_style()), start=1):
             if facts is not None:
                 facts_by_name[name] = facts
-            if count % _KEEP_EVERY == 0:
+            if keep and count % _KEEP_EVERY == 0:
                 _keep(cache, facts_by_name)
-    if new:
+    if new and keep:
         _keep(cache, facts_by_name)
     reached = [row for row, name in enumerate(names) if name in facts_by_name]
     if len(reached) < len(names):
@@ -90,7 +93,12 @@ def check(
     return Check(table, _findings(manifest, table, crop_seconds))
 
 
-def check_sample(manifest: Manifest, clips: int = 200, seconds: float = 30.0) -> Check:
+def _in_time(name: str, clip: tuple, latest: float) -> tuple[str, dict[str, Any] | None]:
+    """(name, facts) of a clip, without facts where it is later than `latest` (see time.monotonic)."""
+    return name, _measure(*clip) if time.monotonic() < latest else None
+
+
+def check_sample(manifest: Manifest, clips: int = 200, seconds: float = 30.0, keep: bool = True) -> Check:
     """What `check` finds in some clips, evenly spread, as far as they can be read in `seconds`: for a look at the data
     before a run. Sounds that are made on the spot are not among them, and the files' list of bad ones is not repeated.
     """
@@ -98,7 +106,7 @@ def check_sample(manifest: Manifest, clips: int = 200, seconds: float = 30.0) ->
     if len(rows) > clips:
         rows = rows[np.linspace(0, len(rows) - 1, clips).round().astype(int)]
     sample = replace(manifest.subset(rows), bad=manifest.bad.iloc[:0])
-    return check(sample, seconds=seconds) if len(rows) else Check(pd.DataFrame(), pd.DataFrame())
+    return check(sample, seconds=seconds, keep=keep) if len(rows) else Check(pd.DataFrame(), pd.DataFrame())
 
 
 def sample_notes(result: Check) -> list[str]:

@@ -27,6 +27,7 @@ from ..runs.directory import Run, open_run
 from ..runs.snapshot import disk_needed, read_state
 from ..storage.lock import is_held
 from ..storage.words import duration, size_in_words
+from .look import LookedAt, look
 from .start_weights import init_student
 from .step import Stepper, launch
 
@@ -129,11 +130,12 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     cfg = with_numbers(cfg, None if out is None else resolve(out))
     run = _run_there(out, cfg, resume) if out is not None else None
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
-    _check_bad_files(cfg, manifest)
+    looked_at = look(cfg, manifest, keep=False)
+    _check_bad_files(cfg, manifest, looked_at)
     train, _ = manifest.holdout(cfg.data.holdout)
     estimated = _extrapolate(fabric, cfg, train) if _can_try(fabric, cfg) else None
     objective = build_objective(cfg, len(train))
-    notes = [*manifest.notes, *crop_notes(cfg, train, objective.views)]
+    notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
     total = cfg.total_steps(len(train))
     start = _start(run, fabric.device, total)
     if cfg.train.init_from and not start:
@@ -220,12 +222,13 @@ def _disk_taken(run: Run | None) -> int:
     return sum(path.stat().st_size for path in [*run.snapshots, run.state] if path.is_file()) if run else 0
 
 
-def _check_bad_files(cfg: RunConfig, manifest: Manifest) -> None:
+def _check_bad_files(cfg: RunConfig, manifest: Manifest, looked_at: LookedAt) -> None:
     files = manifest.table["path"].nunique() + len(manifest.bad)
-    if len(manifest.bad) > cfg.data.max_bad_share * files:
+    if looked_at.expected_bad(manifest) > cfg.data.max_bad_share * files:
+        command = "check" if looked_at.bad else "info"
         raise InputError(
-            f"{len(manifest.bad)} of {files} files of {cfg.data.source} cannot be used, more than data.max_bad_share "
-            f"{cfg.data.max_bad_share}; `asit-lab data info {cfg.data.source}` lists them"
+            f"{len(manifest.bad) + len(looked_at.bad)} of {files} files of {cfg.data.source} cannot be used, more than "
+            f"data.max_bad_share {cfg.data.max_bad_share}; `asit-lab data {command} {cfg.data.source}` lists them"
         )
 
 

@@ -7,7 +7,6 @@ number (batch, crops, masks, rates) is computed from it, so a run resumes at the
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,10 +15,9 @@ from tqdm import tqdm
 
 from ..config import RunConfig, diff, load_config, resolve
 from ..data import Batch, DataSource, Manifest, load_manifest, make_loader
-from ..data.check import check_sample, sample_notes
 from ..data.crops import crop_notes
 from ..data.lists import as_source
-from ..data.statistics import measure, with_numbers
+from ..data.statistics import with_numbers
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -28,13 +26,13 @@ from ..runs.snapshot import disk_needed, read_state
 from ..storage.atomic import FULL, read_json, write_json, write_table
 from .extend import ORIGIN, check_source, origin_notes, take_over
 from .interrupt import Signals, Terminated
+from .look import LookedAt, look
 from .nonfinite import not_finite
 from .recorder import Recorder, reached, set_status
 from .start_weights import init_student
 from .step import Stepper, launch
 
 BAD_FILES = "bad_files.csv"
-_MEASURED = 32  # clips whose log-mel is compared with features.mean and features.std
 
 OnLog = Callable[[Run, dict], None]
 OnStep = Callable[[Run, int, dict[str, torch.Tensor]], None]
@@ -139,9 +137,10 @@ def _train(
     leader = fabric.is_global_zero
     _check_batch(fabric, cfg)
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
-    bad, looked_at = _look(fabric, cfg, manifest)  # path -> reason of the files that could not be read
+    looked_at = _look(fabric, cfg, manifest)
+    bad = dict(looked_at.bad)  # path -> reason of the files that could not be read
     _list_bad_files(run, manifest, bad, leader)
-    _refuse_damaged(run, cfg, manifest, bad, looked_at)
+    _refuse_damaged(run, cfg, manifest, looked_at)
     train, held_out = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
@@ -318,43 +317,9 @@ def _sample_batch(cfg: RunConfig, clips: Manifest, views: int, bad: dict[str, st
     return batch
 
 
-@dataclass(frozen=True)
-class _LookedAt:
-    """What a look at a sample of the data set gave."""
-
-    clips: int
-    damaged: int
-    notes: list[str]
-
-
-def _look(fabric: Fabric, cfg: RunConfig, manifest: Manifest) -> tuple[dict[str, str], _LookedAt]:
-    """Decode a sample of the data set before anything starts: the files that cannot be read, and what is unusual."""
-    bad, looked_at = {}, _LookedAt(0, 0, [])
-    if fabric.is_global_zero:
-        result = check_sample(manifest)
-        if len(result.table):
-            table = result.table[result.table["reason"].fillna("") != ""]
-            bad = dict(zip(table["path"], table["reason"], strict=True))
-            notes = [*sample_notes(result), *_level_notes(cfg, manifest)]
-            looked_at = _LookedAt(len(result.table), len(table), notes)
-    return fabric.broadcast((bad, looked_at))
-
-
-def _level_notes(cfg: RunConfig, manifest: Manifest) -> list[str]:
-    """A sentence where the log-mel is far from what the configuration says it is."""
-    features = cfg.features
-    try:
-        mean, std, _, _ = measure(manifest, features, clips=_MEASURED)
-    except InputError:  # nothing to measure: the loader will say so
-        return []
-    given_mean, given_std = float(features.mean), float(features.std)
-    if abs(mean - given_mean) <= given_std and 0.5 <= std / given_std <= 2:
-        return []
-    measured = f"mean {mean:.3g} and standard deviation {std:.3g} (of {min(_MEASURED, len(manifest))} clips)"
-    return [
-        f"the log-mel has {measured}, far from features.mean {given_mean:.3g} and features.std {given_std:.3g}; "
-        "features.mean=auto and features.std=auto measure them"
-    ]
+def _look(fabric: Fabric, cfg: RunConfig, manifest: Manifest) -> LookedAt:
+    """A sample of the data set, decoded by the first process for all."""
+    return fabric.broadcast(look(cfg, manifest) if fabric.is_global_zero else None)
 
 
 def _list_bad_files(run: Run, manifest: Manifest, unreadable: dict[str, str], leader: bool) -> None:
@@ -371,16 +336,13 @@ def _bad_rows(manifest: Manifest, unreadable: dict[str, str]) -> dict[str, str]:
     return {str(path): reason for path, reason in manifest.bad[["path", "reason"]].itertuples(index=False)} | unreadable
 
 
-def _refuse_damaged(run: Run, cfg: RunConfig, manifest: Manifest, bad: dict[str, str], looked_at: _LookedAt) -> None:
+def _refuse_damaged(run: Run, cfg: RunConfig, manifest: Manifest, looked_at: LookedAt) -> None:
     """Refuse to start where too large a share of the data set cannot be used, by its headers and by the sample."""
-    rows = _bad_rows(manifest, bad)
+    rows = _bad_rows(manifest, looked_at.bad)
     readable = manifest.table["path"].nunique()
     files = readable + len(manifest.bad)
-    expected = len(manifest.bad) + readable * looked_at.damaged / max(1, looked_at.clips)
-    if expected > cfg.data.max_bad_share * files:
-        sampled = (
-            f" (of {looked_at.clips} that were decoded)" if looked_at.damaged and looked_at.clips < readable else ""
-        )
+    if looked_at.expected_bad(manifest) > cfg.data.max_bad_share * files:
+        sampled = f" (of {looked_at.clips} that were decoded)" if looked_at.bad and looked_at.clips < readable else ""
         raise InputError(
             f"{len(rows)} of {files} files of {cfg.data.source} cannot be used{sampled}, more than data.max_bad_share "
             f"{cfg.data.max_bad_share}; they are listed in {run.dir / BAD_FILES}. The first: "
