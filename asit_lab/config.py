@@ -138,6 +138,11 @@ class RunConfig(Section):
 # --- Loading --------------------------------------------------------------------------------------------------------
 
 
+def first_comment(path: Path) -> str:
+    """The comment in the first line of a preset or recipe, which says what it is."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
 def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))

@@ -117,7 +117,7 @@ class Data(Section):
     segment_seconds: Annotated[float, Field(gt=0)] = 60.0
     """longer files become several rows of the manifest of at most this length, seconds"""
     padding: Literal["ignore", "learn"] = "ignore"
-    """what follows a clip shorter than a crop: ignore (not attended to, in no loss), or learn (treated as audio, as in
+    """padding after a clip shorter than a crop: ignore (not attended to, in no loss), or learn (treated as audio, as in
     the released code)"""
     circular_shift: Share = 0.0
     """probability of rolling a crop's waveform by a random amount"""
@@ -200,8 +200,8 @@ class Model(Section):
     """what softmax attention starts from: small random numbers (paper), or weights whose products are those of trained
     networks, so that patches attend to near and similar ones from the first step on (arXiv 2305.09828)"""
     mask_input: bool = False
-    """ASiT's student is told which pixels are corrupted: a linear map of each patch's mask is added to the patch; in
-    the paper it has to find out"""
+    """ASiT's student also gets the mask as input: a linear map of each patch's mask is added to the patch (not in the
+    paper)"""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """stochastic depth of the last block of the student (0 for the first, linear between)"""
     attention: AttentionName = "softmax"
@@ -290,7 +290,7 @@ class ObjectiveSettings(Section):
     ema_end: Share = 1.0
     """teacher momentum at the end"""
     ema_shape: Literal["cosine", "linear"] = "cosine"
-    """how the teacher momentum gets from start to end"""
+    """shape of the schedule of the teacher momentum"""
     ema_length: Duration = "100 %"
     """steps until the teacher momentum is at its end"""
 
@@ -394,6 +394,6 @@ class Train(Section):
     checkpoint_every: Positive = 500
     """steps between saved states to resume from"""
     on_collapse: Literal["warn", "stop"] = "warn"
-    """what happens when a run has collapsed: a warning, or also its end, with the state saved"""
+    """when a run has collapsed: warn, or save the state and stop"""
     snapshots: Positive = 8
     """weights kept, spread evenly over the run (and the last)"""

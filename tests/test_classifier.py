@@ -241,7 +241,10 @@ def test_files_and_windows_are_predicted(tuned, files):
     assert inside["start"].tolist() == [0, 0.75, 1.5, 2.0] and inside["end"].tolist() == [1, 1.75, 2.5, 3.0]
     third = classifier.predict(wave[int(1.5 * rate) : int(2.5 * rate)], rate, 1)
     assert inside["class"][2] == third["class"][0]
-    for options, words in (({"hop_seconds": 1.0}, "no windows"), ({"window_seconds": 0.0}, "windows: 0.0 s is less")):
+    for options, words in (
+        ({"hop_seconds": 1.0}, "needs windows"),
+        ({"window_seconds": 0.0}, "windows: 0.0 s is less"),
+    ):
         with pytest.raises(InputError, match=words):
             predict_files(classifier, files, **options)
     with pytest.raises(InputError, match="nothing to predict: none of 1 can be read"):

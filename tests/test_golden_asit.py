@@ -14,13 +14,14 @@ from asit_lab import zoo
 from asit_lab.config import load_config
 from asit_lab.features import LogMel
 from asit_lab.masking import Masks, gmml
-from asit_lab.nn import ReconstructionHead
+from asit_lab.nn import DistillationHeads, ReconstructionHead
 from asit_lab.objectives import ASiT
 from asit_lab.objectives.losses import cross_entropy, cross_view_loss, masked_l1, teacher_probabilities
 from asit_lab.random import key
 from asit_lab.schedules import cosine, linear
+from asit_lab.settings import Heads
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
-from asit_lab.zoo.asit import build_heads, rename_asit
+from asit_lab.zoo.asit import rename_asit
 
 # --- features -------------------------------------------------------------------------------------------------------
 
@@ -78,6 +79,22 @@ def test_backbone_and_each_attention_map():
         for block in vit.blocks:
             block.attn.path = "fused"
         close(vit(view), tensors["tokens_out"])
+
+
+def build_heads(state: dict[str, torch.Tensor], width: int) -> DistillationHeads:
+    """The released shared projection with its two output layers, sizes read from the weights."""
+    renamed = rename_asit({f"head_cls.{key}": tensor for key, tensor in state.items()})
+    state = {key.removeprefix("heads."): tensor for key, tensor in renamed.items()}
+    sizes = Heads(
+        shared=True,
+        hidden=state["mlp.0.weight"].shape[0],
+        bottleneck=state["mlp.4.weight"].shape[0],
+        local_out=state["data_layer.weight_v"].shape[0],
+        global_out=state["cls_layer.weight_v"].shape[0],
+    )
+    heads = DistillationHeads(width, sizes, local=True, global_=True)
+    heads.load_state_dict(state)
+    return heads.eval()
 
 
 def test_distillation_heads():

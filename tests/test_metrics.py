@@ -215,24 +215,6 @@ def test_intervals_cover_what_other_clips_would_give():
         assert 0.86 <= covered <= 0.99, (name, covered)
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_paired_differences(several):
-    targets, worse = multi(300) if several else single(300)
-    better = worse + 0.5 * targets
-    found = metrics.paired(targets, better, worse, several, resamples=300)
-    a, b = (metrics.scores(targets, outputs, several) for outputs in (better, worse))
-    apart = [metrics.interval(targets, outputs, several, resamples=300) for outputs in (better, worse)]
-    for name, (difference, low, high) in found.items():
-        assert difference == pytest.approx(a[name] - b[name])
-        assert 0 < low < difference < high
-        widths = [np.diff(one[name])[0] for one in apart]
-        assert high - low < 0.8 * np.hypot(*widths), "no narrower than two independent intervals"
-    turned = metrics.paired(targets, worse, better, several, resamples=300)
-    assert all(turned[name][0] == pytest.approx(-found[name][0]) for name in found)
-    same = metrics.paired(targets, worse, worse, several, resamples=40)
-    assert set(same.values()) == {(0.0, 0.0, 0.0)}
-
-
 def test_per_class_intervals_hold_the_measure():
     targets, outputs = single()
     table = metrics.per_class(targets, outputs, NAMES, False, resamples=200)
@@ -244,7 +226,6 @@ def test_a_perfect_system_has_a_defined_interval():
     targets, _ = multi()
     found = metrics.interval(targets, targets, True, resamples=40)
     assert found == {"mAP": (1, 1), "dprime": (np.inf, np.inf), "auc": (1, 1)}
-    assert metrics.paired(targets, targets, targets, True, resamples=40)["dprime"] == (0, 0, 0)
 
 
 def test_a_thousand_resamples_of_400_clips_take_no_second():

@@ -10,7 +10,7 @@ from asit_lab.figures import MelAxes
 from asit_lab.widgets.clips import loudest
 from asit_lab.widgets.scene import DECIBELS, Panel, Scene
 from asit_lab.widgets.spectrogram_figure import borders, error_by_band, error_by_time, fit_text
-from asit_lab.widgets.spectrogram_view import MAPS, SpectrogramView
+from asit_lab.widgets.spectrogram_view import COLOUR_MAPS, SpectrogramView
 
 AXES = MelAxes(0.01, 16000, normalised=True, start=2.0)
 SHAPE, PATCH, SCALE = (96, 32), (16, 16), (2.0, -7.0)
@@ -56,7 +56,7 @@ def test_the_page_gets_the_values_and_what_it_needs_to_label_them(view):
     assert (view.scene["start"], view.scene["hop"], view.scene["top_hz"]) == (2.0, 0.01, 8000)
     plain = {"name": "corrupted", "title": "corrupted", "kind": "level", "tokens": False, "sound": ""}
     assert view.scene["panels"][1] == {**plain, "outline": True}
-    assert all(len(view.maps[name]) == 768 for name in (*MAPS, view.scene["error_map"]))
+    assert all(len(view.maps[name]) == 768 for name in (*COLOUR_MAPS, view.scene["error_map"]))
     assert view.layout.display is None and SpectrogramView().layout.display == "none"
 
 

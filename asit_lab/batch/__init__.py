@@ -1,4 +1,4 @@
-"""Studies: unattended batches of parameterised notebooks, each point done once, whatever happens on the way.
+"""Studies: unattended batches of parameterised notebooks, each point is done once, even after interruptions.
 
     batch.run("loss_combinations", scale="micro", data="esc50:PATH", workers=2)
     batch.collect("loss_combinations", scale="micro").save()

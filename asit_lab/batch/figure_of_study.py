@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .results import StudyResults
 
-SEED = "seed "
+SEED_COLUMN = "seed "
 PRINT_DPI = 220  # of the PNG, which print needs at its own width
 
 
@@ -27,7 +27,7 @@ def plotted(results: "StudyResults") -> pd.DataFrame:
     values = study.plot.factor * results.points[study.plot.metric].astype(float)
     by_seed = values.groupby([results.points["setting"], results.points["seed"]]).mean().unstack()
     for seed in by_seed.columns:
-        table[f"{SEED}{seed}"] = table["setting"].map(by_seed[seed])
+        table[f"{SEED_COLUMN}{seed}"] = table["setting"].map(by_seed[seed])
     table["published"] = pd.to_numeric(summary["published"])
     if study.published and study.published.best:
         table["best_from"], table["best_to"] = study.published.best
@@ -39,7 +39,7 @@ def draw(study: Study, table: pd.DataFrame, width: str = "double", title: str = 
     from ..figures.ablation import ablation
 
     plot = study.plot
-    seeds = [name for name in map(str, table) if name.startswith(SEED)]
+    seeds = [name for name in map(str, table) if name.startswith(SEED_COLUMN)]
     points = table.melt("setting", seeds, value_name="value")
     best = tuple(table.loc[0, ["best_from", "best_to"]]) if "best_from" in table else None
     published = study.published.metric if study.published else None

@@ -93,7 +93,7 @@ def collect(
     Without data and seeds the points are those of the last run.
     Raises InputError when none is finished, and for a plot.metric that no result has.
     """
-    study = read_study(study).at(scale)
+    study = read_study(study).with_measure_of(scale)
     study_points = requested_points(study, scale, data, seeds)
     stamps: dict[str, str] = {}
     table = pd.DataFrame([_row(point, stamps) for point in study_points])

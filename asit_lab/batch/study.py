@@ -149,7 +149,7 @@ class Study(Section):
             raise InputError(f"study {self.name}: scale {name!r}: {nearest(name, self.scales)}")
         return self.scales[name]
 
-    def at(self, scale: str) -> "Study":
+    def with_measure_of(self, scale: str) -> "Study":
         """The study with the measure of a scale."""
         measure = self.scale(scale).measure
         plot = self.plot.model_copy(update=measure.model_dump()) if measure else self.plot

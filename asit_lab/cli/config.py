@@ -14,7 +14,7 @@ config_app = group("Configurations: list presets, show one, or compare two.")
 @config_app.command("list")
 def config_list(as_json: JsonOption = False) -> None:
     """List the presets."""
-    from ..config import PRESETS, load_config, preset_names
+    from ..config import PRESETS, first_comment, load_config, preset_names
 
     rows = []
     for name in preset_names():
@@ -22,7 +22,7 @@ def config_list(as_json: JsonOption = False) -> None:
         rows.append(
             {
                 "preset": name,
-                "about": (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# "),
+                "about": first_comment(PRESETS / f"{name}.yaml"),
                 "width": cfg.model.width,
                 "depth": cfg.model.depth,
                 "heads": cfg.model.heads,

@@ -14,6 +14,7 @@ recipes_app = group("Fine-tuning recipes: list them, or show one.")
 @recipes_app.command("list")
 def recipes_list(as_json: JsonOption = False) -> None:
     """List the recipes."""
+    from ..config import first_comment
     from ..finetuning.recipe import RECIPES, load_recipe, recipe_names
 
     rows = []
@@ -22,7 +23,7 @@ def recipes_list(as_json: JsonOption = False) -> None:
         rows.append(
             {
                 "recipe": name,
-                "about": (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# "),
+                "about": first_comment(RECIPES / f"{name}.yaml"),
                 "task": recipe.task,
                 "head": recipe.head,
                 "frames": recipe.frames,

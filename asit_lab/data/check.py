@@ -1,7 +1,7 @@
-"""One reading of a whole data set before anything starts: every clip decoded once, and what is unusual about it.
+"""Checks a data set before it is used: decodes every clip once and reports what is unusual.
 
-What was measured is kept in data/checks and goes by path, stretch, size and time of change, so an interrupted check
-resumes and a second one reads only what is new.
+Measurements are cached in data/checks by path, segment, size and time of change, so an interrupted check resumes
+and a repeated one reads only new clips.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ _CLIPPED = 0.001  # share of samples at full scale
 _CANCEL = 0.1  # the average of the channels has less than this of their level
 _NARROW = -60.0  # dB below its strongest band that a clip's spectrum ends at
 _NARROW_HZ = 4000.0
-_LONGEST = 60.0  # s of a clip that are looked at
+_LONGEST = 60.0  # s of a clip that are examined
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found in a data set."""
+    """The findings about a data set."""
 
     table: pd.DataFrame
     """a row a clip: path, peak, silent and clipped (shares of samples), bandwidth (Hz), cancels, digest, reason"""
@@ -60,7 +60,7 @@ def check(
     seconds: float = math.inf,
     keep: bool = True,
 ) -> Check:
-    """Decode every clip on all cores and look at it.
+    """Decode every clip on all cores and examine it.
 
     crop_seconds: crops that are planned, to say how much of them would be padding. workers: threads (None: the cores).
     seconds: clips that are not begun by then are left out. keep: write down what was measured.
@@ -110,7 +110,7 @@ def check_sample(manifest: Manifest, clips: int = 200, seconds: float = 30.0, ke
 
 
 def sample_notes(result: Check) -> list[str]:
-    """A sentence for each finding of a sample but damaged files, which have a list of their own."""
+    """A sentence for each finding in a sample, except damaged files, which are listed separately."""
     return [
         f"{row.clips} of {len(result.table)} sampled clips: {row.finding}, such as {row.example}"
         for row in result.findings.itertuples()
@@ -211,7 +211,7 @@ def shared_groups(manifest: Manifest, column: str) -> list[str]:
 
 
 def group_notes(manifest: Manifest) -> list[str]:
-    """A sentence for each of split and fold that a group is on both sides of."""
+    """A sentence for each column, split or fold, in which a group has several values."""
     notes = []
     for column in ("split", "fold"):
         shared = shared_groups(manifest, column)
@@ -224,7 +224,7 @@ def group_notes(manifest: Manifest) -> list[str]:
 
 
 def write_page(result: Check, manifest: Manifest, out: Path) -> None:
-    """The findings and the clips they are about, as one HTML file."""
+    """Write the findings and the clips concerned as one HTML file."""
     table = result.table
     silent, loud = table["silent"] > 0.5, (table["clipped"] > _CLIPPED) | (table["peak"] > INTEGERS)
     unusual = table[(table["reason"].fillna("") != "") | silent | loud].head(1000)
@@ -244,7 +244,7 @@ def write_page(result: Check, manifest: Manifest, out: Path) -> None:
 def _load(cache: Path) -> dict[str, dict[str, Any]]:
     try:
         return json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there yet, or not what we wrote: it is made anew
+    except (OSError, ValueError):  # missing or damaged: it is rebuilt
         return {}
 
 

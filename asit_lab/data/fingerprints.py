@@ -2,7 +2,7 @@
 
 A fingerprint is a hash of the decoded mono samples at the file's own rate, as 16-bit numbers, without the zeros at
 both ends. So copies, other lossless containers and other paddings of one recording agree; a lossy copy, another rate or
-another gain does not. Fingerprints of files are kept in data/hashes and go by path, stretch, size and time of change.
+another gain does not. They are cached in data/hashes by path, segment, size and time of change.
 """
 
 import hashlib

@@ -47,7 +47,7 @@ def measure(
     return float(mean), std, band_mean, band_std
 
 
-def with_numbers(cfg: RunConfig, run: Path | None = None) -> RunConfig:
+def with_measured_features(cfg: RunConfig, run: Path | None = None) -> RunConfig:
     """The configuration with numbers where features.mean or features.std is auto: those of the run in the directory
     `run` if there is one, else of some of the clips that are trained on.
 

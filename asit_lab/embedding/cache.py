@@ -1,11 +1,11 @@
-"""Embeddings kept on disk, so that a clip goes through an encoder once and not once for every probe.
+"""Caches embeddings on disk, so that a clip goes through an encoder only once.
 
-A folder is found by a hash of everything its numbers follow from: the weights, what of the configuration shapes the
-vectors, the code, and the clips. Clips are identified by path, start, length, and the size and time of change of their
-file: reading all of the audio to hash it would take as long as much of the embedding, and a file that was replaced has
-another time. (A data set that was copied has new times too, and is embedded again.) Labels, folds and splits are not
-part of it. Inside, one file a shard of clips, written as soon as it is full: an embedding that was stopped resumes
-behind the last one. Folders can be deleted at any time; nothing but time is lost.
+A folder is found by a hash of everything its numbers depend on: the weights, the settings that affect the vectors, the
+code, and the clips. Clips are identified by path, start, length, and the size and time of change of their file: reading
+all of the audio to hash it would take as long as much of the embedding, and a file that was replaced has another time.
+(A data set that was copied has new times too, and is embedded again.) Labels, folds and splits are not part of it. It
+has one file per shard of clips, written as soon as it is full: an interrupted embedding resumes after the last one.
+Folders can be deleted at any time; nothing but time is lost.
 """
 
 import functools
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def encoder_identity(enc) -> str:
-    """What an encoder's vectors follow from, as text: a hash of the teacher's weights, and the configuration of
+    """What an encoder's vectors depend on, as text: a hash of the teacher's weights, and the configuration of
     features, model and window."""
     weights = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(enc.backbone.state_dict().items()):
@@ -77,7 +77,8 @@ class VectorStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits for a full shard. A folder that cannot be written costs a warning, not the embeddings."""
+        """Write the vectors that wait for a full shard. A folder that cannot be written costs a warning, not the
+        embeddings."""
         if not self._pending:
             return
         rows = np.array(sorted(self._pending), dtype=np.int64)

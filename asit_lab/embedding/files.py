@@ -1,4 +1,4 @@
-"""Audio files -> one table of clip embeddings, for people who only want vectors."""
+"""Embeds audio files into one table, for users who only want vectors."""
 
 import glob
 import os
@@ -32,7 +32,7 @@ FILES_AT_ONCE, SECONDS_AT_ONCE = 32, 600.0  # a batch ends with the file that re
 
 @dataclass(frozen=True)
 class Vectors:
-    """What `embed_files` made."""
+    """The result of `embed_files`."""
 
     out: Path
     """the file it wrote"""
@@ -56,12 +56,11 @@ def embed_files(
     """Embed audio files and write one row a file: path as given or found, seconds, and the vector as d0, d1, ...
 
     enc: an Encoder, or what `zoo.open_source` takes. files: files, folders (all audio below them) and patterns such as
-    "calls/**/*.wav", a single one or several; what is named twice is taken once, and in a pattern the folders that
-    exist are taken by their names, whatever signs these have. out: .parquet (needs pyarrow; float32) or .csv (digits
-    enough to give the same float32 back), written whole or not at all. A Parquet file keeps encoder, pool and layer as
-    `pandas.read_parquet(out).attrs`.
+    "calls/**/*.wav", one or several; duplicates are embedded once, and the leading part of a pattern that exists is
+    taken literally. out: .parquet (needs pyarrow; float32) or .csv (enough digits to restore the same float32), written
+    atomically. A Parquet file keeps encoder, pool and layer as `pandas.read_parquet(out).attrs`.
     pool, layer, overlap: as in `Encoder.embed`.
-    windows: one row for each stretch of this many seconds (the last of a file may be shorter), with `start` and `end`
+    windows: one row for each window of this many seconds (the last of a file may be shorter), with `start` and `end`
     in s in place of `seconds`. Memory does not grow with the length of a file, with or without.
     What cannot be read is left out and listed in `skipped`. Raises InputError, before anything is read, for an `out`
     that cannot be written, and when nothing can be read, with the first reason.
@@ -86,7 +85,7 @@ def embed_files(
             vectors.append(enc.embed(waves, rate, pool, layer, overlap).float().cpu().numpy())
             rows += [(clip.path, *clip.place) for clip in batch]
             continue
-        (clip,) = batch  # a long one
+        (clip,) = batch  # a long recording
         blocks = audio.blocks(resolve(clip.path), rate)
         try:
             vector = enc.embed_blocks(blocks, clip.samples, pool, layer, overlap)
@@ -96,8 +95,6 @@ def embed_files(
         vectors.append(vector.float().cpu().numpy()[None])
         rows.append((clip.path, *clip.place))
     bar.close()
-    if not paths and not skipped:
-        raise InputError("no files given; name files, folders or patterns")
     if not rows:
         raise InputError(f"nothing to embed: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
     table = pd.DataFrame(rows, columns=["path", "start", "end"] if windows else ["path", "seconds"])
@@ -109,7 +106,7 @@ def embed_files(
 
 
 def write_table_file(table: pd.DataFrame, out: Path) -> None:
-    """Write a table as the name says, .csv or .parquet, whole or not at all."""
+    """Write a table atomically, as .csv or .parquet by its name."""
     with atomic_write(out) as temporary:
         if out.suffix.lower() == ".csv":
             table.to_csv(temporary, index=False, errors=UNPRINTABLE)
@@ -120,7 +117,7 @@ def write_table_file(table: pd.DataFrame, out: Path) -> None:
 
 def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], list[tuple[str, str]]]:
     """Paths of files, of the audio in folders and of what patterns match, each once; and (name, reason) where nothing
-    was found. files: one name or several."""
+    was found. files: one name or several. Raises InputError for none."""
     paths_found: dict[str, None] = {}
     missing = []
     names = files if isinstance(files, list | tuple | set | np.ndarray | pd.Series) else [files]
@@ -135,11 +132,14 @@ def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], lis
             reason = "no audio files in it" if matches else "no such file or folder, and no match"
             missing.append((name, f"{place}: {reason}"))
         paths_found.update(dict.fromkeys(paths))
+    if not paths_found and not missing:
+        raise InputError("no files given; name files, folders or patterns")
     return list(paths_found), missing
 
 
 def _matches(pattern: Path) -> list[str]:
-    """Paths that match; the part of the pattern that exists is none, so a folder may be called "g [1]"."""
+    """Paths that match a pattern; its leading part that exists is taken literally, so a folder may be called "g
+    [1]"."""
     existing = next(folder for folder in pattern.parents if folder.exists())
     return sorted(glob.glob(str(Path(glob.escape(str(existing)), pattern.relative_to(existing))), recursive=True))
 

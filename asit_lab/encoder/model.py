@@ -3,7 +3,7 @@
 Audio of any length works. Where it is longer than the crops of pretraining, `embed`, `pooled` and `tokens` cover it
 by overlapping windows of that length (windows.py), so that every patch sees positions that were trained; `reconstruct`
 and `prediction_error` have windows of their own; `attention` looks at the clip as a whole, with learned positions
-interpolated. A rest shorter than a patch is left out, unless it is all there is.
+interpolated. A remainder shorter than a patch is dropped, unless it is the whole clip.
 
 Shapes: B clips, S samples, T frames, M mel bands, grid of tokens (time, freq), D width, H heads.
 """
@@ -19,7 +19,7 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from ..checks import number, whole
+from ..checks import whole
 from ..config import RunConfig
 from ..errors import InputError
 from ..features import LogMel
@@ -29,13 +29,13 @@ from ..objectives import build_network
 from ..random import key
 from ..runs.snapshot import section
 from .folder import SavedEncoder, load_weights
+from .pooling import check_pool, pooled_vector
 from .prediction import window_errors
 from .sharing import Shareable
-from .waveforms import as_waveforms
-from .windows import cover, pool_long
+from .waveforms import as_mask, as_waveforms
+from .windows import cover, overlap_share, pool_long
 
 LONG_FRAMES = 60_000  # of a log-mel, 10 minutes as a rule, above which a clip's tokens are not kept in memory
-POOLS = ("mean", "class", "mean+std")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Encoder(Shareable):
 
     @property
     def reconstructs(self) -> bool:
-        """Whether there is what `reconstruct` needs."""
+        """Whether `reconstruct` is possible."""
         return isinstance(self.decoder, ReconstructionHead) and self.student is not None
 
     def log_mel(self, wave, sample_rate: int) -> Tensor:
@@ -137,7 +137,7 @@ class Encoder(Shareable):
         pool: as in `embed`, which this equals for clips no longer than the crops of pretraining. Longer clips are taken
         as one, with their positions interpolated. Raises InputError as `embed` does.
         """
-        _check_pool(pool)
+        check_pool(pool)
         log_mel = self.log_mel(wave, self.front_end.sample_rate)
         tokens = self.backbone(log_mel)  # [B, 1+N, D]
         if pool == "class":
@@ -157,12 +157,12 @@ class Encoder(Shareable):
         layer: None, the final output, or the block whose output is pooled; negative ones count from the last block.
         overlap: share of its width, 0 to below 1, that a window shares with the next at least, where a clip is longer
         than the crops of pretraining; tokens in several windows are averaged before they are pooled.
-        A clip gets what it gets alone, whatever else is in the list. Raises InputError for audio or a choice that
-        cannot be, as for the class token of a layer before it joins.
+        The result for a clip does not depend on the others. Raises InputError for unusable audio and for an invalid
+        choice, such as the class token of a layer before it joins.
         """
-        _check_pool(pool)
+        check_pool(pool)
         chosen = self._layer_to_pool(layer, pool)
-        return _choose(self.pooled(waves, sample_rate, (chosen,), overlap)[:, 0], pool)
+        return pooled_vector(self.pooled(waves, sample_rate, (chosen,), overlap)[:, 0], pool)
 
     @torch.no_grad()
     def embed_blocks(
@@ -178,13 +178,15 @@ class Encoder(Shareable):
         blocks: its samples, float [samples] at config.features.sample_rate, as `audio.blocks` gives them; samples: how
         many there are in all. Raises InputError as `embed` does, and for a recording shorter than a patch.
         """
-        _check_pool(pool)
+        check_pool(pool)
         chosen = self._layer_to_pool(layer, pool)
         time = self.front_end.frames_of(samples) // self.config.model.patch[0]
         if not time:
             raise InputError(f"blocks: {samples} samples are shorter than a patch")
         pieces = (self.front_end.normalise(piece) for piece in self.front_end.pieces(blocks))
-        return _choose(pool_long(self.backbone, pieces, time, (chosen,), _share(overlap)), pool)[0].to(self.device)
+        return pooled_vector(pool_long(self.backbone, pieces, time, (chosen,), overlap_share(overlap)), pool)[0].to(
+            self.device
+        )
 
     def _layer_to_pool(self, layer: int | None, pool: str) -> int:
         chosen = self._layers(None if layer is None else (layer,))[-1]
@@ -206,10 +208,10 @@ class Encoder(Shareable):
         patch, long = self.config.model.patch[0], [len(log_mel) > LONG_FRAMES for log_mel in log_mels]
         for clip in (clip for clip, is_long in enumerate(long) if is_long):
             log_mel = log_mels[clip]
-            pooled = pool_long(self.backbone, [log_mel], len(log_mel) // patch, chosen, _share(overlap))
+            pooled = pool_long(self.backbone, [log_mel], len(log_mel) // patch, chosen, overlap_share(overlap))
             by_clip[clip] = pooled.to(self.device)
         short = [clip for clip, is_long in enumerate(long) if not is_long]
-        covered = cover(self.backbone, [log_mels[clip] for clip in short], chosen, _share(overlap))
+        covered = cover(self.backbone, [log_mels[clip] for clip in short], chosen, overlap_share(overlap))
         for place, patches, class_token in covered:
             patches = patches.flatten(1, 2)  # [layers, N, D]
             by_clip[short[place]] = torch.stack([class_token, patches.mean(1), patches.std(1, correction=0)], dim=1)
@@ -219,7 +221,7 @@ class Encoder(Shareable):
     def tokens(self, wave, sample_rate: int, layer: int | None = None, overlap: float = 0.25) -> Tensor:
         """Patch tokens in their place: [B, S] or [S] -> [B, time, freq, D]. layer, overlap: as in `embed`."""
         log_mel, chosen = self.log_mel(wave, sample_rate), self._layers(None if layer is None else (layer,))[-1]
-        covered = cover(self.backbone, list(log_mel), (chosen,), _share(overlap))
+        covered = cover(self.backbone, list(log_mel), (chosen,), overlap_share(overlap))
         return torch.stack([patches[0] for _, patches, _ in covered])  # clips of one length come in their order
 
     def _layers(self, layers: Sequence[int] | None) -> list[int]:
@@ -280,7 +282,7 @@ class Encoder(Shareable):
         """
         self._check_reconstructs()
         clean = self.log_mel(wave, sample_rate)
-        mask = self.draw_mask(clean, seed) if mask is None else _as_mask(mask, clean.device)
+        mask = self.draw_mask(clean, seed) if mask is None else as_mask(mask, clean.device)
         if mask.shape not in (clean.shape, clean.shape[1:]):
             raise InputError(f"mask: shape {tuple(mask.shape)}, but the log-mel has {tuple(clean.shape)}")
         mask = mask.expand_as(clean)
@@ -306,7 +308,7 @@ class Encoder(Shareable):
         if isinstance(self.decoder, ConvDecoder):
             raise InputError(
                 f"{self.name}: its decoder predicts latent targets (ASDA), not log-mels, so it cannot reconstruct; "
-                "prediction_error shows what it predicts how well"
+                "prediction_error shows how well it predicts"
             )
         if not self.reconstructs:
             raise InputError(
@@ -347,7 +349,7 @@ class Encoder(Shareable):
         patch = self.config.model.patch[0]
         grid = (clean.shape[1] // patch, self.config.grid[1])
         if mask is not None:
-            mask = _as_mask(mask, clean.device)
+            mask = as_mask(mask, clean.device)
             if mask.shape != grid:
                 raise InputError(f"mask: shape {tuple(mask.shape)}, but there are {grid} patches")
         error, times = (torch.zeros(len(clean), *grid, device=clean.device) for _ in range(2))
@@ -382,30 +384,6 @@ class Encoder(Shareable):
             tensors = tensors | {f"student.{key}": tensor for key, tensor in section(tensors, "backbone").items()}
         load_weights(encoder, tensors, source)
         return encoder
-
-
-def _choose(pooled: Tensor, pool: str) -> Tensor:
-    """[B, 3, D] of one layer -> [B, D], or [B, 2 D] for "mean+std"."""
-    return pooled[:, 1:].flatten(1) if pool == "mean+std" else pooled[:, 0 if pool == "class" else 1]
-
-
-def _as_mask(mask, device: torch.device) -> Tensor:
-    try:
-        return torch.as_tensor(mask, device=device).bool()
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"mask: expected an array of True and False, got a {type(mask).__name__}") from None
-
-
-def _check_pool(pool: str) -> None:
-    if pool not in POOLS:
-        raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
-
-
-def _share(overlap: float) -> float:
-    share = number("overlap", overlap, "a share of a window from 0 to below 1")
-    if not 0 <= share < 1:
-        raise InputError(f"overlap: {overlap} is not a share of a window from 0 to below 1")
-    return share
 
 
 def _with_class_token(weights: Tensor) -> Tensor:

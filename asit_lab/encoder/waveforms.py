@@ -52,6 +52,14 @@ def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
     return wave
 
 
+def as_mask(mask, device: torch.device) -> Tensor:
+    """A mask in any container -> bool on `device`. Raises InputError for something else."""
+    try:
+        return torch.as_tensor(mask, device=device).bool()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"mask: expected an array of True and False, got a {type(mask).__name__}") from None
+
+
 def _check_rate(sample_rate: Any) -> None:
     is_number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
     if not is_number or not RATES[0] <= sample_rate <= RATES[1]:

@@ -14,9 +14,19 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..checks import number
+from ..errors import InputError
 from ..nn import ViT
 
 AT_ONCE = 32  # windows in one pass: the explicit attention of 32 x 513 tokens and 12 heads takes 0.4 GB
+
+
+def overlap_share(overlap: float) -> float:
+    """`overlap`, if windows can overlap by that share of their length. Raises InputError."""
+    share = number("overlap", overlap, "a share of a window from 0 to below 1")
+    if not 0 <= share < 1:
+        raise InputError(f"overlap: {overlap} is not a share of a window from 0 to below 1")
+    return share
 
 
 def window_starts(length: int, width: int, overlap: float) -> list[int]:

@@ -54,33 +54,12 @@ def interval(
     Raises InputError as `scores` does, for fewer than two clips or groups, and for fewer than 40 resamples.
     """
     targets, outputs = _checked(targets, outputs, multi)
-    values, _ = _resampled(targets, [outputs], multi, _units(groups, len(targets)), resamples, seed)[0]
+    values, _ = _resampled(targets, outputs, multi, _units(groups, len(targets)), resamples, seed)
     estimates = scores(targets, outputs, multi)
     ends = {name: np.clip(resampling.bounds(values[name], estimates[name]), 0, 1) for name in values}
     if multi:
         ends["dprime"] = d_prime(ends["auc"])
     return {name: (float(ends[name][0]), float(ends[name][1])) for name in estimates}
-
-
-def paired(
-    targets, outputs_a, outputs_b, multi: bool, groups=None, resamples: int = resampling.RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """Difference of two systems on the same clips: {name: (a - b, low, high)} for each of `scores`.
-
-    Both are measured on the same resamples, so clips that are hard for both do not widen the interval. An interval
-    without 0 is a difference to be expected on other clips too. Arguments and errors as for `interval`.
-    """
-    targets, outputs_a = _checked(targets, outputs_a, multi)
-    _, outputs_b = _checked(targets, outputs_b, multi)
-    units = _units(groups, len(targets))
-    (a, _), (b, _) = _resampled(targets, [outputs_a, outputs_b], multi, units, resamples, seed)
-    score_a, score_b = scores(targets, outputs_a, multi), scores(targets, outputs_b, multi)
-    differences = {}
-    for name, score in score_a.items():
-        difference = float(_minus(score, score_b[name]))
-        low, high = resampling.bounds(_minus(a[name], b[name]), difference)
-        differences[name] = (difference, float(low), float(high))
-    return differences
 
 
 def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: int = 0, seed: int = 0) -> pd.DataFrame:
@@ -105,7 +84,7 @@ def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: in
         table["confused_with"] = [classes[row.argmax()] if row.any() else "" for row in errors]
     if resamples:
         units = _units(groups, len(targets))
-        _, of_classes = _resampled(targets, [outputs], multi, units, resamples, seed)[0]
+        _, of_classes = _resampled(targets, outputs, multi, units, resamples, seed)
         table["low"], table["high"] = np.clip(resampling.bounds(of_classes, table["ap" if multi else "recall"]), 0, 1)
     return table
 
@@ -171,20 +150,15 @@ def _confusion_counts(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 
 def _resampled(
-    targets: np.ndarray, systems: list[np.ndarray], multi: bool, units: np.ndarray, resamples: int, seed: int
-) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """For each system: `scores` in every resample, {name: [R]}, and recall or average precision of classes [R, K]."""
+    targets: np.ndarray, outputs: np.ndarray, multi: bool, units: np.ndarray, resamples: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """`scores` in every resample, {name: [R]}, and recall or average precision of the classes [R, K]."""
     if resamples < _FEWEST:
         raise InputError(f"resamples: {resamples}; a 95 % interval needs at least {_FEWEST}")
-    measure = _multi_label if multi else _single_label
-    prepared = [measure(targets, outputs) for outputs in systems]
-    blocks = [[measured(weights) for measured in prepared] for weights in resampling.weights(units, resamples, seed)]
-    joined = []
-    for system in zip(*blocks, strict=True):
-        names = system[0][0]
-        values = {name: np.concatenate([block[name] for block, _ in system]) for name in names}
-        joined.append((values, np.concatenate([of_classes for _, of_classes in system])))
-    return joined
+    measured = (_multi_label if multi else _single_label)(targets, outputs)
+    blocks = [measured(weights) for weights in resampling.weights(units, resamples, seed)]
+    values = {name: np.concatenate([block[name] for block, _ in blocks]) for name in blocks[0][0]}
+    return values, np.concatenate([of_classes for _, of_classes in blocks])
 
 
 def _single_label(targets: np.ndarray, outputs: np.ndarray):
@@ -210,12 +184,6 @@ def _multi_label(targets: np.ndarray, outputs: np.ndarray):
         return {"mAP": resampling.mean_of_classes(precisions), "dprime": d_prime(auc), "auc": auc}, precisions
 
     return measured
-
-
-def _minus(a, b):
-    """a - b; 0 where both are the same infinite d'."""
-    with np.errstate(invalid="ignore"):
-        return np.where(np.equal(a, b), 0.0, np.subtract(a, b))
 
 
 # --- What the caller may pass ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it is sure: the reliability diagram."""
+"""Reliability diagrams: does a classifier's confidence match its accuracy?"""
 
 from typing import Any
 

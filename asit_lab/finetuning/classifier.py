@@ -65,7 +65,7 @@ class ProbeHead(nn.Module):
 class Classifier:
     """A classifier of audio: a fine-tuned network, or a linear head on a frozen encoder.
 
-    name: what it calls itself. classes: their names, in the order of `scores`. multi: clips may have several classes.
+    classes: their names, in the order of `scores`. multi: clips may have several classes.
     sample_rate: Hz of its front end; audio of other rates is resampled. temperature: logits are divided by it.
     thresholds: of several classes, the probability from which each is predicted; None: the likeliest is.
     """
@@ -167,12 +167,12 @@ class Classifier:
     def _logits(self, clips: list[Tensor]) -> Tensor:
         if self.recipe is None:
             return self.network.head(self._pooled(clips))
-        return self._through(self.network, clips)
+        return self._as_in_tests(self.network, clips)
 
     def _features(self, clips: list[Tensor]) -> Tensor:
         if self.recipe is None:
             return self.network.head.features(self._pooled(clips)).float()
-        return self._through(self.network.features, clips)
+        return self._as_in_tests(self.network.features, clips)
 
     def _pooled(self, clips: list[Tensor]) -> Tensor:
         """[B, layers, P] of the probe's layers and pooling."""
@@ -180,8 +180,8 @@ class Classifier:
         pooled = self.network.pooled(clips, self.sample_rate, probe["layers"])  # [B, layers, 3, D]
         return pooled[:, :, list(POOLED[probe["pool"]])].flatten(2)
 
-    def _through(self, forward: Any, clips: list[Tensor]) -> Tensor:
-        """As clips are tested in fine-tuning."""
+    def _as_in_tests(self, forward: Any, clips: list[Tensor]) -> Tensor:
+        """Outputs for clips, computed as in the tests of fine-tuning."""
         frames = self.network.frames
         samples = (frames - 1) * self.front_end.hop + self.front_end.frame
         waves = [clip.cpu().numpy() for clip in clips]

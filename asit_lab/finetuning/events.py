@@ -1,4 +1,4 @@
-"""Events of a timeline as files: CSV, Audacity's labels, Raven's selection tables.
+"""Finds events in recordings and writes them as CSV, Audacity labels and Raven selection tables.
 
 Audacity: File > Import > Labels (manual, "Importing and Exporting Labels"). Raven: File > Open Selection Table; columns
 that Raven does not know, such as Score, are kept (Raven Pro user's manual, chapter "Selections").
@@ -31,15 +31,15 @@ AUDACITY, RAVEN = ".labels.txt", ".selections.txt"
 
 
 def write_events(events: pd.DataFrame, path: str | Path, features: Features | None = None) -> Path:
-    """Write events (start, end in s, class, probability) as the name says: .csv, .labels.txt (Audacity),
+    """Write events (start, end in s, class, probability) in the format of the name: .csv, .labels.txt (Audacity) or
     .selections.txt (Raven).
 
-    features: front end whose band is Raven's Low and High Freq; None: 0 Hz and empty. Raises InputError for another
-    ending.
+    features: the front end, whose band limits become Raven's Low and High Freq; None: both are 0 Hz. Raises InputError
+    for another ending.
     """
     path = resolve(path)
     if path.name.endswith(AUDACITY):
-        rows = [f"{row.start:.6f}\t{row.end:.6f}\t{_one_line(name)}\n" for row, name in _named(events)]
+        rows = [f"{row.start:.6f}\t{row.end:.6f}\t{_one_line(name)}\n" for row, name in _rows_and_classes(events)]
         text = "".join(rows)
     elif path.name.endswith(RAVEN):
         text = _raven(events, features)
@@ -52,7 +52,7 @@ def write_events(events: pd.DataFrame, path: str | Path, features: Features | No
     return path
 
 
-def _named(events: pd.DataFrame) -> list:
+def _rows_and_classes(events: pd.DataFrame) -> list:
     return list(zip(events.itertuples(), events["class"], strict=True))
 
 
@@ -62,7 +62,7 @@ def _raven(events: pd.DataFrame, features: Features | None) -> str:
     low, high = 0.0, 0.0
     if features is not None:
         low, high = features.low_hz, features.high_hz if features.high_hz > 0 else features.sample_rate / 2
-    for number, (row, name) in enumerate(_named(events), 1):
+    for number, (row, name) in enumerate(_rows_and_classes(events), 1):
         times = [f"{row.start:.6f}", f"{row.end:.6f}", f"{low:.1f}", f"{high:.1f}"]
         lines.append("\t".join([str(number), "Spectrogram 1", "1", *times, _one_line(name), f"{row.probability:.4f}"]))
     return "\n".join(lines) + "\n"
@@ -81,12 +81,12 @@ def find_events(
     hop_seconds: float | None = None,
     **options: Any,
 ) -> Predictions:
-    """Events in long recordings: a table with path, start, end (s), class, probability.
+    """Find events in long recordings: a table with path, start, end (s), class, probability.
 
-    files: as `predict_files` takes them. out: .csv or .parquet to write the table to. folder: gets, for each recording,
-    NAME.csv (its timeline, step by step), NAME.labels.txt (Audacity), NAME.selections.txt (Raven) and, where matplotlib
-    is installed, NAME.png. window_seconds, hop_seconds: as in `Classifier.timeline`; options: as in `Timeline.events`.
-    Files that cannot be read are left out and listed. Raises InputError as `predict_files` does.
+    files: as `predict_files` takes them. out: .csv or .parquet to write the table to. folder: receives, for each
+    recording, NAME.csv (its timeline, step by step), NAME.labels.txt (Audacity), NAME.selections.txt (Raven) and, where
+    matplotlib is installed, NAME.png. window_seconds, hop_seconds: as in `Classifier.timeline`; options: as in
+    `Timeline.events`. Files that cannot be read are left out and listed. Raises InputError as `predict_files` does.
     """
     path = None if out is None else check_table_path(resolve(out))
     Timeline.check(**options)
@@ -108,8 +108,6 @@ def find_events(
             stems[stem] = stems.get(stem, 0) + 1
             unique = stem if stems[stem] == 1 else f"{stem}-{stems[stem]}"  # files of one name in several folders
             write_timeline(timeline, events, resolve(folder) / unique)
-    if not paths and not skipped:
-        raise InputError("no files given; name files, folders or patterns")
     if not read:
         raise InputError(f"nothing to predict: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
     table = pd.concat(parts, ignore_index=True)[["path", "start", "end", "class", "probability"]]
@@ -132,10 +130,10 @@ def write_timeline(timeline: Timeline, events: pd.DataFrame, stem: Path) -> None
 
 
 def join_clips(manifest: Manifest, rows: Sequence[int], path: str | Path, sample_rate: int) -> pd.DataFrame:
-    """Write clips one after the other as one recording (.wav, `sample_rate` Hz) and return what sounds when.
+    """Concatenate clips into one recording (.wav, `sample_rate` Hz) and return which class sounds when.
 
-    The table has start, end (s) and class, without the silence at both ends of each clip, as `covered` takes it; a clip
-    of several classes has a row for each.
+    The table, for `covered`, has start, end (s) and class, without the silence at both ends of each clip; a clip of
+    several classes has a row for each.
     """
     path, placed, position = resolve(path), [], 0
     with (
@@ -156,7 +154,7 @@ def join_clips(manifest: Manifest, rows: Sequence[int], path: str | Path, sample
 
 
 def covered(events: pd.DataFrame, placed: pd.DataFrame) -> np.ndarray:
-    """Share of each placed stretch, 0 to 1, that events of its class cover; both tables have start, end (s), class.
+    """Share of each placed segment, 0 to 1, that events of its class cover; both tables have start, end (s), class.
 
     Events of a class may not overlap each other, as those of a timeline do not.
     """

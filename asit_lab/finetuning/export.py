@@ -1,8 +1,8 @@
-"""Models for programs without this package: ONNX, TorchScript, torch.export, with the front end inside.
+"""Exports models with their front end, for use without this package: ONNX, TorchScript, torch.export.
 
-A waveform goes in, float32 [batch, samples] at the model's sample rate, of a fixed length and any batch; out come a
-classifier's probabilities or an encoder's embeddings. Longer audio is cut into windows by the caller, as
-`Classifier.timeline` and `Encoder.embed` do. ONNX has no FFT that all runtimes have, so the log-mel is made of matrix
+An exported model takes a waveform, float32 [batch, samples] at the model's sample rate, of a fixed length and any batch
+size, and returns a classifier's probabilities or an encoder's embeddings. The caller cuts longer audio into windows, as
+`Classifier.timeline` and `Encoder.embed` do. Not every ONNX runtime has an FFT, so the log-mel is computed by matrix
 products: windowed cosines and sines as a convolution over the waveform.
 
 Shapes: B clips, S samples, T frames, M mel bands, K classes, D features.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..config import resolve
 from ..embedding.vectors import POOLED
 from ..encoder import Encoder
-from ..encoder.model import POOLS
+from ..encoder.pooling import check_pool
 from ..errors import InputError
 from ..features import PAD, PREEMPHASIS, LogMel
 from ..storage.atomic import atomic_write
@@ -34,11 +34,11 @@ from ..zoo import open_source
 from .classifier import Classifier, load_classifier
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
-TOLERANCE = 1e-3  # of what comes out, relative to its largest value
+TOLERANCE = 1e-3  # largest accepted difference, relative to the largest output
 
 
 class PlainLogMel(nn.Module):
-    """LogMel by convolutions: [B, S] -> raw log-mel [B, T, M], to float32's accuracy the same."""
+    """LogMel by convolutions: [B, S] -> raw log-mel [B, T, M], equal within float32's accuracy."""
 
     def __init__(self, front_end: LogMel):
         super().__init__()
@@ -64,7 +64,7 @@ class PlainLogMel(nn.Module):
 
 
 class Exported(nn.Module):
-    """Waveforms [B, S] -> probabilities [B, K] or embeddings [B, D]; what is exported.
+    """The exported module: waveforms [B, S] -> probabilities [B, K] or embeddings [B, D].
 
     samples: S. frames: T of the network's input; a shorter log-mel is padded, a longer one cut.
     """
@@ -117,7 +117,7 @@ class Exported(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """What `export_model` wrote."""
+    """A file written by `export_model`."""
 
     path: Path
     sample_rate: int
@@ -140,22 +140,20 @@ class Export:
 def export_model(
     model: Classifier | Encoder, path: str | Path, to: str = "onnx", seconds: float | None = None, pool: str = "mean"
 ) -> Export:
-    """Write a model in another program's format and check it against the original on random audio.
+    """Export a model and check it against the original on random audio.
 
-    path: file to write, .onnx, .pt (TorchScript) or .pt2 (torch.export). seconds: length of the input (default, and at
-    most: what the network was made for). pool: of an encoder, as in `Encoder.embed`.
-    Input "wave", float32 [batch, samples]; output "scores" or "embedding". The file has sample rate, length and the
-    names of the outputs as JSON: in ONNX's metadata under "asit_lab", else as the extra file "asit_lab.json".
-    Raises InputError for a format, length or name that cannot be, without the packages that ONNX needs, and where the
-    exported model gives something else than the original.
+    path: file to write, .onnx, .pt (TorchScript) or .pt2 (torch.export). seconds: input length (default and maximum:
+    that of the network). pool: for encoders, as in `Encoder.embed`. Input "wave", float32 [batch, samples]; output
+    "scores" or "embedding". The file has sample rate, length and the names of the outputs as JSON: in ONNX's metadata
+    under "asit_lab", else as the extra file "asit_lab.json". Raises InputError for an invalid format, length or name,
+    where packages for ONNX are missing, and where the output differs from that of the original.
     """
     if to not in ENDINGS:
         raise InputError(f"to: {to!r}: {nearest(to, list(ENDINGS))}")
     path = resolve(path)
     if path.suffix != ENDINGS[to]:
         raise InputError(f"{path}: give a name that ends in {ENDINGS[to]}")
-    if pool not in POOLS:
-        raise InputError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
+    check_pool(pool)
     rate, longest = model.front_end.sample_rate, _longest(model)
     samples = longest if seconds is None else round(seconds * rate)
     if not model.front_end.frame <= samples <= longest:
@@ -181,7 +179,7 @@ def export_model(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say of shapes that are fixed on purpose and of packages that are not installed."""
+    """Suppress the exporters' warnings about shapes fixed on purpose and packages that are not installed."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

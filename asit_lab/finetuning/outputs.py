@@ -51,7 +51,7 @@ def read_outputs(path: Path) -> Outputs:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in Outputs.__dataclass_fields__ if name in file}
-            arrays.setdefault("groups", arrays["rows"].astype(str))  # files of version 0.1 know no groups
+            arrays.setdefault("groups", arrays["rows"].astype(str))  # files of version 0.1 have no groups
             return Outputs(**arrays)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as outputs of a test: {error}") from None

@@ -39,16 +39,16 @@ def predict_files(
 ) -> Predictions:
     """Classify audio files, or windows of them.
 
-    files: files, folders (all audio below them) and patterns such as "calls/**/*.wav". out: .csv or .parquet to write,
-    whole or not at all. top: classes of each file or window (None: all). window_seconds: length of the windows, each
-    classified alone; hop_seconds: from one window to the next (default: the window's length). The last window ends with
-    the file; a shorter file is one window.
-    Files that cannot be read are left out and listed. Raises InputError, before anything is read, for an `out` that
-    cannot be written or windows that cannot be, and when no file can be read, with the first reason.
+    files: files, folders (all audio below them) and patterns such as "calls/**/*.wav". out: .csv or .parquet, written
+    atomically. top: classes of each file or window (None: all). window_seconds: length of the windows, each classified
+    alone; hop_seconds: from one window to the next (default: the window's length). The last window ends with the file;
+    a shorter file is one window. Files that cannot be read are left out and listed. Raises InputError, before anything
+    is read, for an `out` that cannot be written or invalid windows, and when no file can be read, with the first
+    reason.
     """
     path = None if out is None else check_table_path(resolve(out))
     if hop_seconds is not None and window_seconds is None:
-        raise InputError("hop: there are no windows for it; give their length (--windows)")
+        raise InputError("hop: needs windows; give their length (--windows)")
     for name, seconds in {"windows": window_seconds, "hop": hop_seconds}.items():
         if seconds is not None and not seconds >= audio.SHORTEST:
             raise InputError(f"{name}: {seconds} s is less than {audio.SHORTEST} s")
@@ -56,13 +56,11 @@ def predict_files(
     rows = []
     for name in tqdm(paths, desc="predicting", unit="file", **passing_bar_style()):
         try:
-            predictions = list(_of_file(classifier, resolve(name), top, window_seconds, hop_seconds))
+            predictions = list(_predict_file(classifier, resolve(name), top, window_seconds, hop_seconds))
         except InputError as error:
             skipped.append((name, str(error)))
             continue
         rows += [table.assign(path=name) for table in predictions]
-    if not paths and not skipped:
-        raise InputError("no files given; name files, folders or patterns")
     if not rows:
         raise InputError(f"nothing to predict: none of {len(skipped)} can be read, the first: {skipped[0][1]}")
     table = pd.concat(rows, ignore_index=True)
@@ -73,7 +71,7 @@ def predict_files(
     return Predictions(table, skipped)
 
 
-def _of_file(
+def _predict_file(
     classifier: Classifier, path: Path, top: int | None, window_seconds: float | None, hop_seconds: float | None
 ) -> Iterator[pd.DataFrame]:
     """A table for the file, or for each window, with rank, and start and end in seconds. Windows are read in blocks, so

@@ -1,8 +1,7 @@
-"""Classes over time: a classifier over windows of a recording of any length, and the events in it.
+"""Classifies a recording of any length over time, by overlapping windows, and finds the events in it.
 
-Windows overlap. Each instant gets the mean of the windows over it, in steps of the hop; in steps without sound (nothing
-above -80 dB of full scale) no class is present. The recording goes through in blocks, so memory grows only with the
-scores: steps x classes.
+Each step of the timeline (a hop) gets the mean of the windows over it; silent steps (nothing above -80 dB of full
+scale) have no class. The recording is processed in blocks, so memory grows only with the scores: steps x classes.
 
 Shapes: N steps, K classes, C columns of the picture, M mel bands.
 """
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from .classifier import Classifier
 
 THRESHOLD = 0.5  # of classifiers without thresholds of their own
-PICTURE_COLUMNS = 2000  # of the log-mel that is kept for the picture
+PICTURE_COLUMNS = 2000  # of the log-mel kept for the picture
 _BLOCK = 60.0  # s read at a time
 _WINDOWS_AT_ONCE = 32
 
@@ -69,12 +68,12 @@ class Timeline:
     def events(
         self, threshold: float | None = None, min_seconds: float = 0.5, max_gap_seconds: float = 0.5
     ) -> pd.DataFrame:
-        """Stretches in which a class is present: rows with start, end (s), class, probability (mean over its steps).
+        """Segments in which a class is present: rows with start, end (s), class, probability (mean over its steps).
 
-        A class is present where it reaches `threshold` (None: the classifier's own for each of several labels, else
-        0.5) and, unless several may be, is the likeliest. Stretches of a class that are at most `max_gap_seconds` apart
-        become one unless another class is present between them; then those shorter than `min_seconds` are left out.
-        Raises InputError for values that cannot be.
+        A class is present where it reaches `threshold` (None: the classifier's own, else 0.5) and, unless `multi`, is
+        the most probable one. Segments of a class that are at most `max_gap_seconds` apart are merged unless another
+        class is present between them; then those shorter than `min_seconds` are dropped. Raises InputError for invalid
+        values.
         """
         self.check(threshold, min_seconds, max_gap_seconds)
         present = self.scores >= (self.thresholds if threshold is None else threshold)
@@ -103,7 +102,7 @@ class Timeline:
                 raise InputError(f"{name}: {value} s; expected 0 or more")
 
     def _merged(self, present: np.ndarray, other_present: np.ndarray, gap: float) -> list[tuple[int, int]]:
-        """First step of each stretch and the step after its last."""
+        """First step of each merged segment and the step after its last."""
         edges = np.flatnonzero(np.diff(np.pad(present, 1).astype(np.int8)))
         merged: list[tuple[int, int]] = []
         for first, last in edges.reshape(-1, 2).tolist():
@@ -127,7 +126,7 @@ class Timeline:
 def window_and_hop(
     classifier: "Classifier", window_seconds: float | None, hop_seconds: float | None
 ) -> tuple[float, float]:
-    """Both in s, with the defaults in place of None. Raises InputError for lengths that cannot be."""
+    """Both in s, with defaults for None. Raises InputError for invalid lengths."""
     window = classifier.window_seconds if window_seconds is None else window_seconds
     hop = window / 2 if hop_seconds is None else hop_seconds
     for option, value in {"windows": window, "hop": hop}.items():
@@ -145,10 +144,10 @@ def make_timeline(
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
 ) -> Timeline:
-    """What `Classifier.timeline` does."""
+    """See `Classifier.timeline`."""
     rate = classifier.sample_rate
     window, hop = window_and_hop(classifier, window_seconds, hop_seconds)
-    name, samples, blocks = _opened(source, sample_rate, rate)
+    name, samples, blocks = _read_source(source, sample_rate, rate)
     size, step = max(round(window * rate), classifier.front_end.frame), round(hop * rate)
     picture = _Picture(classifier.front_end, samples)
     total, over, loudest = (np.zeros((-(-samples // step), width)) for width in (len(classifier.classes), 1, 1))
@@ -162,7 +161,7 @@ def make_timeline(
             over[cells] += share[:, None]
         batch.clear()
 
-    for start, wave in sliding(_watched(blocks, picture, loudest[:, 0], step), size, step):
+    for start, wave in sliding(_with_levels(blocks, picture, loudest[:, 0], step), size, step):
         if np.abs(wave).max() > SOUND:
             batch.append((start, wave))
         if len(batch) == _WINDOWS_AT_ONCE:
@@ -188,7 +187,7 @@ def make_timeline(
     )
 
 
-def _opened(source: Any, sample_rate: int | None, rate: int) -> tuple[str, int, Iterator[np.ndarray]]:
+def _read_source(source: Any, sample_rate: int | None, rate: int) -> tuple[str, int, Iterator[np.ndarray]]:
     """Name, samples at `rate` and blocks of a file or of a waveform."""
     if isinstance(source, str | Path):
         path = resolve(source)
@@ -209,8 +208,10 @@ def _opened(source: Any, sample_rate: int | None, rate: int) -> tuple[str, int, 
     return "recording", len(wave), (wave[first : first + size] for first in range(0, len(wave), size))
 
 
-def _watched(blocks: Iterable[np.ndarray], picture: "_Picture", loudest: np.ndarray, step: int) -> Iterator[np.ndarray]:
-    """The blocks, cut at the length that was announced, while the picture and each step's peak are filled in."""
+def _with_levels(
+    blocks: Iterable[np.ndarray], picture: "_Picture", loudest: np.ndarray, step: int
+) -> Iterator[np.ndarray]:
+    """Yield the blocks, cut at the announced length, and fill in the picture and the peak of each step."""
     position, samples = 0, picture.samples
     for block in blocks:
         block = block[: samples - position]
@@ -224,8 +225,8 @@ def _watched(blocks: Iterable[np.ndarray], picture: "_Picture", loudest: np.ndar
 
 
 def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample, window [size]) every `hop` samples over blocks that follow each other; the last window ends with
-    them, and what is shorter than a window is one. Holds no more than a block and a window."""
+    """(first sample, window [size]) every `hop` samples over consecutive blocks, the last one at their end; a recording
+    shorter than a window is one window. Memory: a block and a window."""
     buffer, first, following, covered = np.zeros(0, np.float32), 0, 0, 0
     for block in blocks:
         buffer = np.concatenate([buffer, block])
@@ -241,14 +242,14 @@ def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple
 
 
 def _shares(start: int, length: int, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps that a window reaches, and the share of each that it covers."""
+    """Steps that a window overlaps, and the share of each that it covers."""
     cells = np.arange(start // step, min(steps, -(-(start + length) // step)))
     inside = np.minimum(start + length, (cells + 1) * step) - np.maximum(start, cells * step)
     return cells, inside / step
 
 
 class _Picture:
-    """The log-mel of a recording that comes in blocks, in at most `PICTURE_COLUMNS` columns."""
+    """Accumulates the log-mel of a recording, block by block, in at most `PICTURE_COLUMNS` columns."""
 
     def __init__(self, front_end: LogMel, samples: int):
         self.front_end, self.samples = front_end, samples
@@ -260,7 +261,7 @@ class _Picture:
         self.rest, self.frame = np.zeros(0, np.float32), 0
 
     def add(self, block: np.ndarray) -> None:
-        """The next block: its frames go to their columns, the rest of a frame waits."""
+        """Add the next block; samples of an incomplete frame wait for the block after it."""
         wave = np.concatenate([self.rest, block])
         frames = self.front_end.frames_of(len(wave))
         if frames:
@@ -272,6 +273,6 @@ class _Picture:
         self.rest, self.frame = wave[frames * self.front_end.hop :], self.frame + frames
 
     def log_mel(self) -> np.ndarray:
-        """float32 [C, M]; without the columns that got no frame."""
+        """float32 [C, M]; without columns that received no frame."""
         filled = self.counts[:, 0] > 0
         return (self.sums[filled] / self.counts[filled]).astype(np.float32)

@@ -113,7 +113,7 @@ def reconstruction_errors(
 ) -> pd.DataFrame:
     """Mean absolute error of an encoder's reconstruction and of the two baselines on recordings held out.
 
-    enc: Encoder with a decoder. train: Manifest the band means are of. held: Manifest; of each clip one crop of
+    enc: Encoder with a decoder. train: Manifest the band means are of. held_out: Manifest; of each clip one crop of
     `data.crop_seconds` at a place drawn from `seed`. ratio, align: of the block masks, filled with zeros; block sizes
     are the configuration's. clips, train_clips: use this many, drawn from `seed` (None: all).
     Returns one row per method: method, l1 (normalised units), l1_log (natural-log units), pixels, clips counted; how it

@@ -2,7 +2,7 @@
 
 Self-distillation has two ways of agreeing about nothing (DINO, arXiv 2104.14294, section 5.3): every clip gets the
 uniform distribution, or every clip gets the same single output. In both, the answer says nothing about the clip, so
-one number tells them: the information between input and answer, which is near nought in either.
+one number tells them: the information between input and answer, which is near zero in either.
 """
 
 import math

@@ -25,7 +25,7 @@ from ..runs.directory import load_run
 from ..settings import MASK_KINDS
 from .chosen import ChosenPoint
 
-CLIPS, MASKS, SEED = 2, 3, 0
+PICTURED_CLIPS, PICTURED_MASKS, PICTURES_SEED = 2, 3, 0
 _DRAWS = 32  # masks to choose from, so that each kind is among them
 
 
@@ -91,7 +91,7 @@ def run_figures(chosen: ChosenPoint) -> RunFigures:
     try:
         encoder = load_encoder(chosen.run)
         manifest, origin = _held_out(encoder)
-        waves = example_crops(encoder, manifest, CLIPS, SEED)
+        waves = example_crops(encoder, manifest, PICTURED_CLIPS, PICTURES_SEED)
     except InputError as error:
         run.notes.append(f"No pictures of this run: {error}")
         return run
@@ -128,7 +128,7 @@ def _reconstructions(encoder: Encoder, manifest: Manifest, origin: str, chosen: 
         latent = encoder.decoder is not None
         reason = "its decoder predicts latent targets, not log-mels" if latent else "the run has no decoder"
         raise InputError(f"No reconstructions: {reason}.")
-    examples = reconstruct_clips(encoder, manifest, CLIPS, SEED)
+    examples = reconstruct_clips(encoder, manifest, PICTURED_CLIPS, PICTURES_SEED)
     axes = figures.MelAxes.of(encoder.config.features, normalised=True)
     tables = []
     for clip in examples:
@@ -164,12 +164,12 @@ def _masks(encoder: Encoder, wave: torch.Tensor, subject: str, chosen: ChosenPoi
 
 
 def _draw_masks(config: RunConfig, frames: int, mels: int) -> tuple[torch.Tensor, list[str]]:
-    """Masks as pretraining draws them, bool [MASKS, T, M], and a title for each."""
-    keys = key(SEED, torch.arange(_DRAWS), "report")
+    """Masks as pretraining draws them, bool [PICTURED_MASKS, T, M], and a title for each."""
+    keys = key(PICTURES_SEED, torch.arange(_DRAWS), "report")
     p, q = config.model.patch
     if config.objective.name == "asda":
         grid = (frames // p, mels // q)
-        _, hidden = inverse_blocks(keys[:MASKS], grid, config.asda.visible, config.asda.block)  # [MASKS, N]
+        _, hidden = inverse_blocks(keys[:PICTURED_MASKS], grid, config.asda.visible, config.asda.block)  # [MASKS, N]
         masks = hidden.unflatten(1, grid).repeat_interleave(p, 1).repeat_interleave(q, 2)
         return masks, [f"{100 * float(mask.float().mean()):.0f} % of patches" for mask in hidden]
     generated = gmml(keys, frames, mels, config.mask, config.model.patch)
@@ -184,11 +184,11 @@ def _draw_masks(config: RunConfig, frames: int, mels: int) -> tuple[torch.Tensor
 
 
 def _of_each_kind(kinds: list[str]) -> list[int]:
-    """MASKS of these draws: the first of each kind, then the second of each; views left as they are come last."""
+    """PICTURED_MASKS of these draws: the first of each kind, then the second; uncorrupted views come last."""
     order = sorted(range(len(kinds)), key=lambda n: (kinds[:n].count(kinds[n]), kinds[n] == "none", n))
     corrupted = [n for n in order if kinds[n] != "none"]
-    plain = [n for n in order if kinds[n] == "none"][: MASKS if not corrupted else 1]
-    room = MASKS - min(len(plain), MASKS)
+    plain = [n for n in order if kinds[n] == "none"][: PICTURED_MASKS if not corrupted else 1]
+    room = PICTURED_MASKS - min(len(plain), PICTURED_MASKS)
     return corrupted[:room] + plain
 
 

@@ -4,10 +4,6 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from ..errors import InputError
-
 PUBLISHED_FOLDER = Path(__file__).parent / "published"
 _ASIT = "ASiT, arXiv 2211.13189 v1"
 CAPTIONS = {
@@ -38,11 +34,6 @@ class PaperTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def read_values(name: str) -> pd.DataFrame:
-    """A paper's table with its numbers as numbers. Raises InputError for a name that is not among CAPTIONS."""
-    return pd.read_csv(_path(name))
-
-
 def paper_tables(studies: list[str]) -> list[PaperTable]:
     """The tables that these studies have rows of, each once."""
     names = dict.fromkeys(name for study in studies for name in _OF_STUDY.get(study, ()))
@@ -50,13 +41,7 @@ def paper_tables(studies: list[str]) -> list[PaperTable]:
 
 
 def _as_printed(name: str) -> PaperTable:
-    with _path(name).open(newline="", encoding="utf-8") as file:
+    with (PUBLISHED_FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         columns, *rows = csv.reader(file)
     titles = tuple(column.replace("_", " ") for column in columns)
     return PaperTable(name, CAPTIONS[name], titles, tuple(tuple(row) for row in rows))
-
-
-def _path(name: str) -> Path:
-    if name not in CAPTIONS:
-        raise InputError(f"published table {name!r}: there are {', '.join(CAPTIONS)}")
-    return PUBLISHED_FOLDER / f"{name}.csv"

@@ -30,7 +30,7 @@ SETTINGS_WITHOUT_EFFECT = (
 
 @dataclass
 class Run:
-    """A run directory, and taken wherever the path of one is. `metrics` and `status` are read anew at each access, so a
+    """A run directory, accepted wherever the path of one is. `metrics` and `status` are read anew at each access, so a
     running run can be watched."""
 
     dir: Path
@@ -106,11 +106,12 @@ def load_run(path: str | Path) -> Run:
 def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitStack | None = None) -> Run:
     """Make a run directory or come back to one; its config.yaml is written before anything else happens.
 
-    resume: "auto" continues what is there, "never" wants a new directory, "must" an existing run.
+    resume: "auto" resumes an existing run, "never" requires a new directory, "must" an existing run.
     hold: keeps every other process from writing there until it is closed (a finished run needs none of that).
-    The Run has the configuration it was made with; settings among NO_EFFECT may be others now. One that failed before
-    its first step, for data that were not there, say, makes way for another configuration under resume="auto".
-    Raises InputError naming the directory, and for a run of another configuration each setting that differs.
+    The Run has the configuration it was made with; settings among SETTINGS_WITHOUT_EFFECT may differ now. One that
+    failed before its first step, for data that were not there, say, makes way for another configuration under
+    resume="auto". Raises InputError naming the directory, and for a run of another configuration each setting that
+    differs.
     """
     if resume not in ("auto", "never", "must"):
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")

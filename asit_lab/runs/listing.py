@@ -1,4 +1,4 @@
-"""The runs of a folder as a table, and what several runs have different."""
+"""Lists the runs of a folder as a table, and compares runs."""
 
 import difflib
 import math
@@ -163,7 +163,7 @@ def _contents(run: Run) -> tuple[dict, dict, pd.DataFrame]:
 
 
 def _status(run: Run, progress: dict) -> str:
-    """What status.json says, but "stopped" where it says "running" and no process is there to do so."""
+    """The status in status.json, but "stopped" if that is "running" and no process holds the run."""
     status = progress.get("status", "new")
     return "stopped" if status == "running" and not is_held(run.dir) else status
 

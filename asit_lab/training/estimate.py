@@ -20,7 +20,7 @@ from ..config import RunConfig, load_config, resolve
 from ..data import Manifest, load_manifest, make_loader
 from ..data.crops import WHOLE_SECONDS, crop_notes
 from ..data.sources import synth
-from ..data.statistics import with_numbers
+from ..data.statistics import with_measured_features
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -127,7 +127,7 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     cfg = cfg if isinstance(cfg, RunConfig) else load_config(cfg)
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     fabric = launch()
-    cfg = with_numbers(cfg, None if out is None else resolve(out))
+    cfg = with_measured_features(cfg, None if out is None else resolve(out))
     run = _run_there(out, cfg, resume) if out is not None else None
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
     looked_at = look(cfg, manifest, keep=False)

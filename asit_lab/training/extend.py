@@ -1,8 +1,8 @@
-"""Trains a finished run longer: a new run directory that begins with the state of another run's end.
+"""Trains a finished run longer: a new run directory that continues from the final state of another run.
 
-Weights, heads, centres, teacher, the optimiser's moments and the position in the data are taken over; metrics.csv
-begins with the rows so far. The schedules are stretched: they are those of a run of the new length, entered at the step
-that was reached. A cosine that had come down is therefore higher again there, and comes down at the new end.
+Weights, heads, centres, teacher, optimiser moments and position in the data are copied; metrics.csv begins with the
+earlier rows. Schedules are stretched to the new length and continue at the step that was reached, so a cosine that had
+decayed is higher again there and decays towards the new end.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from ..storage.atomic import atomic_write, read_json, write_json
 from .optimizer import rates_of
 
 ORIGIN = "resumed_from.json"
-"""which run and step a run began with"""
+"""the run and step that a run continues from"""
 _MAY_CHANGE = {
     *("name", "train.steps", "train.epochs", "train.log_every", "train.snapshots", "train.accumulate"),
     *("train.precision", *SETTINGS_WITHOUT_EFFECT),
@@ -28,7 +28,7 @@ _MAY_CHANGE = {
 
 
 def check_source(source: str | Path, cfg: RunConfig) -> Run:
-    """The run to begin with. Raises InputError where it has no state, or its settings do not fit `cfg`."""
+    """The run to continue from. Raises InputError where it has no state, or its settings do not fit `cfg`."""
     run = load_run(source)
     if not run.state.is_file():
         raise InputError(
@@ -53,7 +53,7 @@ def check_source(source: str | Path, cfg: RunConfig) -> Run:
 
 
 def take_over(run: Run, source: Run) -> None:
-    """Copy state and rows of `source` into a new run directory; the state last, which makes the run one to resume."""
+    """Copy state and rows of `source` into a new run directory; the state last, since it makes the run resumable."""
     write_json(run.dir / ORIGIN, {"run": str(source.dir), "step": source.progress["step"]})
     for name in ("metrics.csv", "timings.csv", "state.pt"):
         with atomic_write(run.dir / name) as temporary:
@@ -61,7 +61,7 @@ def take_over(run: Run, source: Run) -> None:
 
 
 def origin_notes(run: Run, cfg: RunConfig, clips: int, total: int) -> list[str]:
-    """Where a run's first steps were trained, and what became of its schedules."""
+    """Notes on where a run's first steps come from, and on its stretched schedules."""
     origin = read_json(run.dir / ORIGIN)
     if not origin:
         return []

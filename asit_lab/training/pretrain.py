@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -17,7 +18,7 @@ from ..config import RunConfig, diff, load_config, resolve
 from ..data import Batch, DataSource, Manifest, load_manifest, make_loader
 from ..data.crops import crop_notes
 from ..data.lists import as_source
-from ..data.statistics import with_numbers
+from ..data.statistics import with_measured_features
 from ..errors import InputError
 from ..objectives import Objective, build_objective
 from ..runs.directory import Run, open_run
@@ -34,6 +35,7 @@ from .step import Stepper, launch
 
 BAD_FILES = "bad_files.csv"
 
+T = TypeVar("T")
 OnLog = Callable[[Run, dict], None]
 OnStep = Callable[[Run, int, dict[str, torch.Tensor]], None]
 PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
@@ -53,9 +55,9 @@ def pretrain(
     cfg: a RunConfig, or a preset, YAML file or run directory to read one from.
     data: in place of the configuration's data.source: another source, a table with a column path, a list of files or a
     Manifest. What is no source by name is written to a list, which data.source then names (see data/lists.py).
-    resume: "auto" continues a run that is there, "never" wants a new directory, "must" an existing run.
+    resume: "auto" resumes an existing run, "never" requires a new directory, "must" an existing run.
     on_log: called with the run and each new row of metrics (and clips_per_second), after it was written (live
-    curves); takes the place of the progress bar.
+    curves); replaces the progress bar.
     on_step: called after every step with the run, the number of steps done and the losses (detached scalars on the
     device: reading one waits for it). Both are called in the first process only. KeyboardInterrupt from either saves
     the state and ends the run as Ctrl-C does, which makes it a way to stop early.
@@ -65,8 +67,8 @@ def pretrain(
     Returns the Run, whose status is "finished", or "interrupted" after Ctrl-C: the step under way was finished and its
     state saved, unless a second Ctrl-C came. SIGTERM does the same with status "terminated" and then ends the process.
     "failed" is returned when the run has collapsed and train.on_collapse says stop.
-    However a run ended, even killed, it resumes from its last state and ends as if nothing had happened: to the bit
-    with the same device, threads, versions and number of processes.
+    However a run ended, even killed, it resumes from its last state with the same result as without the interruption:
+    bit for bit with the same device, threads, versions and number of processes.
     Raises InputError for bad input, a directory another process is writing to and a full disk; FloatingPointError when
     the loss or a gradient is not finite; SystemExit with status 143 after SIGTERM. The state saved last stays in the
     run directory.
@@ -87,11 +89,17 @@ def pretrain(
 
 
 def _with_numbers(fabric: Fabric, cfg: RunConfig, out: str | Path) -> RunConfig:
-    """features.mean and features.std as numbers, where they are auto: those of the run that is there, or measured."""
-    result: RunConfig | InputError | None = None
+    """The configuration with numbers for features.mean and features.std that are auto: those of the existing run, or
+    measured."""
+    return _from_first(fabric, lambda: with_measured_features(cfg, resolve(out)))
+
+
+def _from_first(fabric: Fabric, compute: Callable[[], T]) -> T:
+    """What `compute` returns in the first process, for all; its InputError is raised in all."""
+    result: T | InputError | None = None
     if fabric.is_global_zero:
         try:
-            result = with_numbers(cfg, resolve(out))
+            result = compute()
         except InputError as error:
             result = error
     result = fabric.broadcast(result)
@@ -144,7 +152,7 @@ def _train(
     train, held_out = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
-    notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
+    notes = [*manifest.notes, *sample.notes, *crop_notes(cfg, train, objective.views)]
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     notes += origin_notes(run, cfg, len(train), total)
     if cfg.train.init_from and not run.state.is_file():
@@ -197,7 +205,7 @@ def _train(
         stepper.apply(step)
 
         done = step + 1
-        fresh = {path: reason for path, reason in _bad_of_all(fabric, batch) if path not in bad}
+        fresh = {path: reason for path, reason in _unreadable_files(fabric, batch) if path not in bad}
         if fresh:
             bad |= fresh
             _list_bad_files(run, manifest, bad, leader)
@@ -216,7 +224,7 @@ def _train(
         if leader:
             recorder.bar.update()
         if stop and done < total:
-            fabric.barrier()  # nobody leaves before the state is saved
+            fabric.barrier()  # no process exits before the state is saved
             return stop
 
     if leader:
@@ -234,28 +242,25 @@ def _train(
                 **({"resumed_from": origin} if (origin := read_json(run.dir / ORIGIN)) else {}),
             }
         )
-    fabric.barrier()  # nobody leaves before the run is finished
+    fabric.barrier()  # no process exits before the run is finished
     return None
 
 
 def _open_together(
     fabric: Fabric, out: str | Path, cfg: RunConfig, resume: str, hold: ExitStack, resume_from: str | Path | None
 ) -> Run:
-    """The run directory, made and held by the first process for all, with the state of another run if it is new."""
-    opened = None
-    if fabric.is_global_zero:
-        try:
-            begun = (resolve(out) / "state.pt").is_file()
-            source = None if resume_from is None or begun else check_source(resume_from, cfg)
-            opened = open_run(out, cfg, resume, hold)
-            if source and opened.status != "finished":
-                take_over(opened, source)
-        except InputError as error:
-            opened = error
-    opened = fabric.broadcast(opened)
-    if isinstance(opened, InputError):
-        raise opened
-    return opened
+    """The run directory, made and locked by the first process for all; a new one gets the state of the run to
+    continue."""
+
+    def open_directory() -> Run:
+        begun = (resolve(out) / "state.pt").is_file()
+        source = None if resume_from is None or begun else check_source(resume_from, cfg)
+        run = open_run(out, cfg, resume, hold)
+        if source and run.status != "finished":
+            take_over(run, source)
+        return run
+
+    return _from_first(fabric, open_directory)
 
 
 def _check_batch(fabric: Fabric, cfg: RunConfig) -> None:
@@ -288,7 +293,7 @@ def _full_disk(run: Run, error: Exception) -> InputError | None:
     )
 
 
-def _bad_of_all(fabric: Fabric, batch: Batch) -> list[tuple[str, str]]:
+def _unreadable_files(fabric: Fabric, batch: Batch) -> list[tuple[str, str]]:
     """(path, reason) of the files that no process could read in this step."""
     if fabric.world_size == 1:
         return batch.bad
@@ -329,7 +334,7 @@ def _list_bad_files(run: Run, manifest: Manifest, unreadable: dict[str, str], le
     if leader and rows:
         write_table(listed, ["path", "reason"], list(rows.items()))
     elif leader:
-        listed.unlink(missing_ok=True)  # of an earlier start, before they were mended
+        listed.unlink(missing_ok=True)  # from an earlier start, before the files were repaired
 
 
 def _bad_rows(manifest: Manifest, unreadable: dict[str, str]) -> dict[str, str]:

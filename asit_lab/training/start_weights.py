@@ -15,10 +15,10 @@ from ..runs.snapshot import read_snapshot, read_state, section
 
 
 def init_student(student: nn.Module, source: str) -> list[str]:
-    """Load start weights into a student's backbone, and into decoder and heads where the source has some that fit.
+    """Load start weights into a student's backbone, and into its decoder and heads where they fit.
 
-    source: run directory, snapshot, or .safetensors in timm's layout. Heads are in the state of a run directory alone,
-    and are taken where that is of the same step as its last snapshot. Returns notes on what was taken and adapted.
+    source: run directory, snapshot, or .safetensors in timm's layout. Only the state of a run directory has heads; they
+    are loaded if it is of the same step as the last snapshot. Returns notes on what was loaded and adapted.
     Raises InputError naming the file and the tensors that do not fit.
     """
     path, state = resolve(source), None

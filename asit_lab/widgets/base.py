@@ -99,7 +99,7 @@ class FigureImage(ipywidgets.Image):
         self._current = CurrentFigure()
 
     def draw(self, figure: Figure, dpi: float = 100, alt: str = "") -> None:
-        """Show `figure`, inches times `dpi` pixels large. alt: what is seen, for those who do not see it."""
+        """Show `figure`, inches times `dpi` pixels large. alt: text for screen readers."""
         self.show(render_png(figure, dpi), alt)
         self._current.replace(figure)
 

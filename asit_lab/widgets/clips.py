@@ -28,9 +28,6 @@ def clip_name(manifest: Manifest, row: int) -> str:
 def loudest(wave: np.ndarray, sample_rate: int, seconds: float) -> float:
     """Where the `seconds` of a wave [samples] with the most energy start, s; 0 for a wave that is not longer."""
     hop = sample_rate // 10
-    sums = (
-        np.add.reduceat(np.square(wave, dtype=np.float64), np.arange(0, len(wave), hop)) if len(wave) else np.zeros(1)
-    )
     wide = round(seconds * sample_rate) // hop
     places = (len(wave) - round(seconds * sample_rate)) // hop + 1
     if places < 2:
@@ -45,7 +42,7 @@ class ClipChooser(ipywidgets.VBox):
 
     `wave` (float32 [samples], mono) at `sample_rate` Hz, `name`, and for a clip of a data set `row`, its number in
     `manifest`. Observe `changed`, which counts up when there is another wave. Read errors are shown below the
-    controls, and the clip before stays.
+    controls, and the previous clip stays.
     """
 
     changed = traitlets.Int(0)
@@ -127,10 +124,7 @@ class ClipChooser(ipywidgets.VBox):
     def _first_sounding(self, manifest: Manifest) -> int:
         """The first clip, or the first one of the next few that is not digital silence."""
         for row in range(min(len(manifest), _TRIED)):
-            if (
-                np.abs(manifest.read(row, self.wanted_rate or int(manifest.table["sample_rate"].iloc[row]))).max()
-                > 1e-4
-            ):
+            if np.abs(manifest.read(row, self._rate_of(manifest, row))).max() > _SILENT:
                 return row
         return 0
 

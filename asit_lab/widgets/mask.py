@@ -16,12 +16,13 @@ from ..masking import corrupt, gmml, inverse_blocks
 from ..random import key
 from ..settings import Mask
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
-from .clips import ClipChooser, clip_name, loudest
+from .clips import ClipChooser, clip_name
+from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
 
 INVERSE = "inverse"
-MASK_KINDS = {
+KIND_LABELS = {
     "zeros (mean level)": "zeros",
     "noise": "noise",
     "alien (another clip)": "alien",
@@ -29,7 +30,6 @@ MASK_KINDS = {
     "frequency strips": "frequency",
     "inverse (ASDA)": INVERSE,
 }
-MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
 
 
 class MaskExplorer(Explorer):
@@ -70,23 +70,16 @@ class MaskExplorer(Explorer):
 
     def _make_controls(self, seed: int) -> None:
         mask, asda = self.cfg.mask, self.cfg.asda
-        usual = max(MASK_KINDS.values(), key=lambda kind: mask.odds.get(kind, -1.0))
+        usual = max(KIND_LABELS.values(), key=lambda kind: mask.odds.get(kind, -1.0))
         first = INVERSE if self.cfg.objective.name == "asda" else usual
         share = {INVERSE: 1 - asda.visible, "alien": mask.alien_ratio}.get(first, mask.ratio)
-        block = round(100 * mask.block)
-        self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
-        self.kind = ipywidgets.Dropdown(options=list(MASK_KINDS.items()), value=first)
-        self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
-        self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100, step=1)
-        self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
-        self.align = ipywidgets.Checkbox(mask.align, indent=True)
+        self.start = start_slider()
+        self.kind = ipywidgets.Dropdown(options=list(KIND_LABELS.items()), value=first)
+        self.ratio = ratio_slider(share)
+        self.block, self.side, self.align = block_controls(self.cfg)
         self.seed = seed_entry(seed)
-        labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
         labelled(self.kind, "kind", "what stands in the corrupted blocks")
         labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (inverse blocks: of the patches)")
-        labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
-        labelled(self.side, "block", "side of a block of visible patches, in patches")
-        labelled(self.align, "aligned to patches", "blocks start and end where patches do")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN)
         self.original, self.clean_sound, self.corrupted_sound = map(Sound, ("recording", "clean", "corrupted"))
 
@@ -94,11 +87,9 @@ class MaskExplorer(Explorer):
 
     def _take(self) -> None:
         """Another clip."""
-        room = max(0, len(self.chooser.wave) - self.cfg.crop_samples) / self.chooser.sample_rate
         self._steady = True
-        self.start.value, self.start.max = 0.0, room
-        self.start.value = loudest(self.chooser.wave, self.chooser.sample_rate, self.cfg.data.crop_seconds)
-        self.start.layout.display = None if room else "none"
+        rate = self.chooser.sample_rate
+        fit_start(self.start, self.chooser.wave, rate, self.cfg.crop_samples / rate)
         self._steady = False
         self._cut()
 

@@ -14,12 +14,12 @@ from ..figures import MelAxes
 from ..settings import MASK_KINDS, Mask
 from . import snapshots_compared as compared
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
-from .clips import ClipChooser, clip_name, loudest
+from .clips import ClipChooser, clip_name
+from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
 from .reconstruction_numbers import error_table
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
 
-MOST = 95  # %: beyond it, blocks have to be drawn by the thousand to hit what little is left
 _LISTEN = "Hear the log-mels"
 
 
@@ -70,27 +70,21 @@ class ReconstructionExplorer(Explorer):
         mask, asda = self.cfg.mask, self.cfg.asda
         kinds = {kind: mask.odds[kind] > 0 for kind in MASK_KINDS if kind != "none"}  # whether it was pretrained on
         first_kind = "zeros" if kinds["zeros"] else max(kinds, key=kinds.get)
-        share, block = mask.ratio if self.reconstructs else 1 - asda.visible, round(100 * mask.block)
+        share = mask.ratio if self.reconstructs else 1 - asda.visible
         self.chooser = ClipChooser(data, clip, self.cfg.features.sample_rate)
-        self.start = ipywidgets.FloatSlider(0.0, min=0.0, max=0.0, step=0.1, readout_format=".1f")
+        self.start = start_slider()
         self.snapshots = [self._snapshot_slider(source) for source in self.sources]
-        self.ratio = ipywidgets.IntSlider(min(MOST, round(100 * share)), min=0, max=MOST)
+        self.ratio = ratio_slider(share)
         options = [(kind + " (pretrained)" * pretrained, kind) for kind, pretrained in kinds.items()]
         self.kind = ipywidgets.Dropdown(options=options, value=first_kind)
-        self.block = ipywidgets.IntSlider(block, min=min(10, block), max=100)
-        self.side = ipywidgets.IntSlider(asda.block, min=1, max=max(asda.block, *self.cfg.grid))
-        self.align = ipywidgets.Checkbox(mask.align, indent=True)
+        self.block, self.side, self.align = block_controls(self.cfg)
         self.seed = seed_entry(seed)
         self.with_baselines = ipywidgets.Checkbox(True, indent=True)
         labelled(self.with_baselines, "baselines", "show a straight line in time, and the mean of each band, as panels")
-        labelled(self.start, "start (s)", "where in the clip the crop starts, seconds")
         for slider, text in zip(self.snapshots, ("step", "step, 2nd run"), strict=False):
             labelled(slider, text, "step of the run after which these weights were kept")
         labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (ASDA: of the patches) that is hidden")
         labelled(self.kind, "kind", "what stands in the corrupted blocks; time and frequency: zeros in full strips")
-        labelled(self.block, "block (%)", "largest block, as a share of each side of the spectrogram")
-        labelled(self.side, "block", "side of a block of visible patches, in patches")
-        labelled(self.align, "aligned to patches", "blocks start and end where patches do")
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")
         names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
         self.recording, *self.sounds = map(Sound, names)
@@ -124,11 +118,8 @@ class ReconstructionExplorer(Explorer):
 
     def _take(self) -> None:
         """Another clip."""
-        room = max(0.0, len(self.chooser.wave) / self.chooser.sample_rate - self.seconds)
         self._steady = True
-        self.start.value, self.start.max = 0.0, room
-        self.start.value = loudest(self.chooser.wave, self.chooser.sample_rate, self.seconds)
-        self.start.layout.display = None if room else "none"
+        fit_start(self.start, self.chooser.wave, self.chooser.sample_rate, self.seconds)
         self._steady = False
         self._cut()
 

@@ -1,4 +1,4 @@
-"""What a spectrogram view shows: panels of one clip on the same axes."""
+"""Defines what a spectrogram view shows: panels of one clip on common axes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +13,10 @@ DECIBELS = 10 / np.log(10)  # of one unit of natural log of power
 
 
 class Panel(NamedTuple):
-    """What one panel shows: float [frames, mels], NaN grey.
+    """One panel: values float [frames, mels], NaN grey.
 
-    name: what readers and tables call it. title: the text above it. kind: "level" (a log-mel) or "error". outline:
-    with the mask's outline. tokens: with corrupted tokens shaded. sound: the name of the player that sounds it.
+    name: in readouts and tables. title: the text above the panel. kind: "level" (a log-mel) or "error". outline: draw
+    the outline of the mask. tokens: shade corrupted tokens. sound: name of the player for this panel.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """Panels of one clip, row by row, `columns` a row, errors last, and what they have in common.
+    """Panels of one clip, `columns` per row, errors last, and what they share.
 
     axes: of all panels. scale: (standard deviation, mean) of the normalisation (x - mean) / (2 std), natural log. mask:
     bool [frames, mels]; tokens: bool [time, freq] of `patch` (frames, mels); True = corrupted. error_unit: what errors

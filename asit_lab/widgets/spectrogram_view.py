@@ -1,7 +1,7 @@
-"""A view of log-mels of one clip that the browser draws from their values; its static picture is drawn here.
+"""A view of log-mels of one clip that the browser draws from their values.
 
-Zoom, cursor, colours, sound and files are the page's (static/spectrogram.js) and need no kernel. The kernel draws the
-same panels by matplotlib only where a picture is wanted: in a cell's output, and as PDF.
+Zoom, cursor, colours, sound and files are handled by the page (static/spectrogram.js) and need no kernel. The kernel
+draws the same panels with matplotlib only for static pictures: in a cell's output, and as PDF.
 """
 
 import io
@@ -23,7 +23,7 @@ from .spectrogram_figure import spectrogram_figure
 
 _STATIC = Path(__file__).parent / "static"
 _PARTS = ("_scales", "_draw", "_sound", "_toolbar", "_gestures", "")  # one module: the page cannot import its files
-MAPS = (LOG_MEL_MAP, "cividis", "gray", "gray_r")  # of levels
+COLOUR_MAPS = (LOG_MEL_MAP, "cividis", "gray", "gray_r")  # of levels
 _NARROWEST = 0.05  # colour scale of levels
 _DPI = 110
 
@@ -49,22 +49,22 @@ class SpectrogramView(anywidget.AnyWidget):
     fitted = traitlets.List(traitlets.Float(), [-1.0, 1.0, 1.0]).tag(sync=True)
     """low, high and most as the clip has them"""
     unit = traitlets.Enum(("normalised", "dB"), "normalised").tag(sync=True)
-    colours = traitlets.Enum(MAPS, LOG_MEL_MAP).tag(sync=True)
+    colours = traitlets.Enum(COLOUR_MAPS, LOG_MEL_MAP).tag(sync=True)
     maps = traitlets.Dict().tag(sync=True)
     """name -> 256 colours as bytes"""
     alt = traitlets.Unicode().tag(sync=True)
 
     def __init__(self):
-        super().__init__(maps={name: _colours(name) for name in (*MAPS, ERROR_MAP)})
+        super().__init__(maps={name: _colours(name) for name in (*COLOUR_MAPS, ERROR_MAP)})
         self.drawn_scene: Scene | None = None
-        self._drawn: tuple | None = None  # what the static picture is of
+        self._drawn: tuple | None = None  # state that the static picture was drawn from
         self._png = b""
         self.layout.width, self.layout.display = "100%", "none"
         self.add_class("asit-picture")
         self.on_msg(self._receive)
 
     def show(self, scene: Scene, alt: str = "") -> None:
-        """Show `scene`. alt: what is seen, for those who do not see it."""
+        """Show `scene`. alt: text for screen readers."""
         self.drawn_scene = scene
         with self.hold_sync():
             self.scene = _described(scene)
@@ -87,7 +87,7 @@ class SpectrogramView(anywidget.AnyWidget):
             self.low, self.high, self.most = self.fitted
 
     def figure(self) -> Figure:
-        """What is shown, in full, as a figure. Raises InputError while there is nothing."""
+        """The full scene as a figure. Raises InputError while there is none."""
         if self.drawn_scene is None:
             raise InputError("there is no picture yet")
         scene, limits = (
@@ -102,7 +102,7 @@ class SpectrogramView(anywidget.AnyWidget):
 
     @property
     def png(self) -> bytes:
-        """`figure` as PNG, drawn when asked for; empty while there is nothing."""
+        """`figure` as PNG, drawn on demand; empty while there is nothing to draw."""
         state = (id(self.drawn_scene), self.low, self.high, self.most, self.unit, self.colours)
         if self.drawn_scene is not None and self._drawn != state:
             figure = self.figure()
@@ -111,7 +111,7 @@ class SpectrogramView(anywidget.AnyWidget):
         return self._png
 
     def _receive(self, _widget, content: dict, _buffers: list) -> None:
-        """A message of the page: pdf (of the frames t0 to t1 and bands b0 to b1)."""
+        """Handle a message from the page: pdf (of the frames t0 to t1 and bands b0 to b1)."""
         if content.get("kind") != "pdf" or self.drawn_scene is None:
             return
         figure, window, axes = self.figure(), content["view"], self.drawn_scene.axes
@@ -130,7 +130,7 @@ def _colours(name: str) -> bytes:
 
 
 def _described(scene: Scene) -> dict:
-    """What the page needs besides the values."""
+    """The scene for the page, without the values."""
     axes = scene.axes
     fields = ("name", "title", "kind", "outline", "tokens", "sound")
     return {

@@ -19,7 +19,7 @@ _LOADERS = {"asit": load_asit, "asda": load_asda, "imagenet": load_imagenet}
 
 
 def shipped() -> Encoder:
-    """The small encoder that comes with the package: ASiT, preset `micro`, pretrained on ESC-10 by one command.
+    """The small encoder that comes with the package: ASiT, preset `small`, pretrained on hours of mixed recordings.
 
     It embeds, shows attention and reconstructs. Its card, shipped/README.md, says how it was trained and how it scores.
     """

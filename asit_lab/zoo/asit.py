@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..config import RunConfig, load_config, resolve, validate
 from ..encoder import Encoder
 from ..errors import InputError
-from ..nn import DistillationHeads, ReconstructionHead, ViT
-from ..settings import Features, Heads
+from ..nn import ReconstructionHead, ViT
+from ..settings import Features
 from .unpickle import read_checkpoint, tensors
 
 _PARTS = {"head_cls.": "heads.", "head_recons.": "decoder."}
@@ -154,21 +154,6 @@ def build_asit_decoder(cfg: RunConfig, state: dict[str, Tensor], name: str) -> R
         cfg.model.width, head.decoder_hidden, head.decoder_bottleneck, cfg.model.patch, head.decoder_last_gelu
     )
     return _load(module, state, name)
-
-
-def build_heads(state: dict[str, Tensor], width: int) -> DistillationHeads:
-    """The released shared projection with its two output layers, sizes read from the weights."""
-    state = _part(
-        rename_asit({f"head_cls.{k}": t for k, t in state.items() if not k.startswith("head_cls.")}), "heads."
-    )
-    sizes = Heads(
-        shared=True,
-        hidden=state["mlp.0.weight"].shape[0],
-        bottleneck=state["mlp.4.weight"].shape[0],
-        local_out=state["data_layer.weight_v"].shape[0],
-        global_out=state["cls_layer.weight_v"].shape[0],
-    )
-    return _load(DistillationHeads(width, sizes, local=True, global_=True), state, "head_cls")
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:

@@ -49,7 +49,7 @@ class Stopping:
     """Passes a request to stop on, once, to whatever does the work: the kernel, or this process itself.
 
     The request is SIGTERM, or the end of the runner that started this process. A training under way finishes its step
-    and saves its state (training/interrupt.py). What has not stopped after GRACE_SECONDS is killed: by the runner
+    and saves its state (training/interrupt.py). What has not stopped after STOP_GRACE_SECONDS is killed: by the runner
     (supervise.py), or by this process itself where the runner is gone.
     """
 

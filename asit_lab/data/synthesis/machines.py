@@ -31,8 +31,8 @@ def helicopter(sketch: Sketch) -> np.ndarray:
     beat = sketch.noise_band(n, 60, sketch.pitch(600, 4000), sketch.between(0.5, 1.5))
     beat = sketch.faded(beat * np.exp(-times * (rate * sketch.between(2, 5))), 0.1 / rate, 0.2 / rate)
     wave = np.float32(0.05) * sketch.noise_band(sketch.samples, 60, 3000, 1.0)
-    for place, at in enumerate(sketch.beats(1 / rate)):
-        sketch.paste(wave, beat, at, 1.0 if place % 2 else 0.8)
+    for place, onset in enumerate(sketch.beats(1 / rate)):
+        sketch.paste(wave, beat, onset, 1.0 if place % 2 else 0.8)
     return wave * sketch.interpolated(sketch.lines(sketch.plan.uniform(0.4, 1, 4), len(wave)), len(wave))
 
 
@@ -62,9 +62,9 @@ def alarm(sketch: Sketch) -> np.ndarray:
     sounds = [sketch.faded(sketch.tone(hz, odd, round(length * sketch.rate))) for hz in pitches]
     group, step = sketch.count(1, 4), length * sketch.between(1.25, 2.2)
     wave = sketch.silence()
-    for at in sketch.beats(group * step + sketch.between(0, 0.8)):
+    for onset in sketch.beats(group * step + sketch.between(0, 0.8)):
         for place in range(group):
-            sketch.paste(wave, sounds[place % 2], at + place * step)
+            sketch.paste(wave, sounds[place % 2], onset + place * step)
     return wave
 
 
@@ -76,9 +76,9 @@ def telephone(sketch: Sketch) -> np.ndarray:
     amplitudes = sketch.plan.uniform(0.3, 1, 4)
     bells = [sketch.partials(0.35, base * ratios, amplitudes, (9, 14, 18, 25)) for base in (pitch, pitch * 1.13)]
     wave = sketch.silence()
-    for at in sketch.beats(ring + rest):
+    for onset in sketch.beats(ring + rest):
         for place in range(int(ring * rate)):
-            sketch.paste(wave, bells[place % 2], at + place / rate)
+            sketch.paste(wave, bells[place % 2], onset + place / rate)
     return wave
 
 
@@ -91,9 +91,9 @@ def clock(sketch: Sketch) -> np.ndarray:
         for shift in (1, sketch.between(0.75, 1.3))
     ]
     wave = sketch.silence()
-    for place, at in enumerate(sketch.beats(interval)):
-        sketch.paste(wave, sounds[place % 2], at)
-        sketch.paste(wave, sounds[place % 2], at + 0.03, 0.35)
+    for place, onset in enumerate(sketch.beats(interval)):
+        sketch.paste(wave, sounds[place % 2], onset)
+        sketch.paste(wave, sounds[place % 2], onset + 0.03, 0.35)
     return wave
 
 

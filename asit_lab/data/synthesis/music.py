@@ -17,9 +17,9 @@ def _play(sketch: Sketch, pattern: list[float], interval: float, strike) -> np.n
     wave = sketch.silence()
     notes = {pitch: strike(pitch) for pitch in pattern}
     first = sketch.count(0, len(pattern) - 1)
-    for place, at in enumerate(sketch.beats(interval)):
+    for place, onset in enumerate(sketch.beats(interval)):
         gain = 1.0 if (first + place) % len(pattern) == 0 else 0.75
-        sketch.paste(wave, notes[pattern[(first + place) % len(pattern)]], at, gain)
+        sketch.paste(wave, notes[pattern[(first + place) % len(pattern)]], onset, gain)
     return wave
 
 
@@ -95,8 +95,8 @@ def organ(sketch: Sketch) -> np.ndarray:
     n = round(length * sketch.rate)
     sounds = [sketch.faded(sum(sketch.tone(pitch, stops, n) for pitch in chord), 0.03, 0.05) for chord in chords]
     wave = sketch.silence()
-    for place, at in enumerate(sketch.beats(length)):
-        sketch.paste(wave, sounds[place % len(sounds)], at)
+    for place, onset in enumerate(sketch.beats(length)):
+        sketch.paste(wave, sounds[place % len(sounds)], onset)
     if sketch.chance(0.5):
         depth, speed = sketch.between(0.2, 0.5), sketch.between(4, 7)
         shake = np.sin(2 * np.pi * speed * sketch.instants(len(wave)))
@@ -116,10 +116,10 @@ def drums(sketch: Sketch) -> np.ndarray:
     played = sketch.plan.random((3, 8)) < np.array([[0.3], [0.12], [0.7]])
     played[0, [0, 4]] = played[1, [2, 6]] = True
     wave = sketch.silence()
-    for place, at in enumerate(sketch.beats(step)):
+    for place, onset in enumerate(sketch.beats(step)):
         for sound, steps in zip((bass, snare, hat), played, strict=True):
             if steps[place % 8]:
-                sketch.paste(wave, sound, at)
+                sketch.paste(wave, sound, onset)
     return wave
 
 

@@ -12,8 +12,8 @@ def rain(sketch: Sketch) -> np.ndarray:
     drops = sketch.count(0, 60)
     pitches = sketch.plan.uniform(600, 4000, 6)
     sounds = [sketch.partials(0.03, (pitch, 2.3 * pitch), (1, 0.5), (150, 250)) for pitch in pitches]
-    for at, gain in sketch.plan.uniform((0, 0.5), (sketch.seconds, 4), (drops, 2)):
-        sketch.paste(wave, sounds[int(at * 1000) % 6], at, gain)
+    for onset, gain in sketch.plan.uniform((0, 0.5), (sketch.seconds, 4), (drops, 2)):
+        sketch.paste(wave, sounds[int(onset * 1000) % 6], onset, gain)
     return wave
 
 
@@ -42,8 +42,8 @@ def bubbles(sketch: Sketch) -> np.ndarray:
         sound = sketch.tone(first * np.exp(rise * times), (1, 0.2), n) * sketch.interpolated(np.exp(-decay * times), n)
         sounds.append(sketch.faded(sound, 0.002))
     wave = sketch.silence()
-    for place, at in enumerate(sketch.beats(sketch.pitch(0.05, 0.6), sketch.between(0, 0.25))):
-        sketch.paste(wave, sounds[place % 4], at)
+    for place, onset in enumerate(sketch.beats(sketch.pitch(0.05, 0.6), sketch.between(0, 0.25))):
+        sketch.paste(wave, sounds[place % 4], onset)
     return wave
 
 
@@ -59,9 +59,9 @@ def footsteps(sketch: Sketch) -> np.ndarray:
         step += 2 * np.exp(-30 * times) * np.sin(2 * np.pi * sketch.between(60, 160) * times)
         steps.append(sketch.faded(step.astype(np.float32), 0.003, 0.02))
     toe = sketch.between(0.05, 0.16)
-    for place, at in enumerate(sketch.beats(interval, 0.02)):
-        sketch.paste(wave, steps[place % 2], at)
-        sketch.paste(wave, steps[place % 2], at + toe, 0.4)
+    for place, onset in enumerate(sketch.beats(interval, 0.02)):
+        sketch.paste(wave, steps[place % 2], onset)
+        sketch.paste(wave, steps[place % 2], onset + toe, 0.4)
     return wave
 
 
@@ -75,9 +75,9 @@ def knocks(sketch: Sketch) -> np.ndarray:
     sketch.paste(sound, click, 0, 0.25)
     group, step = sketch.count(2, 6), sketch.between(0.12, 0.35)
     wave = sketch.silence()
-    for at in sketch.beats(group * step + sketch.between(0.2, 1.0)):
+    for onset in sketch.beats(group * step + sketch.between(0.2, 1.0)):
         for place in range(group):
-            sketch.paste(wave, sound, at + place * step, 1 - 0.06 * place)
+            sketch.paste(wave, sound, onset + place * step, 1 - 0.06 * place)
     return wave
 
 
@@ -94,8 +94,8 @@ def bursts(sketch: Sketch) -> np.ndarray:
         sketch.faded(burst, 0.3 * n / sketch.rate, 0.3 * n / sketch.rate)
     wave = sketch.silence()
     weak = sketch.between(0.6, 1.0)
-    for place, at in enumerate(sketch.beats(interval)):
-        sketch.paste(wave, burst, at, 1.0 if place % 2 else weak)
+    for place, onset in enumerate(sketch.beats(interval)):
+        sketch.paste(wave, burst, onset, 1.0 if place % 2 else weak)
     return wave
 
 

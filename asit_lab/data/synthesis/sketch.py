@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TABLE = 8192  # samples of one period in a wave table
+TABLE_SAMPLES = 8192  # samples of one period in a wave table
 CONTROL = 64  # samples between two values of a pitch or a loudness; straight lines join them
 BLOCK_SAMPLES = 256  # samples; partials are products of a value for each block and one for each place in it
 NYQUIST_SHARE = 0.46  # of the sample rate: the highest frequency that is synthesised
@@ -72,9 +72,9 @@ class Sketch:
     def silence(self) -> np.ndarray:
         return np.zeros(self.samples, np.float32)
 
-    def paste(self, wave: np.ndarray, event: np.ndarray, at: float, gain: float = 1.0) -> None:
-        """Add an event to a wave from instant `at` (s) on; what lies outside is cut off."""
-        first = round(at * self.rate)
+    def paste(self, wave: np.ndarray, event: np.ndarray, onset: float, gain: float = 1.0) -> None:
+        """Add an event to a wave from instant `onset` (s) on; what lies outside is cut off."""
+        first = round(onset * self.rate)
         skipped = max(0, -first)
         first = max(0, first)
         event = event[skipped : skipped + max(0, len(wave) - first)]
@@ -98,13 +98,13 @@ class Sketch:
             return np.zeros(n, np.float32)
         table = wave_table(np.asarray(amplitudes[:allowed], np.float64))
         # Table entries passed: at the beginning of each piece, and inside it by first frequency and its change.
-        scale = TABLE * CONTROL / self.rate
-        begin = np.concatenate([[0.0], np.cumsum((controls[:-1] + controls[1:]) / 2)[:-1]]) * scale % TABLE
+        scale = TABLE_SAMPLES * CONTROL / self.rate
+        begin = np.concatenate([[0.0], np.cumsum((controls[:-1] + controls[1:]) / 2)[:-1]]) * scale % TABLE_SAMPLES
         place = _between_controls()
         places = (begin[:, None] + controls[:-1, None] * scale * place).astype(np.float32)
         if controls.strides[0]:
             places += (np.diff(controls)[:, None] * (scale / 2) * np.square(place)).astype(np.float32)
-        return table[places.reshape(-1)[:n].astype(np.int32) & (TABLE - 1)]
+        return table[places.reshape(-1)[:n].astype(np.int32) & (TABLE_SAMPLES - 1)]
 
     def partials(
         self, seconds: float, frequencies: Sequence[float], amplitudes: Sequence[float], decays: Sequence[float]
@@ -187,7 +187,7 @@ def resonances(
 
 def wave_table(amplitudes: np.ndarray) -> np.ndarray:
     """float32 [TABLE]: one period of a sum of sines, peak 1; phases that keep the peak of many harmonics low."""
-    spectrum = np.zeros(TABLE // 2 + 1, np.complex128)
+    spectrum = np.zeros(TABLE_SAMPLES // 2 + 1, np.complex128)
     h = np.arange(1, len(amplitudes) + 1)
     spectrum[1 : len(amplitudes) + 1] = -1j * amplitudes * np.exp(1j * np.pi * h * (h - 1) / max(1, len(amplitudes)))
     period = np.fft.irfft(spectrum)

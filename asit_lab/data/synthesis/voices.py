@@ -30,8 +30,8 @@ def vowel(sketch: Sketch) -> np.ndarray:
         voice = sketch.filtered(voice, _throat(size * VOWELS[number]))[0]
         voice /= max(1e-6, np.abs(voice).max())
         syllables.append(sketch.faded(voice, 0.04, 0.08))
-    for place, at in enumerate(sketch.beats(syllable, 0.03)):
-        sketch.paste(wave, syllables[place % 3], at)
+    for place, onset in enumerate(sketch.beats(syllable, 0.03)):
+        sketch.paste(wave, syllables[place % 3], onset)
     return wave
 
 
@@ -46,8 +46,8 @@ def crying(sketch: Sketch) -> np.ndarray:
     voice = sketch.filtered(voice, resonances((1100, 3300, 5200), (1, 0.8, 0.3), (350, 600, 700), 0.12))[0]
     voice = sketch.faded(voice, 0.06, 0.15)
     wave = sketch.silence()
-    for at in sketch.beats(breath, 0.02):
-        sketch.paste(wave, voice, at)
+    for onset in sketch.beats(breath, 0.02):
+        sketch.paste(wave, voice, onset)
     return wave
 
 
@@ -60,9 +60,9 @@ def dog_bark(sketch: Sketch) -> np.ndarray:
     voice = sketch.faded(voice, 0.015, 0.06)
     wave = sketch.silence()
     group, interval = sketch.count(1, 4), sketch.between(0.28, 0.5)
-    for at in sketch.beats(group * interval + sketch.between(0.2, 1.2)):
+    for onset in sketch.beats(group * interval + sketch.between(0.2, 1.2)):
         for place in range(group):
-            sketch.paste(wave, voice, at + place * interval)
+            sketch.paste(wave, voice, onset + place * interval)
     return wave
 
 
@@ -84,9 +84,9 @@ def bird_song(sketch: Sketch) -> np.ndarray:
         phrase.append((length, _sweep(sketch, *(base * 2 ** sketch.plan.uniform(-0.6, 0.6, 3)), seconds)))
         length += seconds + sketch.between(0.02, 0.15)
     wave = sketch.silence()
-    for at in sketch.beats(length + sketch.between(0.1, 0.8)):
+    for onset in sketch.beats(length + sketch.between(0.1, 0.8)):
         for later, sweep in phrase:
-            sketch.paste(wave, sweep, at + later)
+            sketch.paste(wave, sweep, onset + later)
     return wave
 
 
@@ -96,9 +96,9 @@ def bird_trill(sketch: Sketch) -> np.ndarray:
     chirp = _sweep(sketch, base * sketch.between(0.7, 1.5), base, base * sketch.between(0.7, 1.5), 0.7 / rate)
     run, rest = sketch.between(0.5, 1.8), sketch.between(0.2, 0.9)
     wave = sketch.silence()
-    for at in sketch.beats(run + rest):
+    for onset in sketch.beats(run + rest):
         for place in range(int(run * rate)):
-            sketch.paste(wave, chirp, at + place / rate, 0.4 + 0.6 * min(1, place / 4))
+            sketch.paste(wave, chirp, onset + place / rate, 0.4 + 0.6 * min(1, place / 4))
     return wave
 
 
@@ -109,9 +109,9 @@ def cricket(sketch: Sketch) -> np.ndarray:
         pitch, pulses, rate = sketch.pitch(1800, 6500), sketch.count(3, 8), sketch.between(22, 45)
         pulse = sketch.tone(pitch, (1, 0.15), round(0.6 / rate * sketch.rate))
         sketch.faded(pulse, 0.2 / rate, 0.3 / rate)
-        for at in sketch.beats(pulses / rate + sketch.between(0.08, 0.6)):
+        for onset in sketch.beats(pulses / rate + sketch.between(0.08, 0.6)):
             for place in range(pulses):
-                sketch.paste(wave, pulse, at + place / rate, gain * (place + 2) / (pulses + 1))
+                sketch.paste(wave, pulse, onset + place / rate, gain * (place + 2) / (pulses + 1))
     return wave
 
 
@@ -123,11 +123,11 @@ def frog(sketch: Sketch) -> np.ndarray:
     bend = sketch.between(-0.4, 0.4)  # of the pulses' rate over a croak
     times = np.cumsum(1 / (rate * (1 + bend * np.linspace(0, 1, max(2, int(rate * seconds))))))
     croak = np.zeros(round((seconds * 1.8 + 0.1) * sketch.rate), np.float32)
-    for place, at in enumerate(times):
-        sketch.paste(croak, pulse, at, np.sin(np.pi * (place + 0.5) / len(times)) ** 0.5)
+    for place, onset in enumerate(times):
+        sketch.paste(croak, pulse, onset, np.sin(np.pi * (place + 0.5) / len(times)) ** 0.5)
     wave = sketch.silence()
-    for at in sketch.beats(seconds + sketch.between(0.15, 0.9)):
-        sketch.paste(wave, croak, at)
+    for onset in sketch.beats(seconds + sketch.between(0.15, 0.9)):
+        sketch.paste(wave, croak, onset)
     return wave
 
 
