@@ -186,7 +186,7 @@ def resonances(
 
 
 def wave_table(amplitudes: np.ndarray) -> np.ndarray:
-    """float32 [TABLE]: one period of a sum of sines, peak 1; phases that keep the peak of many harmonics low."""
+    """float32 [TABLE_SAMPLES]: a period of a sum of sines, peak 1; phases that keep the peak of many harmonics low."""
     spectrum = np.zeros(TABLE_SAMPLES // 2 + 1, np.complex128)
     h = np.arange(1, len(amplitudes) + 1)
     spectrum[1 : len(amplitudes) + 1] = -1j * amplitudes * np.exp(1j * np.pi * h * (h - 1) / max(1, len(amplitudes)))
