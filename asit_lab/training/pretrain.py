@@ -152,7 +152,7 @@ def _train(
     train, held_out = manifest.holdout(cfg.data.holdout)
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
-    notes = [*manifest.notes, *sample.notes, *crop_notes(cfg, train, objective.views)]
+    notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     notes += origin_notes(run, cfg, len(train), total)
     if cfg.train.init_from and not run.state.is_file():
