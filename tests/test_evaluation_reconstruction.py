@@ -16,6 +16,7 @@ from asit_lab.inspection.reconstruction_error import (
     above_silence,
     band_means,
     baselines,
+    events,
     interpolate_in_time,
     reconstruction_errors,
 )
@@ -128,8 +129,32 @@ def test_error_counts_corrupted_pixels_above_silence_only(recordings):
     assert row["l1"] == pytest.approx(0.25, abs=1e-5)
     assert row["l1_log"] == pytest.approx(0.25 * 2 * std, abs=1e-4)
     assert row["clips"] == len(held)
-    assert 0 < row["pixels"] < len(held) * 96 * 64
+    assert 0 < row["event_pixels"] < row["pixels"] < len(held) * 96 * 64
+    assert row["events_log"] == pytest.approx(row["l1_log"]) == row["rest_log"]
     assert table.attrs["corrupted"] == pytest.approx(0.7, abs=0.04)
+
+
+def test_events_stand_10_db_above_the_median_of_their_band():
+    raw = np.full((1, 10, 3), -8.0)
+    raw[0, 4:6, 0] += 2.4  # 10.4 dB
+    raw[0, 4:6, 1] += 2.2  # 9.6 dB
+    raw[0, 2:, 2] += 5.0  # most of the band: it is the background
+    assert np.argwhere(events(raw)).tolist() == [[0, 4, 0], [0, 5, 0]]
+
+
+def test_events_and_the_rest_are_measured_apart(recordings):
+    train, held = recordings
+    enc = with_reconstruction(lambda found: found.clean)
+    front_end = enc.front_end
+
+    def off_at_events(found):
+        raw = front_end.denormalise(found.clean).numpy()
+        return torch.where(torch.from_numpy(events(raw)), found.clean + 0.5, found.clean)
+
+    table = reconstruction_errors(with_reconstruction(off_at_events), train, held)
+    row = table.set_index("method").loc["reconstruction"]
+    assert row["events_log"] == pytest.approx(0.5 * 2 * front_end.std, rel=1e-4) and row["rest_log"] < 1e-4
+    assert row["l1_log"] == pytest.approx(row["events_log"] * row["event_pixels"] / row["pixels"], rel=1e-4)
 
 
 def test_baseline_errors_are_those_of_their_arrays(recordings):

@@ -36,7 +36,7 @@ def test_it_is_small_and_part_of_the_package():
 
 def test_its_configuration_is_the_preset(shipped):
     changed = [row["key"] for row in diff(shipped.config, load_config("small"))]
-    assert changed == ["data.source", "data.cache_mb", "train.steps"]
+    assert changed == ["data.source", "data.cache_mb"]
     assert shipped.config.data.source == "mixed" and shipped.config.name == "small" and shipped.pretrained
     assert "shipped" in shipped.name
 
@@ -70,15 +70,15 @@ def test_it_reconstructs_made_up_sounds_it_never_heard(shipped):
     assert errors["reconstruction"] < 0.65 * untrained["reconstruction"]
 
 
-def test_the_card_owns_up_to_what_a_straight_line_does_better():
-    """On recordings held out of its data it beats the line, on made-up sounds it does not."""
+def test_the_card_says_that_it_reconstructs_better_than_a_straight_line():
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (mixed, held out|synth) \|(.*)\|$", card, re.MULTILINE))
     numbers = {name: [float(cell.strip(" %")) for cell in row.split("|")] for name, row in rows.items()}
-    columns = ("clips", "moved", "run", "shipped", "line", "mean")
+    columns = ("clips", "moved", "run", "shipped", "line", "mean", "events", "line_at_events")
     mixed, synth = (dict(zip(columns, numbers[name], strict=True)) for name in ("mixed, held out", "synth"))
-    assert mixed["shipped"] < mixed["line"] < mixed["mean"] and synth["line"] < synth["shipped"] < synth["mean"]
+    assert mixed["events"] < 0.7 * mixed["line_at_events"]
     for row in (mixed, synth):
+        assert row["shipped"] < 0.9 * row["line"] < row["mean"]
         assert row["moved"] < 0.5 and abs(row["shipped"] - row["run"]) < 0.02 * row["run"]
 
 

@@ -3,7 +3,8 @@
 The task is the one of ASiT's pretraining (arXiv 2211.13189, section III-A) on recordings held out of it: blocks of a
 log-mel are zeroed up to 70 % of its area, not aligned to patches, and estimated from the rest.
 Counted is the mean absolute error over corrupted pixels above the silence floor: digital silence is one exact value,
-which is trivial or impossible to reconstruct, and would dominate in data sets padded with it.
+which is trivial or impossible to reconstruct, and would dominate in data sets padded with it. Where sparse events stand
+in noise, the first thing learned is the noise's level, so events are also counted apart.
 
 Shapes: n clips, T frames, M mel bands. "normalised" is (raw - mean) / (2 std), "raw" natural log of mel power.
 """
@@ -25,6 +26,8 @@ from ..storage.progress import passing_bar_style
 # with a codec's last-bit noise, and hardly any sound.
 SILENCE_MARGIN = 0.5
 SILENCE = LOG_FLOOR + SILENCE_MARGIN
+
+EVENT = np.log(10.0)  # natural log of power by which an event stands above the median of its band: 10 dB
 
 METHODS = ("reconstruction", "linear interpolation in time", "per-band training mean")
 
@@ -74,6 +77,11 @@ def above_silence(raw: np.ndarray) -> np.ndarray:
     return np.asarray(raw) > SILENCE
 
 
+def events(raw: np.ndarray) -> np.ndarray:
+    """bool [n, T, M]: pixels of raw log-mels more than 10 dB above the median of their band over the crop."""
+    return raw > np.median(raw, axis=1, keepdims=True) + EVENT
+
+
 # --- On data --------------------------------------------------------------------------------------------------------
 
 
@@ -116,8 +124,9 @@ def reconstruction_errors(
     enc: Encoder with a decoder. train: Manifest the band means are of. held_out: Manifest; of each clip one crop of
     `data.crop_seconds` at a place drawn from `seed`. ratio, align: of the block masks, filled with zeros; block sizes
     are the configuration's. clips, train_clips: use this many, drawn from `seed` (None: all).
-    Returns one row per method: method, l1 (normalised units), l1_log (natural-log units), pixels, clips counted; how it
-    was measured is in `.attrs`.
+    Returns one row per method: method, l1 (normalised units), l1_log (natural-log units), events_log and rest_log
+    (natural-log units, of events and of all other pixels; NaN where none is counted), pixels, event_pixels, clips
+    counted; how it was measured is in `.attrs`.
     Raises InputError when a recording is on both sides, the encoder has no decoder, or nothing can be counted.
     """
     shared = set(train.table["group"]) & set(held_out.table["group"])
@@ -130,7 +139,8 @@ def reconstruction_errors(
     raw_means = band_means(train, enc.front_end, train_clips, seed)
     band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
     rows = _choose(held_out, clips, seed, "held-out clips")
-    errors, pixels, counted, corrupted, area = dict.fromkeys(METHODS, 0.0), 0, 0, 0, 0
+    errors, event_errors = dict.fromkeys(METHODS, 0.0), dict.fromkeys(METHODS, 0.0)
+    pixels, event_pixels, counted, corrupted, area = 0, 0, 0, 0, 0
     bar = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
     for start in tqdm(range(0, len(rows), batch_size), **bar, **passing_bar_style()):
         for crop_rows, waves in crops(enc, held_out, rows[start : start + batch_size], seed):
@@ -139,15 +149,19 @@ def reconstruction_errors(
             masks = gmml(keys, frames, enc.config.features.mel_bins, mask_config, enc.config.model.patch)
             result = enc.reconstruct(waves, enc.config.features.sample_rate, mask=masks.pixels)
             clean, mask = result.clean.float().cpu(), result.mask.cpu().numpy()
-            counts = mask & above_silence(enc.front_end.denormalise(clean).numpy())
+            raw = enc.front_end.denormalise(clean).numpy()
+            counts = mask & above_silence(raw)
+            stands_out = counts & events(raw)
             clean = clean.numpy()
             estimates = {
                 "reconstruction": result.reconstructed.float().cpu().numpy(),
                 **baselines(clean, mask, band_mean),
             }
             for method in METHODS:
-                errors[method] += float(np.abs(estimates[method] - clean)[counts].sum(dtype=np.float64))
-            pixels += int(counts.sum())
+                error = np.abs(estimates[method] - clean)
+                errors[method] += float(error[counts].sum(dtype=np.float64))
+                event_errors[method] += float(error[stands_out].sum(dtype=np.float64))
+            pixels, event_pixels = pixels + int(counts.sum()), event_pixels + int(stands_out.sum())
             counted += int(counts.any(axis=(1, 2)).sum())
             corrupted, area = corrupted + int(mask.sum()), area + mask.size
     if pixels == 0:
@@ -155,7 +169,16 @@ def reconstruction_errors(
     unit = 2 * enc.front_end.std  # natural-log units in one normalised unit
     table = pd.DataFrame(
         [
-            {"method": name, "l1": total / pixels, "l1_log": total / pixels * unit, "pixels": pixels, "clips": counted}
+            {
+                "method": name,
+                "l1": total / pixels,
+                "l1_log": total / pixels * unit,
+                "events_log": _mean(event_errors[name], event_pixels) * unit,
+                "rest_log": _mean(total - event_errors[name], pixels - event_pixels) * unit,
+                "pixels": pixels,
+                "event_pixels": event_pixels,
+                "clips": counted,
+            }
             for name, total in errors.items()
         ]
     )
@@ -168,6 +191,10 @@ def reconstruction_errors(
         "seed": seed,
     }
     return table
+
+
+def _mean(total: float, count: int) -> float:
+    return total / count if count else float("nan")
 
 
 def _choose(manifest, clips: int | None, seed: int, purpose: str) -> list[int]:
