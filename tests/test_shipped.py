@@ -108,10 +108,11 @@ def test_half_precision_and_one_backbone_lose_little(tmp_path):
 def test_the_card_is_made_of_what_was_measured():
     made = runpy.run_path(str(MAKE))
     row = {"data": "x", "clips": 7, "moved": 0.0123, "run": 1.6, "shipped": 1.61, "line": 1.66, "mean": 3.85}
+    row |= {"events": 2.1, "line at events": 3.65}
     result = {"training_clips": 318, "steps": 1080, "seed": 0}
     card = made["card"]("small", "mixed", result, 6_600_000, [row])
-    assert "| x | 7 | 1.23 % | 1.600 | 1.610 | 1.660 | 3.850 |" in card and "(6.6 MB)" in card
-    assert "318 clips of mixed" in card and "train.steps=1080" in card and "some 14 minutes" in card
+    assert "| x | 7 | 1.23 % | 1.600 | 1.610 | 1.660 | 3.850 | 2.100 | 3.650 |" in card and "(6.6 MB)" in card
+    assert "318 clips of mixed" in card and "1080 steps" in card and "some 19 minutes" in card
 
 
 @pytest.mark.notebook
