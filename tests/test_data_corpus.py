@@ -337,4 +337,4 @@ def test_the_command(tmp_path, speech, monkeypatch, capsys):
     assert out.split()[:6] == ["kind", "hours", "of", "segments", "recordings", "collections"]
     assert "unusable (1)" in out and f"list      {tmp_path / 'out/list.csv'}" in out
     status, _, err = run(monkeypatch, capsys, tmp_path / "out")
-    assert status == 2 and "nothing to make a corpus of: give KIND=SOURCE" in err
+    assert status == 2 and "nothing to build a corpus from: give KIND=SOURCE" in err

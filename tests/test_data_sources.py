@@ -131,14 +131,21 @@ def test_wrong_source(spec, message):
         load_manifest(spec)
 
 
-def test_a_source_that_is_no_text(tmp_path):
-    with pytest.raises(InputError, match='expected a text such as "folder:PATH" or "synth", got a PosixPath'):
-        load_manifest(tmp_path)
+def test_a_source_that_is_no_text():
+    with pytest.raises(InputError, match='expected a text such as "folder:PATH" or "synth", got a int'):
+        load_manifest(3)
 
 
 def test_a_bare_path_is_told_to_be_a_folder(classes):
-    with pytest.raises(InputError, match=f"did you mean folder:{classes}"):
-        load_manifest(str(classes))
+    for path in (classes, str(classes)):
+        with pytest.raises(InputError, match=f"did you mean folder:{classes}"):
+            load_manifest(path)
+
+
+def test_the_list_with_classes_is_the_one_beside_other_lists(classes):
+    write_csv(classes, "path,label\ncat/a.wav,cat\n")
+    write_csv(classes, "path,start\ncat/b.wav,0\n", "left_out.csv")
+    assert load_manifest(f"folder:{classes}").table["label"].tolist() == ["cat"]
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------

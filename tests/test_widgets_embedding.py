@@ -229,7 +229,7 @@ def test_a_file_that_goes_away_is_said_in_words(enc, tmp_path):
         ({"encoder_or_run": "smoke", "layer": 3}, "layer: 3 is not one of 2 (0 to 1), or None for the final output"),
         ({"encoder_or_run": "smoke", "pool": "median"}, "pool: 'median' is not one of mean+std, mean, class"),
         ({"encoder_or_run": "smoke", "data": "synth:1"}, "neighbours need two"),
-        ({"encoder_or_run": "smoke", "data": load_manifest("synth:4")}, '"synth" or "folder:PATH", got a Manifest'),
+        ({"encoder_or_run": "smoke", "data": 3}, 'such as "folder:PATH" or "synth", got a int'),
     ],
 )
 def test_a_wrong_argument_is_said_in_words(arguments, words):

@@ -14,7 +14,7 @@ from .class_folders import WRAPPERS, from_class_folders
 from .clips import Listing, audio_files, check_is_folder, is_audio
 from .kaldi import SCP, list_kaldi, list_tsv_of_frames
 from .parquet import PARQUET, list_parquet, read_parquet
-from .tables import is_list, list_table, lists_files, read_table, split_of
+from .tables import is_list, list_table, lists_classes, lists_files, read_table, split_of
 
 # Hugging Face's audiofolder, also inside the folder of a split.
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -135,6 +135,8 @@ def _from_lists(folder: Path, source: str) -> Listing | None:
         splits = {file: split_of(file.stem) for file in lists}
         if len({split for split in splits.values() if split}) > 1:
             return _from_list_of_each_split(folder, place, {file: tables[file] for file in lists}, splits)
+        if len(lists) > 1:  # a list of clips beside others that are about them
+            lists = [file for file in lists if lists_classes(tables[file])] or lists
         if place == folder and len(lists) > 1:
             list_names = ", ".join(file.name for file in lists)
             raise InputError(

@@ -240,9 +240,20 @@ def rename_columns(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[s
 
 def lists_files(table: pd.DataFrame) -> bool:
     """Whether a table has a column of files, and one on what they are or nothing else."""
+    fields = _fields(table)
+    about = {"label", MULTI, "group", "split", "fold", "start"}
+    return "path" in fields and bool(fields & about or len(table.columns) == 1)
+
+
+def lists_classes(table: pd.DataFrame) -> bool:
+    """Whether a table has a column of classes."""
+    return bool(_fields(table) & {"label", MULTI})
+
+
+def _fields(table: pd.DataFrame) -> set[str]:
+    """Which of our columns a table has, by any of their names."""
     present = {_bare(column) for column in table.columns}
-    fields = {ours for ours, aliases in ALIASES.items() if present & set(map(_bare, (ours, *aliases)))}
-    return "path" in fields and bool(fields & {"label", MULTI, "group", "split", "fold", "start"} or len(present) == 1)
+    return {ours for ours, aliases in ALIASES.items() if present & set(map(_bare, (ours, *aliases)))}
 
 
 # --- Rows -----------------------------------------------------------------------------------------------------------
