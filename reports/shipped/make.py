@@ -61,8 +61,8 @@ of their band over the crop. No clip of synth was in pretraining.
 |---|---|---|---|---|---|---|---|---|
 {table}
 
-Reconstructions continue tones, formants and onsets of which something is left, softer than they are; a sweep of which
-only pieces are left is lost. `asit-lab evaluate shipped --data esc50:PATH --protocol
+Reconstructions have onsets, pauses and the broad spectrum where they belong and extend steady tones a little; single
+formants, sweeps and high harmonics are lost. `asit-lab evaluate shipped --data esc50:PATH --protocol
 linear` compares its features with those of the same network untrained: docs/recipes.md has what the run scored.
 
 ## Data and licence
