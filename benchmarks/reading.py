@@ -61,9 +61,9 @@ def embed_alone(enc: Encoder, files: list[Path], precision: torch.dtype) -> None
 
 def embed_batches(enc: Encoder, waves: list[np.ndarray], precision: torch.dtype) -> None:
     """The model's own rate."""
-    for at in range(0, len(waves), BATCH):
+    for start in range(0, len(waves), BATCH):
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            enc.embed(waves[at : at + BATCH], RATE)
+            enc.embed(waves[start : start + BATCH], RATE)
 
 
 def embed_ours(enc: Encoder, files: list[Path], out: Path, precision: torch.dtype) -> None:
