@@ -1,5 +1,6 @@
 """How points end where something other than their work goes wrong: no kernel and no process of a point runs here."""
 
+import logging
 import os
 import sys
 import threading
@@ -129,6 +130,29 @@ def test_workers_of_this_machine_are_threads_of_this_process(tmp_path, monkeypat
     assert {threads for _, threads, _ in done} == {12}
     gpus = [environment.pop("CUDA_VISIBLE_DEVICES") for *_, environment in done]
     assert sorted(gpus) == ["4", "6"] and all(environment == {"ASIT_LAB_HOME": "here"} for *_, environment in done)
+
+
+def test_dask_prints_nothing_when_it_closes(monkeypatch, capfd):
+    """On a busy machine its last connections end after the cluster, and futures of its own are dropped."""
+    import distributed
+
+    class Late(distributed.LocalCluster):
+        def __exit__(self, *error):
+            loop = self.loop.asyncio_loop
+            super().__exit__(*error)
+            logging.getLogger("distributed.batched").error("Batched Comm Closed")
+            loop.call_exception_handler({"message": "Future exception was never retrieved"})
+
+    monkeypatch.setattr(distributed, "LocalCluster", Late)
+    handler = logging.StreamHandler()
+    before = handler.level
+    logging.getLogger("distributed").addHandler(handler)
+    try:
+        Cluster(None, workers=1).close()
+        assert handler.level == before
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_without_dask_studies_say_what_to_install(monkeypatch):

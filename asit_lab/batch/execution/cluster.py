@@ -10,7 +10,8 @@ import logging
 import os
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Cluster:
         self._local_workers = None if address else workers
         self._futures: list[Any] = []
         self.client = self._connect(address) if address else self._start(workers)
+        # Dask drops futures of its own when it closes; what a point raised comes back through its future instead.
+        self.client.loop.asyncio_loop.set_exception_handler(lambda loop, context: None)
         if address and not self.client.nthreads():
             self.close()
             raise InputError(
@@ -71,6 +74,7 @@ class Cluster:
         self._gpus = visible_gpus()
         no_pages: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
         self._open.enter_context(dask.config.set(no_pages))
+        self._open.enter_context(_silent_logs())
         scratch = self._open.enter_context(tempfile.TemporaryDirectory(prefix="asit-dask-"))
         cluster = self._open.enter_context(
             LocalCluster(
@@ -82,7 +86,7 @@ class Cluster:
                 worker_class=LoopbackWorker,
                 memory_limit=0,
                 local_directory=scratch,
-                silence_logs=logging.CRITICAL,
+                silence_logs=False,
             )
         )
         return Client(cluster, set_as_default=False)
@@ -125,7 +129,7 @@ class Cluster:
         while self.address is None and not all(future.done() for future in self._futures):
             time.sleep(0.1)
         with suppress(OSError, TimeoutError):
-            self.client.close(timeout=2)
+            self.client.close(timeout=2 if self.address else 60)  # a scheduler elsewhere may be gone; this one answers
         self._open.close()
 
     def _workers(self) -> list[dict[str, Any]]:
@@ -144,6 +148,20 @@ class Cluster:
             f"scheduler {self.address}: it has gone away; what was done is kept, and the same command resumes once it "
             "is back, or without --scheduler on this machine"
         )
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """Dask's own lines are not shown, its last ones about connections that close included: LocalCluster's
+    `silence_logs` ends before its event loop does."""
+    levels = [(handler, handler.level) for handler in logging.getLogger("distributed").handlers]
+    try:
+        for handler, _ in levels:
+            handler.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for handler, level in levels:
+            handler.setLevel(level)
 
 
 def _on_worker(attempt: Attempt, local_workers: int | None, gpus: list[str]) -> str:
