@@ -7,22 +7,22 @@ from typing import Any
 from .errors import InputError
 
 
-def whole(name: str, value: Any, lowest: int = -(2**63), highest: int = 2**64 - 1) -> int:
+def integer(name: str, value: Any, lowest: int = -(2**63), highest: int = 2**64 - 1) -> int:
     """A whole number, also a numpy integer, 3.0, or an array or tensor without dimensions. Raises InputError."""
-    taken = _plain(value)
-    if taken is None or not math.isfinite(taken) or taken != int(taken):
+    parsed = _plain(value)
+    if parsed is None or not math.isfinite(parsed) or parsed != int(parsed):
         raise InputError(f"{name}: expected a whole number, got {value!r}")
-    if not lowest <= taken <= highest:
-        raise InputError(f"{name}: {int(taken)} is not within {lowest} and {highest}")
-    return int(taken)
+    if not lowest <= parsed <= highest:
+        raise InputError(f"{name}: {int(parsed)} is not within {lowest} and {highest}")
+    return int(parsed)
 
 
 def number(name: str, value: Any, meaning: str = "a number") -> float:
     """A finite number, also of numpy and torch. Raises InputError: it is not `meaning`."""
-    taken = _plain(value)
-    if taken is None or not math.isfinite(taken):
+    parsed = _plain(value)
+    if parsed is None or not math.isfinite(parsed):
         raise InputError(f"{name}: {value!r} is not {meaning}")
-    return float(taken)
+    return float(parsed)
 
 
 def _plain(value: Any) -> Any:

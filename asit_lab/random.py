@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import whole
+from .checks import integer
 
 _MASK64 = (1 << 64) - 1
 
@@ -44,7 +44,7 @@ def _number(part: int | str | Tensor, device: torch.device | None) -> Tensor:
         return part.to(torch.int64)
     if isinstance(part, str):
         part = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
-    part = part if type(part) is int else whole("seed", part)
+    part = part if type(part) is int else integer("seed", part)
     return torch.tensor(_signed(part), dtype=torch.int64, device=device)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from ..checks import number, whole
+from ..checks import integer, number
 from ..errors import InputError
 from .decoders import Decoder, open_decoder
 
@@ -109,15 +109,15 @@ def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: b
 
 
 def _check_positive(name: str, value: Any, unit: str) -> float:
-    taken = number(name, value, f"a number of {unit}")
-    if not taken > 0:
-        raise InputError(f"{name}: {taken:g}; expected more than 0")
-    return taken
+    parsed = number(name, value, f"a number of {unit}")
+    if not parsed > 0:
+        raise InputError(f"{name}: {parsed:g}; expected more than 0")
+    return parsed
 
 
 def _check_rate(sample_rate: Any) -> int:
     _check_positive("sample_rate", sample_rate, "Hz")
-    return whole("sample_rate", sample_rate, 1, RATES[1])
+    return integer("sample_rate", sample_rate, 1, RATES[1])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .. import audio, registry
-from ..checks import number, whole
+from ..checks import integer, number
 from ..config import resolve
 from ..errors import InputError
 from ..paths import data_folder
@@ -119,7 +119,7 @@ class Manifest:
         All clips of a recording are on one side. With two groups or more and share > 0, neither side is empty.
         Raises InputError for a share outside 0..1.
         """
-        share, seed = number("holdout", share, "a share between 0 and 1"), whole("seed", seed)
+        share, seed = number("holdout", share, "a share between 0 and 1"), integer("seed", seed)
         if not 0 <= share <= 1:
             raise InputError(f"holdout: {share} is not a share between 0 and 1")
         groups = sorted(self.table["group"].unique(), key=lambda group: stable_hash(f"{seed}/{group}"))
@@ -132,7 +132,7 @@ class Manifest:
 
         Raises InputError naming file and reason where it cannot be read.
         """
-        row = self.table.iloc[whole("row", i, -len(self), len(self) - 1)]
+        row = self.table.iloc[integer("row", i, -len(self), len(self) - 1)]
         return read_row(row["path"], row["start"], row["seconds"], sample_rate, offset, seconds)
 
 

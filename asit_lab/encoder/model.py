@@ -19,7 +19,7 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from ..checks import whole
+from ..checks import integer
 from ..config import RunConfig
 from ..errors import InputError
 from ..features import LogMel
@@ -75,7 +75,7 @@ class Encoder(Shareable):
     @classmethod
     def random(cls, config: RunConfig, seed: int = 0) -> "Encoder":
         """An untrained encoder of the same architecture."""
-        network = build_network(config, whole("seed", seed, 0))
+        network = build_network(config, integer("seed", seed, 0))
         return cls(config, network.backbone, network.backbone, network.decoder, name=f"random init (seed {seed})")
 
     # --- input ------------------------------------------------------------------------------------------------------

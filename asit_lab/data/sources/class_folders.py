@@ -84,9 +84,9 @@ def _below_divisions(parts: Parts) -> Listing | None:
     for top, meaning in meanings.items():
         own = {file: below for file, below in parts.items() if len(below) > 1 and below[0] == top}
         wrapped = {below[1].lower() for below in own.values() if len(below) > 2} <= set(WRAPPERS) and _deep(own, 2)
-        at = 2 if wrapped else 1  # train/audio/dog/x.wav
+        depth = 2 if wrapped else 1  # train/audio/dog/x.wav
         clips += [
-            Clip(str(file), label=_label(below[at]) if len(below) > at + 1 else "", **meaning)
+            Clip(str(file), label=_label(below[depth]) if len(below) > depth + 1 else "", **meaning)
             for file, below in own.items()
         ]
     divisions = "folds" if "fold" in next(iter(meanings.values())) else "splits"

@@ -48,13 +48,13 @@ def finder(folder: Path) -> Callable[[str], str]:
         parts = name.replace("\\", "/").split("/")
         last = parts[-1].lower()
         stem = last.rpartition(".")[0] if Path(last).suffix in SUFFIXES else last
-        found = below.get(last) or below.get(stem) or []
+        matches = below.get(last) or below.get(stem) or []
         for inner in reversed(parts[:-1]):
-            if len(found) <= 1:
+            if len(matches) <= 1:
                 break
-            nearer = [file for file in found if inner in Path(file).parts]
-            found = nearer or found
-        return found[0] if len(found) == 1 else plain
+            nearer = [file for file in matches if inner in Path(file).parts]
+            matches = nearer or matches
+        return matches[0] if len(matches) == 1 else plain
 
     return find
 
