@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..paths import data_folder
 from . import labels
 from .sources import audioset, esc50, speech_commands, synth, voxceleb1
-from .sources.clips import Clip, Listing
+from .sources.clips import Clip, Listing, noting_closed_folders
 from .sources.download import Remote, download
 from .sources.folder import list_folder
 from .sources.scan import scan
@@ -168,8 +168,12 @@ def load_manifest(spec: DataSource, segment_seconds: float = 60.0) -> Manifest:
         return spec
     if segment_seconds < audio.SHORTEST:
         raise InputError(f"segment_seconds: {segment_seconds} is shorter than {audio.SHORTEST} s")
+    closed: list[str] = []
     if isinstance(spec, pd.DataFrame | pd.Series | list | tuple):
-        return _from_listing(*_list_objects(spec), segment_seconds)
+        with noting_closed_folders(closed):
+            name, source, listing = _list_objects(spec)
+        listing.notes += closed
+        return _from_listing(name, source, listing, segment_seconds)
     spec = os.fspath(spec) if isinstance(spec, os.PathLike) else spec
     if not isinstance(spec, str):
         raise InputError(
@@ -180,7 +184,13 @@ def load_manifest(spec: DataSource, segment_seconds: float = 60.0) -> Manifest:
     if kind in ("folder", "shards") and not argument:
         raise InputError(f"data source {spec!r}: give the folder: {kind}:PATH")
     name = Path(argument.rstrip("/")).name if kind in ("folder", "shards") else kind.rpartition(":")[2]
-    return _from_listing(name, spec, _list(kind, argument, spec), segment_seconds)
+    try:
+        with noting_closed_folders(closed):
+            listing = _list(kind, argument, spec)
+    except PermissionError as error:
+        raise InputError(f"data source {spec!r}: {error.filename} cannot be opened: {error.strerror}") from None
+    listing.notes += closed
+    return _from_listing(name, spec, listing, segment_seconds)
 
 
 def _list_objects(spec: "pd.DataFrame | Sequence") -> tuple[str, str, Listing]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import audio
 from ..config import resolve
-from ..data.sources.clips import audio_files
+from ..data.sources.clips import audio_files, noting_closed_folders
 from ..encoder import Encoder
 from ..errors import InputError
 from ..paths import path_text
@@ -123,12 +123,15 @@ def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], lis
     names = files if isinstance(files, list | tuple | set | np.ndarray | pd.Series) else [files]
     for name in map(path_text, names):
         place = resolve(name)
-        matches = [name] if place.exists() else _matches(place)
-        paths = []
-        for match in matches:
-            folder = resolve(match)
-            paths += map(str, audio_files(folder)) if folder.is_dir() else [match]
-        if not paths:
+        matches = [name] if os.path.exists(place) else _matches(place)
+        paths: list[str] = []
+        closed: list[str] = []
+        with noting_closed_folders(closed):
+            for match in matches:
+                folder = resolve(match)
+                paths += map(str, audio_files(folder)) if os.path.isdir(folder) else [match]
+        missing += [(name, f"{place}: {sentence}") for sentence in closed]
+        if not paths and not closed:
             reason = "no audio files in it" if matches else "no such file or folder, and no match"
             missing.append((name, f"{place}: {reason}"))
         paths_found.update(dict.fromkeys(paths))
@@ -140,7 +143,7 @@ def find_files(files: str | Path | Sequence[str | Path]) -> tuple[list[str], lis
 def _matches(pattern: Path) -> list[str]:
     """Paths that match a pattern; its leading part that exists is taken literally, so a folder may be called "g
     [1]"."""
-    existing = next(folder for folder in pattern.parents if folder.exists())
+    existing = next(folder for folder in pattern.parents if os.path.exists(folder))
     return sorted(glob.glob(str(Path(glob.escape(str(existing)), pattern.relative_to(existing))), recursive=True))
 
 

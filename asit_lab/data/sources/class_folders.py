@@ -1,12 +1,13 @@
 """What folders of audio mean: classes, perhaps below or above splits or folds, perhaps inside other folders."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
 
 from ...errors import InputError
-from .clips import Clip, Listing, audio_files
+from .clips import Clip, Listing, audio_files, entries, walk
 from .tables import split_of
 
 _FOLD = re.compile(r"(?:fold|cv|split)[ _-]?(\d+)$", re.IGNORECASE)
@@ -34,7 +35,7 @@ def from_class_folders(folder: Path, source: str) -> Listing:
 
 
 def _contents(folder: Path) -> str:
-    suffixes = Counter(path.suffix.lower() or "none" for path in folder.rglob("*") if path.is_file())
+    suffixes = Counter(Path(name).suffix.lower() or "none" for _, names in walk(folder) for name in names)
     summary = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(5)) or "no files"
     hint = f"; shards are read as shards:{folder}" if ".tar" in suffixes else ""
     return f"suffixes found: {summary}{hint}"
@@ -125,8 +126,9 @@ def _label(name: str) -> str:
 
 
 def _without_audio(folder: Path, listing: Listing) -> list[str]:
-    """Folders beside those of the classes that have no audio in them or below."""
+    """Folders beside those of the classes that can be opened and have no audio in them or below."""
     parents = {Path(clip.path).parent for clip in listing.clips if clip.label}
     places = {parent.parent for parent in parents if parent != folder}
-    beside = [child for place in places for child in place.iterdir() if child.is_dir() and child.name[:1] not in "._"]
-    return sorted(child.name for child in beside if child not in parents and not audio_files(child))
+    beside = [child for place in places for child in entries(place) if child not in parents and os.path.isdir(child)]
+    beside = [child for child in beside if child.name[:1] not in "._" and os.access(child, os.R_OK | os.X_OK)]
+    return sorted(child.name for child in beside if not audio_files(child))

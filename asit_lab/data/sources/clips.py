@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ SUFFIXES = CONTAINER_SUFFIXES | frozenset(
 
 
 _NOT_DATA = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")  # folders that systems make
+_CLOSED: ContextVar[dict[str, str]] = ContextVar("closed folders")  # folder -> why it cannot be opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,53 @@ def is_audio(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+@contextmanager
+def noting_closed_folders(notes: list[str]) -> Iterator[None]:
+    """Inside, folders that cannot be opened are left out of a search for files; afterwards `notes` has a sentence on
+    them. An InputError gets the sentence, too, as it may be their absence that causes it."""
+    closed: dict[str, str] = {}
+    token = _CLOSED.set(closed)
+    try:
+        yield
+    except InputError as error:
+        if not closed:
+            raise
+        raise InputError(f"{error}; {_sentence(closed)}") from None
+    finally:
+        _CLOSED.reset(token)
+    if closed:
+        notes.append(_sentence(closed))
+
+
+def _sentence(closed: dict[str, str]) -> str:
+    few = ", ".join(f"{folder} ({reason})" for folder, reason in list(closed.items())[:3])
+    folders = "1 folder" if len(closed) == 1 else f"{len(closed):,} folders"
+    return f"{folders} cannot be opened, so files inside are left out: {few}{', ...' * (len(closed) > 3)}"
+
+
+def _note_closed(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):  # removed meanwhile
+        return
+    _CLOSED.get({})[os.fsdecode(error.filename)] = error.strerror or str(error)
+
+
+def entries(folder: Path) -> list[Path]:
+    """Files and folders in a folder, sorted; none where it cannot be opened."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        _note_closed(error)
+        return []
+
+
 def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of the files in it, sorted) of `folder` and all below it, in a stable order.
 
-    Hidden files and folders are left out. Links to folders are followed, every real folder is visited once.
+    Hidden files and folders are left out. Links to folders are followed, every real folder is visited once. Folders
+    that cannot be opened are left out (see `noting_closed_folders`).
     """
     visited = set()
-    for path, folders, names in os.walk(folder, followlinks=True):
+    for path, folders, names in os.walk(folder, followlinks=True, onerror=_note_closed):
         real = os.path.realpath(path)
         if real in visited:  # a link in a circle, or a second link to the same folder
             folders.clear()
@@ -81,7 +124,11 @@ def check_is_folder(path: Path, source: str) -> None:
         raise InputError(f"data source {source!r}: {path} is a spreadsheet: save it as CSV")
     if not path.is_dir():
         raise InputError(f"data source {source!r}: {path} is a file; a folder is expected")
-    if not any(path.iterdir()):
+    try:
+        empty = not any(path.iterdir())
+    except OSError as error:
+        raise InputError(f"data source {source!r}: the folder {path} cannot be opened: {error.strerror}") from None
+    if empty:
         raise InputError(f"data source {source!r}: the folder {path} is empty")
 
 
@@ -93,11 +140,11 @@ def find_root(path: Path, needed: str, source: str, depth: int = 2, hint: str = 
     check_is_folder(path, source)
     level = [path]
     for _ in range(depth + 1):
-        roots = [folder for folder in level if (folder / needed).is_file()]
+        roots = [folder for folder in level if os.path.isfile(folder / needed)]
         if len(roots) > 1:
             raise InputError(f"data source {source!r}: several in {path}: {', '.join(map(str, roots))}; give one")
         if roots:
             return roots[0]
-        level = sorted(child for folder in level for child in folder.iterdir() if child.is_dir())
+        level = sorted(child for folder in level for child in entries(folder) if os.path.isdir(child))
     suggestion = f". {hint}" if hint else ""
     raise InputError(f"data source {source!r}: {needed} not found in {path}; give the folder that holds it{suggestion}")

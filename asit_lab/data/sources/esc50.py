@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 
 from ...errors import InputError
-from .clips import Clip, Listing, find_root, is_audio
+from .clips import Clip, Listing, entries, find_root, is_audio
 from .download import Remote
 from .folder import read_table
 
@@ -55,7 +55,7 @@ def list_esc50(path: Path, source: str, only_esc10: bool = False) -> Listing:
     if table.empty:
         raise InputError(f"{root / META}: lists no clips{' of ESC-10' if only_esc10 else ''}")
     audio = root / "audio"
-    by_stem = {file.stem: file for file in sorted(audio.iterdir()) if is_audio(file)} if audio.is_dir() else {}
+    by_stem = {file.stem: file for file in entries(audio) if is_audio(file)} if audio.is_dir() else {}
     clips = []
     for row in table.to_dict("records"):
         if not row["fold"].isdigit():

@@ -3,6 +3,7 @@
 With a column `labels` in place of `label`, a clip may have several, joined by semicolons ("dog;rain"), or none.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 from ...errors import InputError
 from .class_folders import WRAPPERS, from_class_folders
-from .clips import Listing, audio_files, check_is_folder, is_audio
+from .clips import Listing, audio_files, check_is_folder, entries, is_audio, walk
 from .kaldi import SCP, list_kaldi, list_tsv_of_frames
 from .parquet import PARQUET, list_parquet, read_parquet
 from .tables import is_list, list_table, lists_classes, lists_files, read_table, split_of
@@ -43,9 +44,9 @@ def _with_lists(path: Path) -> Iterator[Path]:
     """A folder, and those below it where it holds nothing but one folder: what an archive unpacks to."""
     yield path
     for _ in range(3):
-        entries = [entry for entry in path.iterdir() if entry.name[:1] not in "._"]
-        folders = [entry for entry in entries if entry.is_dir()]
-        if len(folders) != 1 or any(is_audio(entry) for entry in entries) or folders[0].is_symlink():
+        visible = [entry for entry in entries(path) if entry.name[:1] not in "._"]
+        folders = [entry for entry in visible if os.path.isdir(entry)]
+        if len(folders) != 1 or any(is_audio(entry) for entry in visible) or folders[0].is_symlink():
             return
         (path,) = folders
         yield path
@@ -53,7 +54,7 @@ def _with_lists(path: Path) -> Iterator[Path]:
 
 def _splits_in(folder: Path) -> list[tuple[Path, str | None]]:
     """The folder itself, and those in it that are called after splits, with these."""
-    below = [(sub, split_of(sub.name)) for sub in sorted(folder.iterdir()) if sub.is_dir()]
+    below = [(sub, split_of(sub.name)) for sub in entries(folder) if os.path.isdir(sub)]
     return [(folder, None), *((sub, split) for sub, split in below if split)]
 
 
@@ -70,7 +71,7 @@ def _from_kaldi(folder: Path) -> Listing | None:
     """Clips of Kaldi's lists in the folder or in those of its splits; None where there are none."""
     listings = []
     for place, split in _splits_in(folder):
-        if (place / SCP).is_file():
+        if os.path.isfile(place / SCP):
             listing = list_kaldi(place)
             listing.clips = [replace(clip, split=split) for clip in listing.clips]
             listings.append(listing)
@@ -89,7 +90,9 @@ def _list_file(path: Path) -> Listing:
 
 def _from_metadata(folder: Path) -> Listing | None:
     """Clips of metadata.csv or .jsonl in the folder or in those of its splits; None where there is none."""
-    files = [(sub / name, split) for sub, split in _splits_in(folder) for name in _METADATA if (sub / name).is_file()]
+    files = [
+        (sub / name, split) for sub, split in _splits_in(folder) for name in _METADATA if os.path.isfile(sub / name)
+    ]
     tables = [(file, split, _read_metadata(file)) for file, split in files]
     tables = [(file, split, table) for file, split, table in tables if "file_name" in table.columns]
     if not tables:
@@ -169,5 +172,6 @@ def _from_list_of_each_split(folder: Path, place: Path, tables: dict, splits: di
 
 def _from_parquet(folder: Path, source: str) -> Listing | None:
     """Clips of a Hugging Face data set: Parquet files (or Arrow's) with a column of audio."""
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PARQUET and file.is_file()]
+    files = sorted(Path(inside, name) for inside, names in walk(folder) for name in names)
+    files = [file for file in files if file.suffix.lower() in PARQUET and os.path.isfile(file)]
     return list_parquet(files, source) if files and not audio_files(folder) else None

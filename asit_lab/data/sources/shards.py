@@ -18,7 +18,7 @@ import pandas as pd
 from ...audio.lengths import MEMBER
 from ...errors import InputError
 from ...storage.atomic import atomic_write
-from .clips import SUFFIXES, Clip, Listing
+from .clips import SUFFIXES, Clip, Listing, walk
 from .tables import ALIASES, SPLITS, split_of, text_of
 
 ABOUT = "about.json"  # of the whole data set, beside the shards
@@ -27,9 +27,11 @@ _LABELS = (".cls", ".txt")  # what others write in place of a JSON
 
 def list_shards(path: Path, source: str) -> Listing:
     """Clips of the shards in a folder, or of one. Raises InputError for none, or one that is damaged."""
-    shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path]
+    files = [Path(inside, name) for inside, names in walk(path) for name in names] if path.is_dir() else [path]
+    shards = sorted(file for file in files if file.suffix == ".tar") if path.is_dir() else [path]
     if not path.exists() or not shards:
-        packed = "; unpack the .tar.gz with gunzip first" if path.is_dir() and list(path.rglob("*.tar.gz")) else ""
+        is_packed = any(file.name.endswith(".tar.gz") for file in files)
+        packed = "; unpack the .tar.gz with gunzip first" if is_packed else ""
         raise InputError(f"data source {source!r}: no shards (.tar) in {path}{packed}")
     info = _about(path if path.is_dir() else path.parent)
     clips, unpaired, odd = [], 0, Counter[str]()

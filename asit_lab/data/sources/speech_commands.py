@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ...audio import info
 from ...errors import InputError
-from .clips import Clip, Listing, audio_files, find_root
+from .clips import Clip, Listing, audio_files, entries, find_root
 from .download import Remote
 
 NOISE = "_background_noise_"
@@ -45,7 +45,7 @@ def list_words(path: Path, source: str) -> Listing:
     root = find_root(path, "testing_list.txt", source)
     split_of = _official_splits(root, source)
     clips, listed = [], Counter()
-    for folder in sorted(root.iterdir()):
+    for folder in entries(root):
         if not folder.is_dir() or folder.name == NOISE or folder.name.startswith("."):
             continue
         for file in audio_files(folder):
