@@ -290,9 +290,11 @@ def test_reconstruction(pieces):
         "absolute error",
     ]
     assert panels[0].images[0].get_clim() == panels[1].images[0].get_clim() == panels[2].images[0].get_clim()
-    for ax, values in zip(panels, pieces[:3], strict=False):
-        np.testing.assert_allclose(values_of(ax), values)
-    error, mask = values_of(panels[3]), pieces[3]
+    clean, _, reconstructed, mask = pieces
+    np.testing.assert_allclose(values_of(panels[0]), clean)
+    np.testing.assert_allclose(values_of(panels[1]), np.where(mask, np.nan, clean))  # hidden, not of a middle loudness
+    np.testing.assert_allclose(values_of(panels[2]), np.where(mask, reconstructed, clean))
+    error = values_of(panels[3])
     assert np.isnan(error[~mask]).all()  # the 5 off on intact pixels neither show nor count
     np.testing.assert_allclose(error[mask], 0.25)
     assert figure._suptitle.get_text() == "rain: L1 0.250 on corrupted pixels"
@@ -310,6 +312,20 @@ def test_reconstruction_leaves_out_nan_and_says_when_nothing_is_corrupted(pieces
     check_layout(figure)
 
 
+def test_a_straight_line_fills_what_is_corrupted():
+    clean = np.array([[0.0, 5], [9, 9], [2, 9], [np.nan, 9]])
+    mask = np.array([[False, True], [True, True], [False, True], [False, True]])
+    line = figures.Reconstructed(clean, clean * 0, clean, mask).line()
+    np.testing.assert_allclose(line[:, 0], [0, 1, 2, np.nan])
+    assert np.isnan(line[:, 1]).all()  # nothing of that band is visible
+
+
+def test_aliens_are_shown_in_what_is_corrupted(pieces):
+    clean, _, reconstructed, mask = pieces
+    figure = figures.reconstruction(clean, np.where(mask, -0.5, clean), reconstructed, mask, NORMALISED)
+    np.testing.assert_allclose(values_of(mel_panels(figure)[1]), np.where(mask, -0.5, clean))
+
+
 def test_reconstruction_rejects(pieces):
     clean, corrupted, reconstructed, mask = pieces
     with pytest.raises(InputError, match=r"reconstructed.*\[192, 64\].*\[191, 64\]"):
@@ -325,9 +341,12 @@ def test_reconstructions(pieces, count):
     check_layout(figure)
     check_mel_panels(figure, 1.92, MELS)
     panels = mel_panels(figure)
-    assert len(panels) == 4 * count
-    scales = {ax.images[0].get_clim() for number, ax in enumerate(panels) if number % 4 != 3}
+    assert len(panels) == 5 * count
+    scales = {ax.images[0].get_clim() for number, ax in enumerate(panels) if number % 5 != 4}
     assert len(scales) == 1
+    titles = [ax.get_title(loc="left") for ax in panels[:5]]
+    assert titles[::2] == ["clean", titles[2], "absolute error"] and titles[3] == "reconstructed, L1 0.250"
+    assert titles[2].startswith("straight line in time, L1 ")
     assert "clip 0" in panels[0].get_ylabel()
     width, height = panels[0].get_position().size * figure.get_size_inches()
     assert width > 2 and height > 1  # inches: large enough to see a sound
@@ -337,7 +356,7 @@ def test_reconstructions_of_different_lengths(pieces):
     short = figures.Reconstructed(*(values[:96] for values in pieces))
     figure = figures.reconstructions([pieces, short], NORMALISED)
     check_layout(figure)
-    assert [ax.get_xlim()[1] for ax in mel_panels(figure)] == pytest.approx([1.92] * 4 + [0.96] * 4)
+    assert [ax.get_xlim()[1] for ax in mel_panels(figure)] == pytest.approx([1.92] * 5 + [0.96] * 5)
     with pytest.raises(InputError, match="clips"):
         figures.reconstructions([], NORMALISED)
 

@@ -206,7 +206,7 @@ def test_reconstructions_show_what_they_are_given():
     panels = [ax for ax in figure.axes if ax.images and ax.get_subplotspec() is not None]
     assert len(panels) == 8
     clean, corrupted, _, error = (ax.images[0].get_array().T for ax in panels[:4])
-    assert (corrupted[20:60, 10:40] == 0).all() and (corrupted[:20] == clean[:20]).all()
+    assert corrupted.mask[20:60, 10:40].all() and (corrupted[:20] == clean[:20]).all()
     assert error.mask[:20].all() and np.allclose(error[20:60, 10:40], 0.5 * np.abs(clean[20:60, 10:40]))
     assert panels[3].get_title("left") == f"error, mean {error.mean():.3f}"
     with pytest.raises(InputError, match="clips: expected at least one"):

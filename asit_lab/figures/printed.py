@@ -69,7 +69,7 @@ def reconstruction_strip(clips: Sequence[Sequence], axes: MelAxes) -> Figure:
     most = max(float(np.percentile(errors, 99)), 1e-6) if errors.size else 1.0
     log_mels, differences = [], []
     for panels, row in zip(grid, rows, strict=True):
-        for ax, values in zip(panels, (row.clean, row.corrupted, row.reconstructed), strict=False):
+        for ax, values in zip(panels, (row.clean, row.visible(), row.filled()), strict=False):
             log_mels.append(image(ax, values, axes, limits))
         differences.append(image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP))
         panels[3].set_title(f"error, mean {np.nanmean(row.error()):.3f}" if row.mask.any() else "nothing corrupted")

@@ -10,7 +10,8 @@ from ..errors import InputError
 from .axes import MelAxes, array, colour_bar, colour_limits, image, mask_array
 from .style import ERROR_MAP, bars, new_figure, short_name, styled
 
-_PANELS = ("clean", "corrupted", "reconstructed", "absolute error")
+_PANELS = ("clean", "corrupted (grey: hidden)", "reconstructed", "absolute error")
+_LINE = "straight line in time"
 
 
 class Reconstructed(NamedTuple):
@@ -35,11 +36,34 @@ class Reconstructed(NamedTuple):
         """Absolute error [frames, mels] on corrupted pixels, NaN elsewhere."""
         return np.where(self.mask, np.abs(self.clean - self.reconstructed), np.nan)
 
+    def visible(self) -> np.ndarray:
+        """What the model sees, [frames, mels]: `corrupted`, NaN where pixels were replaced by zeros."""
+        return np.where(self.mask & (self.corrupted == 0), np.nan, self.corrupted)
+
+    def filled(self) -> np.ndarray:
+        """The clean log-mel [frames, mels] with the reconstruction where it was corrupted: only there it is trained."""
+        return np.where(self.mask, self.reconstructed, self.clean)
+
+    def line(self) -> np.ndarray:
+        """As `filled`, by a straight line in time in place of the model; NaN in bands that are corrupted throughout."""
+        lines = self.clean.copy()
+        frames = np.arange(len(lines))
+        for band, hidden in zip(lines.T, self.mask.T, strict=True):  # views: filled in place
+            visible = ~hidden & np.isfinite(band)
+            points = frames[visible], band[visible]
+            band[hidden] = np.interp(frames[hidden], *points) if visible.any() else np.nan
+        return lines
+
     def summary(self) -> str:
         """The mean of `error`, in words."""
-        error = self.error()
-        counted = error[np.isfinite(error)]
-        return f"L1 {counted.mean():.3f} on corrupted pixels" if counted.size else "no corrupted pixels"
+        l1 = _mean(self.error())
+        return "no corrupted pixels" if np.isnan(l1) else f"L1 {l1:.3f} on corrupted pixels"
+
+
+def _mean(error: np.ndarray) -> float:
+    """The mean of what is finite, NaN without any."""
+    counted = error[np.isfinite(error)]
+    return float(counted.mean()) if counted.size else float("nan")
 
 
 @styled
@@ -47,7 +71,8 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
     """One clip, four panels above each other: clean, corrupted, reconstructed, absolute error.
 
     Log-mels [frames, mels] and mask bool [frames, mels], True = corrupted. The first three share one colour scale, made
-    for the clean one; the error has its own and is grey where nothing was corrupted. The L1 over corrupted
+    for the clean one; hidden pixels are grey in the second, and the third is the clean one with the reconstruction
+    where it was corrupted. The error has its own scale and is grey where nothing was corrupted. The L1 over corrupted
     pixels is in the title. Raises InputError where the shapes differ.
     """
     clip = Reconstructed(clean, corrupted, reconstructed, mask, title).checked()
@@ -67,38 +92,38 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
 
 @styled
 def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None = None) -> Figure:
-    """Several clips, one a row; clean, corrupted, reconstructed and absolute error in columns.
+    """Several clips, one a row; clean, corrupted, a straight line in time, reconstructed, absolute error in columns.
 
-    clips: (clean, corrupted, reconstructed, mask[, title]) each, as for `reconstruction` or as `Reconstructed`. All
-    rows share the two colour scales. Raises InputError for no clips or shapes that differ within one.
+    clips: (clean, corrupted, reconstructed, mask[, title]) each, as for `reconstruction` or as `Reconstructed`. Above
+    the line and the reconstruction stands the L1 of each over corrupted pixels. All rows share the two colour scales.
+    Raises InputError for no clips or shapes that differ within one.
     """
     rows = [Reconstructed(*clip).checked() for clip in clips]
     if not rows:
         raise InputError("clips: expected at least one (clean, corrupted, reconstructed, mask)")
-    figure = new_figure(13.0, 0.9 + 1.7 * len(rows))
-    grid = figure.subplots(len(rows), 4, squeeze=False, sharex="row", sharey="row")
+    figure = new_figure(15.0, 0.9 + 1.7 * len(rows))
+    grid = figure.subplots(len(rows), 5, squeeze=False, sharex="row", sharey="row")
     limits = colour_limits(*(row.clean for row in rows))
     most = _most(rows)
     same_length = len({row.clean.shape[0] for row in rows}) == 1
-    three, errors = [], []  # images with one colour scale
+    log_mels, errors = [], []  # images with one colour scale
     for number, (panels, row) in enumerate(zip(grid, rows, strict=True)):
-        drawn, error = _draw_clip(panels, row, axes, limits, most)
-        three += drawn
+        drawn, error = _draw_clip(np.delete(panels, 2), row, axes, limits, most)
+        log_mels += [*drawn, image(panels[2], row.line(), axes, limits)]
         errors.append(error)
         for ax in panels[1:]:
             ax.set_ylabel("")
         if row.title:
             panels[0].set_ylabel(f"{short_name(row.title, 28)}\nfrequency (Hz)")
-        for ax, name in zip(panels, _PANELS, strict=True):
-            ax.set_title(name if number == 0 else "")
+        for ax, title_of_panel in zip(panels, _titles(row, first=number == 0), strict=True):
+            ax.set_title(title_of_panel)
             if same_length and number < len(rows) - 1:
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
-        panels[3].set_title("absolute error: " * (number == 0) + row.summary())
     below = {"location": "bottom", "pad": 0.02}
-    colour_bar(figure, three, axes.unit, ax=list(grid[:, :3].flat), aspect=60, **below)
+    colour_bar(figure, log_mels, axes.unit, ax=list(grid[:, :4].flat), aspect=80, **below)
     label = f"|error|, {_short_unit(axes)}; grey: not corrupted"
-    colour_bar(figure, errors, label, ax=list(grid[:, 3]), aspect=20, **below)
+    colour_bar(figure, errors, label, ax=list(grid[:, 4]), aspect=20, **below)
     if title:
         figure.suptitle(title)
     return figure
@@ -123,9 +148,18 @@ def reconstruction_baselines(errors: Mapping[str, float], unit: str = "normalise
 
 def _draw_clip(panels, row: Reconstructed, axes: MelAxes, limits: tuple[float, float], most: float):
     """Fill four panels; returns the three log-mel images and the error's."""
-    three = (row.clean, row.corrupted, row.reconstructed)
+    three = (row.clean, row.visible(), row.filled())
     drawn = [image(ax, values, axes, limits) for ax, values in zip(panels, three, strict=False)]
     return drawn, image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP)
+
+
+def _titles(row: Reconstructed, first: bool) -> list[str]:
+    """Of the five panels of a row: what they show on top of the first row, and both L1 in every row."""
+    l1 = {_LINE: _mean(np.where(row.mask, np.abs(row.clean - row.line()), np.nan)), "reconstructed": _mean(row.error())}
+    named = [(f"{name}, " if first else "") + f"L1 {value:.3f}" for name, value in l1.items()]
+    if not row.mask.any():
+        named = ["", "nothing corrupted"]
+    return [_PANELS[0] * first, _PANELS[1] * first, *named, _PANELS[3] * first]
 
 
 def _most(rows: list[Reconstructed]) -> float:
