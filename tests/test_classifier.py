@@ -16,7 +16,7 @@ from asit_lab.data import load_manifest
 from asit_lab.evaluation.calibration import best_thresholds, calibration_error, fit_temperature
 from asit_lab.evaluation.classifiers import probabilities
 from asit_lab.evaluation.probing import probe
-from asit_lab.finetuning import finetune, load_classifier, load_result, predict_files
+from asit_lab.finetuning import finetune, load_classifier, load_result, predict, predict_files
 from asit_lab.finetuning.outputs import Outputs, read_outputs
 from asit_lab.finetuning.timeline import sliding
 
@@ -249,6 +249,24 @@ def test_files_and_windows_are_predicted(tuned, files):
             predict_files(classifier, files, **options)
     with pytest.raises(InputError, match="nothing to predict: none of 1 can be read"):
         predict_files(classifier, files / "broken.wav")
+
+
+def test_a_long_file_is_predicted_in_blocks(tuned, probed, files, monkeypatch):
+    soundfile.write(files / "other.wav", soundfile.read(files / "long.wav")[0], 11025)
+    starting = load_classifier(tuned.dir)
+    starting.recipe = starting.recipe.model_copy(update={"crop": "start"})
+    for classifier in (load_classifier(tuned.dir), starting, probed[1]):
+        expected, skipped = predict_files(classifier, files, top=None)
+        with monkeypatch.context() as patch:
+            patch.setattr(predict, "LONG_SECONDS", 0.1)
+            patch.setattr(classifier, "scores", None)  # none of them is read whole
+            table, also_skipped = predict_files(classifier, files, top=None)
+        assert also_skipped == skipped and len(table) == 3 * len(classifier.classes)
+        by_class = [part.sort_values(["path", "class"])["probability"] for part in (table, expected)]
+        np.testing.assert_allclose(*by_class, atol=2e-4)
+    for classifier in (load_classifier(tuned.dir), probed[1]):
+        with pytest.raises(InputError, match="blocks: 10 samples are shorter than"):
+            classifier.scores_of_blocks([np.zeros(10, np.float32)], 10)
 
 
 def test_windows_cover_a_file():

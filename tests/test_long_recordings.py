@@ -151,3 +151,33 @@ def test_ten_hours_in_a_gigabyte_and_a_half(tmp_path):
     )
     seconds, peak = done.stdout.split()
     assert float(seconds) == hours * 3600 and int(peak) < 1.5e9
+
+
+@pytest.mark.slow
+def test_three_hours_are_predicted_in_little_memory(tmp_path):
+    path, second = tmp_path / "long.flac", sound(1.0)
+    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+        for _ in range(3 * 60):
+            file.write(np.tile(second, 60))
+    script = (
+        "import sys, torch, asit_lab; from asit_lab.finetuning import classifier as of, load_recipe, predict_files\n"
+        "from asit_lab.finetuning.network import build_classifier\n"
+        "from asit_lab.training.estimate import peak_memory\n"
+        "settings = ['features.sample_rate=4000', 'features.mel_bins=16', 'data.crop_seconds=60']\n"
+        "settings += ['features.frame_ms=200', 'features.hop_ms=100']\n"
+        "cfg = asit_lab.load_config('smoke', settings)\n"
+        "enc, recipe, names = asit_lab.Encoder.random(cfg), load_recipe('smoke'), ['a', 'b', 'c']\n"
+        "about = of.classifier_metadata('tuned', cfg, names, False, recipe)\n"
+        "tuned = of.Classifier(build_classifier(enc, recipe, 3, 0), cfg, about)\n"
+        "width = cfg.model.width\n"
+        "parts = torch.zeros(width), torch.ones(width), torch.zeros(width, 3), torch.zeros(3), torch.ones(1)\n"
+        "enc.head = of.ProbeHead(*(part.double() for part in parts))\n"
+        "about = of.classifier_metadata('probe', cfg, names, False, None, {'layers': [-1], 'pool': 'mean'})\n"
+        "before = peak_memory(torch.device('cpu'))\n"
+        "for model in (tuned, of.Classifier(enc, cfg, about)):\n"
+        "    print(len(predict_files(model, sys.argv[1], top=None).table))\n"
+        "print(peak_memory(torch.device('cpu')) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    *rows, grown = map(int, done.stdout.split())
+    assert rows == [3, 3] and grown < 300e6  # the samples alone are 691 MB

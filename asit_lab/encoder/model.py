@@ -164,14 +164,8 @@ class Encoder(Shareable):
         chosen = self._layer_to_pool(layer, pool)
         return pooled_vector(self.pooled(waves, sample_rate, (chosen,), overlap)[:, 0], pool)
 
-    @torch.no_grad()
     def embed_blocks(
-        self,
-        blocks: Iterable[np.ndarray],
-        samples: int,
-        pool: str = "mean",
-        layer: int | None = None,
-        overlap: float = 0.25,
+        self, blocks: Iterable, samples: int, pool: str = "mean", layer: int | None = None, overlap: float = 0.25
     ) -> Tensor:
         """What `embed` gives of one recording, [D] or [2 D], in memory that does not grow with its length.
 
@@ -180,13 +174,19 @@ class Encoder(Shareable):
         """
         check_pool(pool)
         chosen = self._layer_to_pool(layer, pool)
+        return pooled_vector(self.pooled_blocks(blocks, samples, (chosen,), overlap), pool)[0]
+
+    @torch.no_grad()
+    def pooled_blocks(
+        self, blocks: Iterable, samples: int, layers: Sequence[int] | None = None, overlap: float = 0.25
+    ) -> Tensor:
+        """What `pooled` gives of one recording, [layers, 3, D]; blocks, samples and errors as in `embed_blocks`."""
         time = self.front_end.frames_of(samples) // self.config.model.patch[0]
         if not time:
             raise InputError(f"blocks: {samples} samples are shorter than a patch")
         pieces = (self.front_end.normalise(piece) for piece in self.front_end.pieces(blocks))
-        return pooled_vector(pool_long(self.backbone, pieces, time, (chosen,), overlap_share(overlap)), pool)[0].to(
-            self.device
-        )
+        chosen = self._layers(layers)
+        return pool_long(self.backbone, pieces, time, chosen, overlap_share(overlap)).to(self.device)
 
     def _layer_to_pool(self, layer: int | None, pool: str) -> int:
         chosen = self._layers(None if layer is None else (layer,))[-1]

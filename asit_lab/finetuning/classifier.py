@@ -9,7 +9,8 @@ Shapes: B clips, K classes, D features.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from ..storage.atomic import atomic_write, read_json
 from .batches import windows
 from .network import ClassifierNetwork, mean_over_windows, windows_forward
 from .recipe import KEYS_WITHOUT_EFFECT, Recipe
-from .timeline import Timeline, make_timeline
+from .timeline import Timeline, make_timeline, sliding
 
 MODEL = "model.safetensors"
 _FORMAT = 1
@@ -115,7 +116,24 @@ class Classifier:
     @torch.no_grad()
     def scores(self, waves: Any, sample_rate: int) -> np.ndarray:
         """Probabilities float32 [B, K] of clips, waves as in `predict`; rows sum to 1 unless `multi`."""
-        logits = self.logits(waves, sample_rate) / self.temperature
+        return self._probabilities(self.logits(waves, sample_rate))
+
+    @torch.no_grad()
+    def scores_of_blocks(self, blocks: Iterable[np.ndarray], samples: int) -> np.ndarray:
+        """What `scores` gives of one recording, [K], in memory that does not grow with its length.
+
+        blocks: its samples, float32 [samples] at `sample_rate` Hz, as `audio.blocks` gives them; samples: how many
+        there are in all. Raises InputError for a recording shorter than one frame (of a probe: than a patch).
+        """
+        if self.recipe is None:
+            pooled = self.network.pooled_blocks(blocks, samples, self.about["probe"]["layers"])
+            logits = self.network.head(self._flattened(pooled[None]))
+        else:
+            logits = self._mean_over_blocks(blocks)[None]
+        return self._probabilities(logits.cpu())[0]
+
+    def _probabilities(self, logits: Tensor) -> np.ndarray:
+        logits = logits / self.temperature
         return (logits.sigmoid() if self.multi else logits.softmax(1)).float().numpy()
 
     @torch.no_grad()
@@ -176,9 +194,27 @@ class Classifier:
 
     def _pooled(self, clips: list[Tensor]) -> Tensor:
         """[B, layers, P] of the probe's layers and pooling."""
-        probe = self.about["probe"]
-        pooled = self.network.pooled(clips, self.sample_rate, probe["layers"])  # [B, layers, 3, D]
-        return pooled[:, :, list(POOLED[probe["pool"]])].flatten(2)
+        return self._flattened(self.network.pooled(clips, self.sample_rate, self.about["probe"]["layers"]))
+
+    def _flattened(self, pooled: Tensor) -> Tensor:
+        """[B, layers, 3, D] -> [B, layers, P]: of the probe's pooling."""
+        return pooled[:, :, list(POOLED[self.about["probe"]["pool"]])].flatten(2)
+
+    def _mean_over_blocks(self, blocks: Iterable[np.ndarray]) -> Tensor:
+        """Logits [K] of a recording, computed as in the tests of fine-tuning, a few windows at a time."""
+        frames = self.network.frames
+        samples = (frames - 1) * self.front_end.hop + self.front_end.frame
+        stretches = islice(sliding(blocks, samples, samples), 1 if self.recipe.crop == "start" else None)
+        total, count = torch.zeros(len(self.classes), dtype=torch.float64), 0
+        while batch := [windows(wave, samples) for _, wave in islice(stretches, _CLIPS_AT_ONCE)]:
+            parts, length = torch.from_numpy(np.concatenate([part for part, _ in batch])), batch[0][1]
+            if not self.front_end.frames_of(length):
+                raise InputError(f"blocks: {length} samples are shorter than one frame of {self.front_end.frame}")
+            outputs = windows_forward(self.network, self.front_end, parts, length, frames)
+            total, count = total + outputs.cpu().double().sum(0), count + len(parts)
+        if not count:
+            raise InputError("blocks: there is no audio in them")
+        return (total / count).float()
 
     def _as_in_tests(self, forward: Any, clips: list[Tensor]) -> Tensor:
         """Outputs for clips, computed as in the tests of fine-tuning."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from .. import audio
 from ..config import resolve
-from ..embedding.files import check_table_path, find_files, write_table_file
+from ..embedding.files import LONG_SECONDS, check_table_path, find_files, write_table_file
 from ..errors import InputError
 from ..storage.progress import passing_bar_style
 from .classifier import Classifier
@@ -74,18 +74,28 @@ def predict_files(
 def _predict_file(
     classifier: Classifier, path: Path, top: int | None, window_seconds: float | None, hop_seconds: float | None
 ) -> Iterator[pd.DataFrame]:
-    """A table for the file, or for each window, with rank, and start and end in seconds. Windows are read in blocks, so
-    that memory does not grow with the length of a file."""
+    """A table for the file, or for each window, with rank, and start and end in seconds. Windows and long files are
+    read in blocks, so that memory does not grow with the length of a file."""
     rate = classifier.sample_rate
     if window_seconds is None:
-        wave = audio.read(path, rate)
-        windows: Iterator[tuple[int, np.ndarray]] = iter([(0, wave)])
-    else:
-        size, hop = round(window_seconds * rate), round((hop_seconds or window_seconds) * rate)
-        windows = sliding(audio.blocks(path, rate), size, hop)
+        table = classifier.table(_scores_of_file(classifier, path), top)
+        yield table.assign(rank=range(1, len(table) + 1))
+        return
+    size, hop = round(window_seconds * rate), round((hop_seconds or window_seconds) * rate)
+    windows = sliding(audio.blocks(path, rate), size, hop)
     while batch := list(itertools.islice(windows, _WINDOWS_AT_ONCE)):
         scores = classifier.scores([wave for _, wave in batch], rate)
         for (start, wave), of_window in zip(batch, scores, strict=True):
             table = classifier.table(of_window, top)
             ends = {"start": start / rate, "end": (start + len(wave)) / rate}
             yield table.assign(rank=range(1, len(table) + 1), **ends)
+
+
+def _scores_of_file(classifier: Classifier, path: Path) -> np.ndarray:
+    """Probabilities [K] of a file in one piece."""
+    rate = classifier.sample_rate
+    if audio.info(path).seconds <= LONG_SECONDS:
+        return classifier.scores(audio.read(path, rate), rate)[0]
+    # Decoded twice: a probe spreads its windows evenly over the exact length.
+    samples = sum(map(len, audio.blocks(path, rate))) if classifier.recipe is None else 0
+    return classifier.scores_of_blocks(audio.blocks(path, rate), samples)
