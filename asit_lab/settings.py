@@ -388,7 +388,8 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """seed of weights, order, crops, masks, noise"""
     init_from: str | None = None
-    """start weights: a run (with its heads, where they fit), a snapshot, or an ImageNet ViT in timm's .safetensors"""
+    """start weights: "shipped", a run (with its heads, where they fit), a snapshot, a saved encoder, or an ImageNet ViT
+    in timm's .safetensors"""
     log_every: Positive = 10
     """steps between rows of metrics.csv"""
     checkpoint_every: Positive = 500

@@ -225,7 +225,7 @@ def test_a_download_executes_no_file(monkeypatch, tmp_path):
     from types import SimpleNamespace
 
     from asit_lab.encoder import hub
-    from asit_lab.encoder.folder import SavedEncoder
+    from asit_lab.runs.encoder_folder import SavedEncoder
 
     saved = SavedEncoder({}, load_config("smoke", [f"model.attention={tmp_path}/trap.py:Trap"]), "trap", True)
     downloaded = SimpleNamespace(from_pretrained=lambda repo_id, **_: SimpleNamespace(saved=saved))

@@ -14,8 +14,8 @@ import asit_lab
 from asit_lab import Encoder, load_config, zoo
 from asit_lab.config import diff
 from asit_lab.data import load_manifest
-from asit_lab.encoder.folder import CONFIG, WEIGHTS, SavedEncoder, write_encoder_folder
 from asit_lab.evaluation import reconstruction_errors
+from asit_lab.runs.encoder_folder import CONFIG, WEIGHTS, SavedEncoder, write_encoder_folder
 
 FOLDER = Path(zoo.__file__).parent / "shipped"
 MAKE = Path(__file__).resolve().parents[1] / "reports/shipped/make.py"

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from asit_lab import zoo
+from asit_lab import load_encoder, zoo
 from asit_lab.config import load_config
 from asit_lab.errors import InputError
 from asit_lab.nn.vit import fit_positions
@@ -45,6 +45,23 @@ def test_a_snapshot_gives_its_teacher_backbone_and_its_decoder(tmp_path):
         "heads start untrained: only a run directory has trained ones",
     ]
     assert all(p.requires_grad for p in student.backbone.parameters())
+
+
+def test_the_shipped_encoder_gives_its_backbone_and_its_decoder():
+    cfg, shipped = load_config("small"), load_encoder("shipped")
+    student = build_network(cfg)
+    notes = init_student(student, "shipped")
+    for name, tensor in shipped.backbone.state_dict().items():
+        assert torch.equal(student.backbone.state_dict()[name], tensor), name
+    for name, tensor in shipped.decoder.state_dict().items():
+        assert torch.equal(student.decoder.state_dict()[name], tensor), name
+    assert notes == [f"start weights: {shipped.name}", "heads start untrained: a saved encoder has none"]
+
+
+def test_a_saved_encoder_of_another_shape_is_refused(tmp_path):
+    load_encoder("shipped").save_pretrained(tmp_path / "saved")
+    with pytest.raises(InputError, match=r"saved: weights of another architecture\n  mask_embed"):
+        init_student(build_network(load_config("micro")), str(tmp_path / "saved"))
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.5, 48), (1.98, 192)])

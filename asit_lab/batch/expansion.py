@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..config import RunConfig, load_config, resolve
+from ..config import RunConfig, load_config
 from ..errors import InputError
+from ..runs.encoder_folder import path_of_weights
 from ..storage.words import nearest
 from .inputs import point_inputs
 from .notebook import Notebook, read_notebook
@@ -163,8 +164,9 @@ def _configured(notebook: Notebook, parameters: dict[str, Any], overrides: dict[
     if fixed:
         raise InputError(f"{fixed[0]}: every point is given its own, by data and seeds")
     config = load_config(preset, [*requested, *plain])
-    if config.train.init_from and not resolve(config.train.init_from).exists():
-        raise InputError(f"train.init_from: {resolve(config.train.init_from)} does not exist")
+    start = config.train.init_from and path_of_weights(config.train.init_from)
+    if start and not start.exists():
+        raise InputError(f"train.init_from: {start} does not exist")
     before, after = load_config(preset, plain).to_dict(), config.to_dict()
     changes = [
         f"{section}.{key}={json.dumps(value)}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..config import flatten, resolve
 from ..paths import data_folder
+from ..runs.encoder_folder import path_of_weights
 from ..storage.source_code import PACKAGE, code_hash, code_hashes
 
 # Modules that change no number: what is drawn, printed, written or executed. All others count, new ones too.
@@ -74,8 +75,9 @@ def point_inputs(
 
         inputs[f"recipe {recipe}"] = _hash(json.dumps(load_recipe(recipe).model_dump(mode="json"), sort_keys=True))
     if start := config["train"]["init_from"]:
-        path = resolve(start)
-        inputs[f"start weights {start}"] = _stamp(path, _files_below(path / "snapshots" if path.is_dir() else path))
+        path = path_of_weights(start)
+        snapshots = path / "snapshots"
+        inputs[f"start weights {start}"] = _stamp(path, _files_below(snapshots if snapshots.is_dir() else path))
     return inputs
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..registry import in_file
-from .folder import CONFIG, WEIGHTS, SavedEncoder, read_encoder_folder, write_encoder_folder
+from ..runs.encoder_folder import CONFIG, WEIGHTS, SavedEncoder, read_encoder_folder, write_encoder_folder
 
 CARD = """---
 {{ card_data }}

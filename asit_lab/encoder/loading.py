@@ -7,13 +7,11 @@ from ..errors import InputError
 from ..nn import ViT
 from ..objectives import build_network
 from ..runs.directory import load_run
+from ..runs.encoder_folder import SHIPPED, is_encoder_folder, load_weights, path_of_weights
 from ..runs.snapshot import read_snapshot, section
-from .folder import is_encoder_folder, load_weights
 from .model import Encoder
 
 HUB = "hf://"
-SHIPPED = "shipped"  # the encoder that comes with the package
-_SHIPPED_FOLDER = Path(__file__).parent.parent / "zoo" / SHIPPED
 
 
 def open_encoder(source: str | Path, seed: int = 0) -> Encoder:
@@ -41,7 +39,7 @@ def load_encoder(source: str | Path) -> Encoder:
     if str(source).startswith(HUB):
         repo_id, _, revision = str(source).removeprefix(HUB).partition("@")
         return Encoder.from_hub(repo_id, revision=revision or None)
-    path = _SHIPPED_FOLDER if str(source) == SHIPPED else resolve(source)
+    path = path_of_weights(source)
     if path.is_dir() and is_encoder_folder(path):
         return Encoder.from_pretrained(path)
     if path.is_dir():

@@ -27,8 +27,8 @@ from ..masking import gmml
 from ..nn import AttentionMaps, ConvDecoder, ReconstructionHead, ViT
 from ..objectives import build_network
 from ..random import key
+from ..runs.encoder_folder import SavedEncoder, load_weights
 from ..runs.snapshot import section
-from .folder import SavedEncoder, load_weights
 from .pooling import check_pool, pooled_vector
 from .prediction import window_errors
 from .sharing import Shareable

@@ -7,8 +7,8 @@ from torch import nn
 
 from ..config import resolve
 from ..errors import InputError
+from ..runs.encoder_folder import WEIGHTS, SavedEncoder, read_encoder_folder
 from . import hub
-from .folder import WEIGHTS, SavedEncoder, read_encoder_folder
 
 
 class Shareable(nn.Module):

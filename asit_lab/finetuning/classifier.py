@@ -26,13 +26,13 @@ from .._version import __version__
 from ..config import RunConfig, resolve, validate
 from ..embedding.vectors import POOLED
 from ..encoder import Encoder
-from ..encoder.folder import load_weights
 from ..encoder.hub import fetch_file
 from ..encoder.loading import HUB
 from ..encoder.waveforms import as_waveforms
 from ..errors import InputError
 from ..features import LogMel
 from ..nn import ViT
+from ..runs.encoder_folder import load_weights
 from ..storage.atomic import atomic_write, read_json
 from .batches import windows
 from .network import ClassifierNetwork, mean_over_windows, windows_forward

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ..config import RunConfig
 from ..encoder import Encoder
-from ..encoder.folder import load_weights
 from ..errors import InputError
 from ..features import LogMel
 from ..nn.vit import ViT, fit_positions
 from ..objectives.base import seeded
+from ..runs.encoder_folder import load_weights
 from ..schedules import layer_scales
 from .recipe import Recipe
 

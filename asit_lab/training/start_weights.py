@@ -1,4 +1,4 @@
-"""Loads start weights: another run, a snapshot, or an ImageNet vision transformer in timm's safetensors layout."""
+"""Loads start weights: another run, a snapshot, a saved encoder, or an ImageNet vision transformer (timm's layout)."""
 
 from pathlib import Path
 
@@ -7,23 +7,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..config import resolve
+from ..config import RunConfig
 from ..errors import InputError
 from ..nn.vit import ViT, fit_positions
 from ..runs.directory import load_run
+from ..runs.encoder_folder import is_encoder_folder, path_of_weights, read_encoder_folder
 from ..runs.snapshot import read_snapshot, read_state, section
 
 
 def init_student(student: nn.Module, source: str) -> list[str]:
     """Load start weights into a student's backbone, and into its decoder and heads where they fit.
 
-    source: run directory, snapshot, or .safetensors in timm's layout. Only the state of a run directory has heads; they
-    are loaded if it is of the same step as the last snapshot. Returns notes on what was loaded and adapted.
-    Raises InputError naming the file and the tensors that do not fit.
+    source: run directory, snapshot, folder of `Encoder.save_pretrained`, "shipped", or .safetensors in timm's layout.
+    Only the state of a run directory has heads; they are loaded if it is of the same step as the last snapshot. Returns
+    notes on what was loaded and adapted. Raises InputError naming the file and the tensors that do not fit.
     """
-    path, state = resolve(source), None
+    path, state = path_of_weights(source), None
     if not path.exists():
         raise InputError(f"train.init_from: {path} does not exist")
+    if path.is_dir() and is_encoder_folder(path):
+        return _load_saved(student, path)
     if path.is_dir():
         snapshots = load_run(path).snapshots
         if not snapshots:
@@ -32,22 +35,38 @@ def init_student(student: nn.Module, source: str) -> list[str]:
     if is_timm(path):
         return load_timm(student.backbone, path)
     tensors, cfg, step = read_snapshot(path)
-    notes = [f"start weights: step {step} of {path}"]
-    backbone = section(tensors, "teacher.backbone")
-    if "pos_embed" in backbone:  # fixed positions are not weights
-        backbone["pos_embed"] = fit_positions(backbone["pos_embed"], cfg.grid, student.backbone.grid)
-    _load(student.backbone, backbone, path)
-    decoder = section(tensors, "student.decoder")
-    if student.decoder is not None and decoder:
-        own = student.decoder.state_dict()
-        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in decoder.items()}:
-            student.decoder.load_state_dict(decoder)
-        else:
-            notes.append("its decoder has another shape and was not taken")
+    weights = section(tensors, "teacher.backbone"), section(tensors, "student.decoder")
+    notes = [f"start weights: step {step} of {path}", *_take_network(student, *weights, cfg, path)]
     heads = getattr(student, "heads", None)
     if heads is not None and heads.state_dict():
         notes.append(_take_heads(heads, state, step))
     return notes
+
+
+def _load_saved(student: nn.Module, folder: Path) -> list[str]:
+    """The backbone and the decoder of a saved encoder, which has no heads."""
+    saved = read_encoder_folder(folder)
+    tensors = {name: tensor.float() for name, tensor in saved.tensors.items()}  # the shipped one is in half precision
+    weights = section(tensors, "backbone"), section(tensors, "decoder")
+    notes = [f"start weights: {saved.name}", *_take_network(student, *weights, saved.config, folder)]
+    heads = getattr(student, "heads", None)
+    if heads is not None and heads.state_dict():
+        notes.append("heads start untrained: a saved encoder has none")
+    return notes
+
+
+def _take_network(student: nn.Module, backbone: dict, decoder: dict, cfg: RunConfig, path: Path) -> list[str]:
+    """Load a backbone with its positions fitted, and a decoder if it fits; returns a note if it does not."""
+    if "pos_embed" in backbone:  # fixed positions are not weights
+        backbone["pos_embed"] = fit_positions(backbone["pos_embed"], cfg.grid, student.backbone.grid)
+    _load(student.backbone, backbone, path)
+    if student.decoder is None or not decoder:
+        return []
+    own = student.decoder.state_dict()
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in decoder.items()}:
+        return ["its decoder has another shape and was not taken"]
+    student.decoder.load_state_dict(decoder)
+    return []
 
 
 def _take_heads(heads: nn.Module, state: Path | None, step: int) -> str:

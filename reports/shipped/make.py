@@ -16,8 +16,8 @@ import torch
 
 from asit_lab import Encoder, figures, load_encoder, load_run, zoo
 from asit_lab.data import Manifest, load_manifest
-from asit_lab.encoder.folder import WEIGHTS, SavedEncoder, write_encoder_folder
 from asit_lab.inspection.examples import reconstruct_clips
+from asit_lab.runs.encoder_folder import WEIGHTS, SavedEncoder, write_encoder_folder
 from asit_lab.storage.atomic import write_text
 
 HERE = Path(__file__).resolve().parents[2] / "asit_lab/zoo/shipped"

@@ -12,11 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..config import RunConfig, validate
+from ..config import RunConfig, resolve, validate
 from ..errors import InputError
 from ..storage.atomic import atomic_write, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SHIPPED = "shipped"  # the encoder that comes with the package
+_SHIPPED_FOLDER = Path(__file__).parent.parent / "zoo" / SHIPPED
 _NAMED = 4  # names in a message, for each kind of mismatch
 
 
@@ -30,6 +32,11 @@ class SavedEncoder:
     """what the encoder calls itself"""
     pretrained: bool
     """whether the weights were pretrained on config.data"""
+
+
+def path_of_weights(source: str | Path) -> Path:
+    """The path of a source of weights: a run, a snapshot, an encoder folder, or "shipped"."""
+    return _SHIPPED_FOLDER if str(source) == SHIPPED else resolve(source)
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
