@@ -269,9 +269,90 @@ def test_shards_of_others_and_cut_ones(clips, tmp_path):
     assert manifest.table["label"].tolist() == ["dog", ""] and set(manifest.table["split"]) == {"train"}
     assert manifest.notes == ["1 of 2 clips in the shards have no label beside them"]
     content = (tmp_path / "x" / "train-000.tar").read_bytes()
-    (tmp_path / "x" / "train-000.tar").write_bytes(content[: len(content) // 3])
+    (tmp_path / "x" / "train-000.tar").write_bytes(content[: len(content) // 2])
+    manifest = load_manifest(f"shards:{tmp_path / 'x'}")
+    assert (
+        manifest.table["label"].tolist() == ["dog"] and "is cut, so the rest is missing; 1 clips" in manifest.notes[0]
+    )
+    (tmp_path / "x" / "train-000.tar").write_bytes(content[:1000])
     with pytest.raises(InputError, match="not a shard that can be read, or cut"):
         load_manifest(f"shards:{tmp_path / 'x'}")
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """A shard of eight labelled clips."""
+    rows = [{"path": write(tmp_path / f"{k}.wav", k), "label": "ab"[k % 2]} for k in range(8)]
+    [path] = write_shards(load_manifest(pd.DataFrame(rows)), tmp_path / "shards")
+    return path
+
+
+def headers(content):
+    """Where the headers of a shard's members are."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as members:
+        return [member.offset for member in members]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.77, 0.9])
+def test_a_cut_shard_is_used_up_to_the_cut(shard, share):
+    content, full = shard.read_bytes(), load_manifest(f"shards:{shard}")
+    places = headers(content)
+    end = int(share * places[-1])
+    shard.write_bytes(content[:end])
+    whole = sum(place <= end for place in places[2::2])  # sounds whose labels are there, too
+    manifest = load_manifest(f"shards:{shard}")
+    assert 0 < whole == len(manifest) < 8
+    assert manifest.notes == [f"{shard} is cut, so the rest is missing; {whole} clips in it are read"]
+    assert manifest.table.equals(full.table[:whole])
+    np.testing.assert_array_equal(manifest.read(whole - 1, 8000), full.read(whole - 1, 8000))
+
+
+def test_a_damaged_header_costs_one_member(shard):
+    content = bytearray(shard.read_bytes())
+    for number in (0, 4, 9):  # two sounds, and a label
+        content[headers(shard.read_bytes())[number] + 100] ^= 0xFF
+    shard.write_bytes(content)
+    manifest = load_manifest(f"shards:{shard}")
+    assert manifest.table["label"].tolist() == ["b", "b", "", "b", "a", "b"]
+    assert manifest.notes == [
+        f"{shard} is damaged in 3 places; 6 clips in it are read",
+        "1 of 6 clips in the shards have no label beside them",
+    ]
+    assert len(manifest.read(5, 8000)) == 4000
+
+
+def test_a_shard_that_is_none_beside_good_ones(shard):
+    (shard.parent / "text.tar").write_bytes(b"no shard at all " * 200)
+    (shard.parent / "tiny.tar").write_bytes(b"x")
+    manifest = load_manifest(f"shards:{shard.parent}")
+    assert len(manifest) == 8 and manifest.notes == [
+        f"{shard.parent / name}.tar is not a shard that can be read, or cut" for name in ("text", "tiny")
+    ]
+    for number in range(6):
+        (shard.parent / f"{number}.tar").write_bytes(b"x" * 600)
+    assert load_manifest(f"shards:{shard.parent}").notes[-1] == "3 more shards are cut or damaged"
+
+
+def test_a_cut_table_is_one_sentence(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
+    sounds = [{"bytes": write(tmp_path / "x.wav", k).read_bytes(), "path": f"{k}.wav"} for k in range(20)]
+    table = pa.table({"audio": sounds, "label": ["a", "b"] * 10})
+    pq.write_table(table, tmp_path / "whole.parquet", row_group_size=5, compression="snappy")
+    with pa.OSFile(str(tmp_path / "whole.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table, max_chunksize=5)
+    for suffix in ("parquet", "arrow"):
+        content = (tmp_path / f"whole.{suffix}").read_bytes()
+        spoilt = bytearray(content)
+        spoilt[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+        cut = {f"{share}": content[: int(share * len(content))] for share in (0.001, 0.1, 0.5, 0.99)}
+        for name, damaged in (cut | ({"spoilt": bytes(spoilt)} if suffix == "parquet" else {})).items():
+            path = tmp_path / f"{name}.{suffix}"
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"cut, damaged, or not a table of this kind: [^\n]*; copy it again$"):
+                load_manifest(f"folder:{path}")
 
 
 # --- Layouts and names that differ a little --------------------------------------------------------------------------

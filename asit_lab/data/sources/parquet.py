@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +82,36 @@ def _open(file: Path) -> tuple[Any, Iterator[dict]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _damage_named(file):
         if file.suffix.lower() == ".parquet":
             opened = pq.ParquetFile(file)
-            return opened.schema_arrow, (row for batch in opened.iter_batches(64) for row in batch.to_pylist())
+            return opened.schema_arrow, _rows(file, opened.iter_batches(64))
         with pa.memory_map(str(file)) as memory:
             try:
-                table = pa.ipc.open_stream(memory).read_all()
+                stream = pa.ipc.open_stream(memory)
             except pa.ArrowInvalid:
                 table = pa.ipc.open_file(memory).read_all()
-            return table.schema, (row for batch in table.to_batches(64) for row in batch.to_pylist())
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file}: not a table that can be read: {error}") from None
+            else:
+                table = stream.read_all()
+            return table.schema, _rows(file, table.to_batches(64))
+
+
+def _rows(file: Path, batches: Iterable) -> Iterator[dict]:
+    with _damage_named(file):
+        for batch in batches:
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Inside, what pyarrow says of a file that is cut or damaged becomes one sentence."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{file}: cut, damaged, or not a table of this kind: {reason}; copy it again") from None
 
 
 def _is_audio(name: str, kind: Any) -> bool:

@@ -9,7 +9,6 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,16 @@ from ...errors import InputError
 from ...storage.atomic import atomic_write
 from .clips import SUFFIXES, Clip, Listing, walk
 from .tables import ALIASES, SPLITS, split_of, text_of
+from .tar_members import CUT, DAMAGED, read_members
 
 ABOUT = "about.json"  # of the whole data set, beside the shards
 _LABELS = (".cls", ".txt")  # what others write in place of a JSON
+_NAMED = 5  # damaged shards that are named
 
 
 def list_shards(path: Path, source: str) -> Listing:
-    """Clips of the shards in a folder, or of one. Raises InputError for none, or one that is damaged."""
+    """Clips of the shards in a folder, or of one. Of a shard that is cut or damaged, what can be read is used, which a
+    note says. Raises InputError for none, or where nothing can be read."""
     files = [Path(inside, name) for inside, names in walk(path) for name in names] if path.is_dir() else [path]
     shards = sorted(file for file in files if file.suffix == ".tar") if path.is_dir() else [path]
     if not path.exists() or not shards:
@@ -34,15 +36,20 @@ def list_shards(path: Path, source: str) -> Listing:
         packed = "; unpack the .tar.gz with gunzip first" if is_packed else ""
         raise InputError(f"data source {source!r}: no shards (.tar) in {path}{packed}")
     info = _about(path if path.is_dir() else path.parent)
-    clips, unpaired, odd = [], 0, Counter[str]()
+    clips, unpaired, odd, damages = [], 0, Counter[str](), []
     for shard in shards:
         split = next((SPLITS[word] for word in _words(shard) if word in SPLITS), None) or split_of(shard.parent.name)
-        for place, facts in _samples(shard, odd):
+        samples, damage = _samples(shard, odd)
+        for place, facts in samples:
             unpaired += not facts
             clips.append(_clip(place, facts, split))
+        damages += [damage] if damage else []
+    if len(damages) > _NAMED:
+        damages[_NAMED:] = [f"{len(damages) - _NAMED:,} more shards are cut or damaged"]
     if not clips:
-        raise InputError(f"data source {source!r}: no audio in the {len(shards)} shards of {path}")
-    notes = [*info.get("notes", []), *(f"{count:,} {words}" for words, count in odd.items())]
+        words = "; ".join(["", *damages])
+        raise InputError(f"data source {source!r}: no audio in the {len(shards)} shards of {path}{words}")
+    notes = [*info.get("notes", []), *damages, *(f"{count:,} {words}" for words, count in odd.items())]
     if unpaired:
         notes.append(f"{unpaired:,} of {len(clips):,} clips in the shards have no label beside them")
     return Listing(clips, notes, bool(info.get("multi")), info.get("classes"))
@@ -59,37 +66,54 @@ def _words(shard: Path) -> list[str]:
     return [*shard.stem.lower().replace("_", "-").split("-"), shard.parent.name.lower()]
 
 
-def _samples(shard: Path, odd: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, facts) of every sound in a shard; what is wrong with it is counted in `odd`.
+def _samples(shard: Path, odd: Counter[str]) -> tuple[list[tuple[str, dict[str, Any]]], str]:
+    """(path, facts) of every sound in a shard, and a sentence where it is cut or damaged; what is wrong with its JSONs
+    is counted in `odd`.
 
     Members of one sample share the name before the first dot; where that is the same for several (rec.2020.wav), the
     name before the last.
     """
     sounds: dict[str, list[tuple[str, str]]] = {}  # short key -> (place, long key)
     facts: dict[str, dict[str, Any]] = {}
+    damage = Counter[str]()
     try:
-        with tarfile.open(shard, "r:", errors="surrogateescape") as members:
-            for member in members:
-                folder, _, name = member.name.rpartition("/")
-                if not member.isfile() or name.startswith(".") or "__MACOSX" in folder:
-                    continue
-                long, suffix = os.path.splitext(name)
-                key, long_key = f"{folder}/{name.partition('.')[0]}", f"{folder}/{long}"
-                if suffix.lower() in SUFFIXES:
-                    place = f"{shard}{MEMBER}{member.offset_data}+{member.size}/{name}"
-                    sounds.setdefault(key, []).append((place, long_key))
-                elif suffix.lower() in (".json", *_LABELS):
-                    content = members.extractfile(member).read()
-                    read = _facts(content) if suffix.lower() == ".json" else {"label": _decoded(content)}
-                    if read is None:
-                        odd["members .json of shards cannot be read; their clips have no label"] += 1
-                    elif suffix.lower() == ".json" or long_key not in facts:
-                        facts[long_key] = read
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise InputError(f"{shard}: not a shard that can be read, or cut: {error}") from None
-    for key, places in sounds.items():
-        for place, long_key in places:
-            yield place, facts.get(long_key) or facts.get(key, {})
+        for archive, member in read_members(shard, damage):
+            folder, _, name = member.name.rpartition("/")
+            if not member.isfile() or name.startswith(".") or "__MACOSX" in folder:
+                continue
+            long, suffix = os.path.splitext(name)
+            key, long_key = f"{folder}/{name.partition('.')[0]}", f"{folder}/{long}"
+            if suffix.lower() in SUFFIXES:
+                place = f"{shard}{MEMBER}{member.offset_data}+{member.size}/{name}"
+                sounds.setdefault(key, []).append((place, long_key))
+            elif suffix.lower() in (".json", *_LABELS):
+                content = archive.extractfile(member).read()
+                read = _facts(content) if suffix.lower() == ".json" else {"label": _decoded(content)}
+                if read is None:
+                    odd["members .json of shards cannot be read; their clips have no label"] += 1
+                elif suffix.lower() == ".json" or long_key not in facts:
+                    facts[long_key] = read
+    except OSError as error:
+        return [], f"{shard} cannot be opened: {error.strerror or error}"
+    samples = [
+        (place, facts.get(long_key) or facts.get(key, {}))
+        for key, places in sounds.items()
+        for place, long_key in places
+    ]
+    if damage[CUT] and len(samples) > 1 and not samples[-1][1] and samples[-2][1]:
+        samples.pop()  # its label was cut off
+    return samples, _on_damage(shard, damage, len(samples))
+
+
+def _on_damage(shard: Path, damage: Counter[str], clips: int) -> str:
+    """A sentence on a shard that is cut or damaged; empty for others."""
+    if not damage:
+        return ""
+    if not clips:
+        return f"{shard} is not a shard that can be read, or cut"
+    places = f"damaged in {damage[DAMAGED]:,} place{'s' * (damage[DAMAGED] > 1)}" if damage[DAMAGED] else ""
+    cut = "cut, so the rest is missing" if damage[CUT] else ""
+    return f"{shard} is {' and '.join(filter(None, (places, cut)))}; {clips:,} clips in it are read"
 
 
 def _decoded(content: bytes) -> str:
