@@ -63,7 +63,7 @@ test-all: env ## Run every test: the default ones, the slow ones, the notebooks,
 
 browser: env ## Try the explorers in JupyterLab in Chromium (installed by apt-get where there is none)
 	@$(find_chromium) || { $(install_chromium); }
-	ASIT_LAB_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest -s -m browser
+	ASIT_LAB_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest -s -m browser tests/browser
 	@echo "Screenshots: $(SCREENSHOTS)"
 
 hear: env ## Check the HEAR interface by its public validator (TensorFlow, in .venv-hear; about 7 GB)

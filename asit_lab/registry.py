@@ -55,7 +55,7 @@ def check_name(kind: str, name: str) -> str:
     if in_file(name):
         path, _, part = name.rpartition(":")
         return f"{resolve(path)}:{part}"
-    if name in names(kind):
+    if built_in(kind, name) or name in _entry_points(kind):  # in this order: installed packages take long to search
         return name
     if ".py" in name:
         raise InputError("expected path/to/file.py:Name, the name of a class or function in the file")

@@ -1,8 +1,10 @@
 """Files as people have them, made on the spot: lying headers, cut containers, odd rates, channels and samples."""
 
+import functools
 import io
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,27 @@ import soundfile
 SECONDS = 5.0
 
 
+@functools.cache
 def tone(seconds: float = SECONDS, rate: int = 16000, hertz: float = 440.0, seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).standard_normal(round(seconds * rate))
     wave = 0.3 * np.sin(2 * np.pi * hertz * np.arange(len(noise)) / rate) + 0.01 * noise
-    return wave.astype(np.float32)
+    wave = wave.astype(np.float32)
+    wave.flags.writeable = False  # shared by all callers
+    return wave
 
 
 def encoded(format: str, wave: np.ndarray | None = None, rate: int = 16000, **how) -> bytes:
     """A sound as the bytes of a file."""
+    if wave is None:
+        return encoded_tone(format, SECONDS, rate, **how)
     buffer = io.BytesIO()
-    soundfile.write(buffer, tone(rate=rate) if wave is None else wave, rate, format=format, **how)
+    soundfile.write(buffer, wave, rate, format=format, **how)
     return buffer.getvalue()
+
+
+@functools.cache
+def encoded_tone(format: str, seconds: float = SECONDS, rate: int = 16000, **how) -> bytes:
+    return encoded(format, tone(seconds, rate), rate, **how)
 
 
 def patched(content: bytes, changes: dict[int, bytes]) -> bytes:
@@ -45,7 +57,7 @@ def flac_with(total: int) -> bytes:
 
 def mp3_with_xing(frames: int | None = None, flags: int | None = None) -> bytes:
     """A VBR MP3 whose Xing frame states another number of frames, or has other flags."""
-    content = encoded("MP3", tone(rate=44100), 44100, bitrate_mode="VARIABLE", compression_level=0.5)
+    content = encoded("MP3", rate=44100, bitrate_mode="VARIABLE", compression_level=0.5)
     at = content.index(b"Xing")
     changes = {} if frames is None else {at + 8: struct.pack(">I", frames)}
     return patched(content, changes | ({} if flags is None else {at + 4: struct.pack(">I", flags)}))
@@ -87,10 +99,10 @@ def readable() -> dict[str, tuple[bytes, float]]:
         "id3v1_behind.flac": (encoded("FLAC") + b"TAG" + bytes(125), SECONDS),
         "two_in.ogg": (encoded("OGG") + other, SECONDS + 3.0),
         "the_same_twice.ogg": (other + other, 6.0),
-        "three_in.opus": (3 * encoded("OGG", tone(2.0), subtype="OPUS"), 6.0),
+        "three_in.opus": (3 * encoded_tone("OGG", 2.0, subtype="OPUS"), 6.0),
         "loud_first.mp3": (mp3_without_xing(), 2 * SECONDS),
         "quiet_first.mp3": (mp3_without_xing(quiet_start=True), 2 * SECONDS),
-        "two_in.mp3": (encoded("MP3") + encoded("MP3", tone(3.0)), SECONDS + 3.0),
+        "two_in.mp3": (encoded("MP3") + encoded_tone("MP3", 3.0), SECONDS + 3.0),
         "with_picture.mp3": (picture + encoded("MP3"), SECONDS),
         "with_two_pictures.mp3": (2 * picture + encoded("MP3"), SECONDS),
         "with_picture.flac": (picture + encoded("FLAC"), SECONDS),
@@ -125,13 +137,13 @@ def readable() -> dict[str, tuple[bytes, float]]:
         "IMA_ADPCM",
         "ULAW",
     ):
-        files[f"{subtype.lower()}.wav"] = (encoded("WAV", tone(rate=8000), 8000, subtype=subtype), SECONDS)
+        files[f"{subtype.lower()}.wav"] = (encoded("WAV", rate=8000, subtype=subtype), SECONDS)
     for subtype in ("G721_32", "G723_24", "G723_40", "ALAW"):
-        files[f"{subtype.lower()}.au"] = (encoded("AU", tone(rate=8000), 8000, subtype=subtype), SECONDS)
+        files[f"{subtype.lower()}.au"] = (encoded("AU", rate=8000, subtype=subtype), SECONDS)
     for subtype in ("DWVW_16", "DWVW_24"):
         files[f"{subtype.lower()}.aiff"] = (encoded("AIFF", subtype=subtype), SECONDS)
     for rate in (100, 4000, 11025, 44101, 384000):
-        files[f"{rate}_hz.wav"] = (encoded("WAV", tone(rate=rate), rate), SECONDS)
+        files[f"{rate}_hz.wav"] = (encoded("WAV", rate=rate), SECONDS)
     for channels in (2, 6, 32):
         wave = np.stack([tone()] * channels, axis=1)
         files[f"{channels}_channels.wav"] = (encoded("WAV", wave), SECONDS)
@@ -154,11 +166,11 @@ def readable() -> dict[str, tuple[bytes, float]]:
 def unreadable() -> dict[str, bytes]:
     """{name: content} of files that hold no usable sound."""
     wav = encoded("WAV")
-    short = {f"of_10_ms.{suffix}": encoded(format, tone(0.01)) for format, suffix in (("WAV", "wav"), ("FLAC", "flac"))}
+    short = {f"of_10_ms.{suffix}": encoded_tone(format, 0.01) for format, suffix in (("WAV", "wav"), ("FLAC", "flac"))}
     spoilt = {"nan": np.nan, "infinite": np.inf, "huge": 1e25, "beyond_32_bits": -1e10}
     files = {"empty.wav": b"", "text.wav": b"this is no audio at all\n" * 50, "text.mp3": b"hello " * 900, **short}
     for name, value in spoilt.items():
-        wave = tone()
+        wave = tone().copy()
         wave[1000:1010] = value
         files[f"{name}.wav"] = encoded("WAV", wave, subtype="FLOAT")
     return files | {
@@ -181,8 +193,8 @@ def unreadable() -> dict[str, bytes]:
 SHARES = (0.001, 0.02, 0.3, 0.5, 0.7, 0.95, 0.999)
 
 
-def cut() -> dict[str, tuple[bytes, float | None]]:
-    """{name: (content, seconds before the cut)} of files that end too early, at several places each.
+def cut() -> dict[str, tuple[Callable[[], bytes], float | None]]:
+    """{name: (what gives the content, seconds before the cut)} of files that end too early, at several places each.
 
     None where too little is left to be decoded: a page of an Ogg, for one, has up to 4 s.
     """
@@ -193,18 +205,23 @@ def cut() -> dict[str, tuple[bytes, float | None]]:
     files = {}
     for suffix, (format, subtype) in ({name: (kind, None) for name, kind in kinds.items()} | subtypes).items():
         rate = 8000 if subtype in ("GSM610", "G721_32", "ULAW") else 16000
-        content = encoded(format, tone(20.0, rate), rate, subtype=subtype)
+        full = functools.partial(encoded_tone, format, 20.0, rate, subtype=subtype)
         for share in SHARES:
             seconds = None if share < 0.3 else 20.0 * share
-            files[f"cut_{share:g}.{suffix}"] = content[: max(1, int(len(content) * share))], seconds
+            files[f"cut_{share:g}.{suffix}"] = functools.partial(_start_of, full, share), seconds
     return files
+
+
+def _start_of(content: Callable[[], bytes], share: float) -> bytes:
+    return content()[: max(1, int(len(content()) * share))]
 
 
 def write_all(folder: Path) -> dict[str, float | None]:
     """Put everything into a folder: {name: seconds of sound, None where nothing can or need be read}."""
     folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float | None] = {}
-    for name, (content, length) in {**readable(), **cut()}.items():
+    contents = readable() | {name: (content(), length) for name, (content, length) in cut().items()}
+    for name, (content, length) in contents.items():
         (folder / name).write_bytes(content)
         seconds[name] = length
     for name, content in unreadable().items():

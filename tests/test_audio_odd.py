@@ -54,7 +54,7 @@ def cut_cases():
 def test_cut(tmp_path, name):
     """What is before the cut is read, all but a codec's last page; the header's length is given up, which is noted."""
     path, (content, seconds) = tmp_path / name, CUT[name]
-    path.write_bytes(content)
+    path.write_bytes(content())
     try:
         header, wave = audio.info(path), audio.read(path, 16000)
     except InputError as error:

@@ -52,6 +52,7 @@ def test_every_product_of_a_reconstruction_step_is_counted():
     assert flops_of_a_clip(cfg) == 2 * (3 * (blocks + decoder) + 2 * patches + log_mel)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_counted_and_all_masks_are():
     alone = load_config("smoke", ["objective.weights={reconstruction: 1}"])
     both = load_config("smoke", ["objective.weights={reconstruction: 1, global: 1}"])
@@ -66,13 +67,15 @@ def test_the_teacher_is_counted_and_all_masks_are():
     assert three - two == two - one > 0 and one > two - one  # what does not grow with the masks is the teacher
 
 
-@pytest.mark.parametrize("preset", ["smoke", pytest.param("micro", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["smoke", "micro"])
 def test_a_step_grows_with_its_clips(preset):
     """So a few clips stand for a whole batch; only the contrastive loss of `micro` compares each with each."""
     cfg = load_config(preset, ["objective.local_tokens=all"])
     assert flops_of_a_clip(cfg, 8) == pytest.approx(flops_of_a_clip(cfg, 2), rel=1e-3 if preset == "micro" else 1e-9)
 
 
+@pytest.mark.slow
 def test_the_path_of_attention_makes_no_difference():
     counts = {
         flops_of_a_clip(load_config("smoke", [f"model.attention_path={p}"])) for p in ("explicit", "fused", "blocks")

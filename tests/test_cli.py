@@ -292,6 +292,7 @@ def test_pretrain_with_bad_input(command, tmp_path, arguments, words):
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(command, tmp_path):
     arguments = ["pretrain", "--dry-run", "--preset", "smoke", "--data", "synth:16", "--out", tmp_path / "run"]
+    arguments += ["-s", "train.batch_size=2", "-s", "train.steps=2"]
     status, out, err = command(*arguments)
     lines = dict(line.split("  ", 1) for line in out.splitlines())
     assert (status, err) == (0, "")
@@ -306,7 +307,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(command, tmp_path):
 
     status, out, err = command(*arguments, "--json", "--seed", 3)
     planned = json.loads(out)
-    assert (status, planned["steps"], planned["batch_size"], planned["training_clips"]) == (0, 6, 8, 13)
+    assert (status, planned["steps"], planned["batch_size"], planned["training_clips"]) == (0, 2, 2, 13)
     assert planned["seconds_per_step"] > 0 and planned["notes"] == []
 
     status, out, err = command(*arguments, "-s", "train.stepz=4")

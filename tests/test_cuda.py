@@ -21,6 +21,7 @@ from asit_lab.training.step import Stepper
 
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")  # so autocast to bf16 is off
 CONFIGURATIONS = case.configurations()
+OFTEN = ("micro", "micro-asda")  # of the others, too, each takes seconds
 
 
 class OneDevice:
@@ -65,7 +66,7 @@ def steps(cfg: RunConfig, objective: Objective, device: str) -> dict[str, object
 
 @pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "one loss off" in name else ()) for name in CONFIGURATIONS]
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in CONFIGURATIONS]
 )
 def test_two_steps_of_every_objective(name, parts):
     cfg = CONFIGURATIONS[name].with_overrides([f"train.accumulate={parts}"])

@@ -17,6 +17,12 @@ RATE = 16000
 CLASSES = len(synth.CLASSES)
 
 
+@pytest.fixture(autouse=True)
+def anew(monkeypatch):
+    """Every clip is synthesised again, not kept as in the other tests."""
+    monkeypatch.setattr(synth, "synthesise", scene.synthesise)
+
+
 def sketch(number: int = 0, rate: int = RATE, seconds: float = 5.0) -> Sketch:
     plan, noise = np.random.SeedSequence(number).spawn(2)
     return Sketch(*(np.random.Generator(np.random.PCG64(seed)) for seed in (plan, noise)), rate, seconds)
@@ -128,6 +134,7 @@ def test_rhythms_repeat():
     assert np.median([best_match("rain", number) for number in range(5)]) < 0.5
 
 
+@pytest.mark.slow
 def test_classes_can_be_told_apart_but_not_by_their_mean_spectrum_alone():
     """Statistics of the log-mel know far more than chance and far less than everything, so that a probe has room."""
     front_end = LogMel.from_config(Features(sample_rate=RATE, mel_bins=64))

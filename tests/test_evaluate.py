@@ -15,7 +15,7 @@ from asit_lab.errors import InputError
 from asit_lab.evaluation import evaluate, initialisation_study
 from asit_lab.evaluation import start_weights_study as initialisation
 
-DATA = "synth:40"
+DATA = "synth:30"
 COLUMNS = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
 COLUMNS += ["unit", "note"]
 
@@ -40,13 +40,13 @@ def test_every_encoder_stands_beside_its_untrained_architecture_and_the_log_mel(
     names = ["mine", "mine, untrained", "mean+std log-mel"]
     assert list(found.table["encoder"]) == names * 2
     assert list(found.table["protocol"]) == ["linear"] * 3 + ["knn"] * 3
-    assert (found.table["low"] <= found.table["high"]).all() and (found.table["clips"] == 40).all()
+    assert (found.table["low"] <= found.table["high"]).all() and (found.table["clips"] == 30).all()
     written = json.loads((home / "out/result.json").read_text())
     assert [row["encoder"] for row in written["results"]] == names * 2 and written["status"] == "finished"
     table = pd.read_csv(home / "out/table.csv", keep_default_na=False)
     np.testing.assert_allclose(table["mean"], found.table["mean"])
     predictions = pd.read_csv(home / "out/predictions.csv")
-    assert len(predictions) == 6 * 40
+    assert len(predictions) == 6 * 30
     linear = predictions[(predictions["encoder"] == "mine") & (predictions["protocol"] == "linear")]
     by_fold = (linear["label"] == linear["predicted"]).groupby(linear["split"]).mean()
     assert by_fold.mean() == pytest.approx(found.table["mean"][0])
@@ -100,7 +100,7 @@ def test_mistakes_show_before_anything_is_computed(home):
 def test_results_of_something_else_are_not_written_over(home):
     evaluate({"a": trained()}, DATA, ("knn",), "out", untrained=False)
     kept = (home / "out/result.json").read_bytes()
-    for encoders, data in (({"b": trained()}, DATA), ({"a": trained()}, "synth:30")):
+    for encoders, data in (({"b": trained()}, DATA), ({"a": trained()}, "synth:40")):
         with pytest.raises(InputError, match=rf"results of a \(knn\), mean.std log-mel \(knn\) on {DATA}; choose"):
             evaluate(encoders, data, ("knn",), "out", untrained=False)
     with pytest.raises(InputError, match="holds results of a"):

@@ -241,7 +241,8 @@ class Without:
 
     def find_distributions(self, *arguments, **options):
         installed = getattr(self.finder, "find_distributions", lambda *_, **__: [])(*arguments, **options)
-        return (package for package in installed if not blocked(package.metadata["Name"] or ""))
+        # By the name of its folder, "scipy-1.17.0.dist-info": its metadata take long to parse.
+        return (package for package in installed if not blocked(package._path.name.partition("-")[0]))
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 for name in BLOCKED:

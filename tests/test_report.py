@@ -81,9 +81,30 @@ def home(tmp_path_factory, smoke_run, without_decoder):
         yield folder
 
 
+def without_snapshots(home: Path, folder: Path) -> Path:
+    """The same project moved, and its snapshots lost: reports without pictures of runs, which are quick."""
+    shutil.copytree(home, folder, symlinks=True, ignore=shutil.ignore_patterns("snapshots", "written"))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def made(home):
+def pictured(home):
+    """The report with the pictures of two runs."""
     return report("made_up.yaml", out="written")
+
+
+@pytest.fixture(scope="module")
+def plain(home, tmp_path_factory):
+    """The report without them."""
+    folder = without_snapshots(home, tmp_path_factory.mktemp("plain") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASIT_LAB_HOME", str(folder))
+        return report("made_up.yaml", out="written")
+
+
+@pytest.fixture(scope="module", params=["plain", pytest.param("pictured", marks=pytest.mark.slow)])
+def made(request):
+    return request.getfixturevalue(request.param)
 
 
 class Page(HTMLParser):
@@ -156,12 +177,13 @@ def test_contents_lead_to_headings_in_order(page):
     assert page.all("html") == [{"lang": "en"}] and len(page.all("main")) == len(page.all("nav")) == 1
 
 
-def test_images_are_the_files_beside_it_and_are_described(made, page):
-    images = page.all("img")
+@pytest.mark.slow
+def test_images_are_the_files_beside_it_and_are_described(pictured):
+    images = Page(pictured.html.read_text(encoding="utf-8")).all("img")
     assert len(images) == 7  # figure, curves, three of the one run, two of the one that reconstructs nothing
     names = ["made_up_wide", "curves", "reference_reconstructions", "reference_masks", "reference_attention"]
     names += ["contrast_masks", "contrast_attention"]
-    saved = [(made.html.parent / f"made_up/{name}.png").read_bytes() for name in names]
+    saved = [(pictured.html.parent / f"made_up/{name}.png").read_bytes() for name in names]
     assert [base64.b64decode(image["src"].partition(",")[2]) for image in images] == saved
     assert all(len(image["alt"]) > 40 for image in images) and len({image["alt"] for image in images}) == 7
     assert "everything 99 (published 28.1); no <i>decoder</i> 51 (published 20.2)" in images[0]["alt"]
@@ -205,7 +227,9 @@ def test_points_that_are_not_finished_are_named(page):
     assert "failed" in cells and "ValueError: <no> good" in cells and "waiting" in cells
 
 
-def test_a_run_without_decoder_says_so(page):
+@pytest.mark.slow
+def test_a_run_without_decoder_says_so(pictured):
+    page = Page(pictured.html.read_text(encoding="utf-8"))
     notes = [text for text in page.words["p"] if text.startswith("No reconstructions")]
     assert notes == ["No reconstructions: the run has no decoder."]
 
@@ -213,10 +237,11 @@ def test_a_run_without_decoder_says_so(page):
 # --- Files ----------------------------------------------------------------------------------------------------------
 
 
-def test_files(made, home):
-    assert made.html == home / "written/report.html" and made.files[-1] == made.html
+@pytest.mark.slow
+def test_files(pictured, home):
+    assert pictured.html == home / "written/report.html" and pictured.files[-1] == pictured.html
     found = {path.relative_to(home / "written").as_posix() for path in (home / "written").rglob("*") if path.is_file()}
-    assert found == {path.relative_to(home / "written").as_posix() for path in made.files}
+    assert found == {path.relative_to(home / "written").as_posix() for path in pictured.files}
     figures = ["made_up", "made_up_wide", "curves", "reference_reconstructions", "reference_masks"]
     figures += ["reference_attention", "contrast_masks", "contrast_attention"]
     kinds = ("pdf", "png", "svg", "csv")
@@ -226,7 +251,7 @@ def test_files(made, home):
 
 def test_tables_hold_the_collected_numbers(made, home):
     summary = asit_lab.batch.collect("made_up.yaml").summary
-    table, plotted = (pd.read_csv(home / f"written/made_up/{name}.csv") for name in ("table", "made_up"))
+    table, plotted = (pd.read_csv(made.html.parent / f"made_up/{name}.csv") for name in ("table", "made_up"))
     for name in ("mean", "spread", "published"):
         assert table[name].tolist() == pytest.approx(summary[name].tolist(), nan_ok=True)
         assert plotted[name].tolist() == pytest.approx(summary[name].tolist(), nan_ok=True)
@@ -237,8 +262,9 @@ def test_tables_hold_the_collected_numbers(made, home):
     )
 
 
-def test_pictures_have_their_data(made, home, smoke_run):
-    folder = home / "written/made_up"
+@pytest.mark.slow
+def test_pictures_have_their_data(pictured, smoke_run):
+    folder = pictured.html.parent / "made_up"
     pixels = pd.read_csv(folder / "reference_reconstructions.csv")
     assert pixels.groupby("clip").size().tolist() == [96 * 64] * 2
     hidden = pixels["mask"] == 1
@@ -267,10 +293,9 @@ def test_clips_are_said_to_be_held_out_where_they_were(holdout, words):
 
 @pytest.fixture
 def bare(home, tmp_path, monkeypatch):
-    """The same project moved, and its snapshots lost: reports without pictures of runs, which are quick."""
-    shutil.copytree(home, tmp_path / "bare", symlinks=True, ignore=shutil.ignore_patterns("snapshots", "written"))
-    monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "bare"))
-    return tmp_path / "bare"
+    folder = without_snapshots(home, tmp_path / "bare")
+    monkeypatch.setenv("ASIT_LAB_HOME", str(folder))
+    return folder
 
 
 def test_what_is_missing_is_named_and_the_rest_reported(bare):
@@ -302,14 +327,16 @@ def test_the_same_again_and_on_a_full_disk(bare, monkeypatch):
     assert {path: path.read_bytes() for path in before} == before and list(made.html.parent.rglob(".*")) == []
 
 
-def test_nothing_to_report_is_one_error_and_leaves_what_is_there(made, home):
-    before = made.html.read_bytes()
+def test_nothing_to_report_is_one_error_and_leaves_what_is_there(bare):
+    (bare / "written").mkdir()
+    (bare / "written/report.html").write_text("an earlier one")
     with pytest.raises(InputError) as error:
         report(["class_token", "attention"], data="synth:20", seeds=2, out="written")
     assert "none of its 4 points is finished" in str(error.value)
     assert "asit-lab batch run class_token --scale smoke --data synth:20 --seeds 2" in str(error.value)
     assert "asit-lab batch run attention --scale smoke" in str(error.value)
-    assert made.html.read_bytes() == before
+    assert [path.name for path in (bare / "written").iterdir()] == ["report.html"]
+    assert (bare / "written/report.html").read_text() == "an earlier one"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """The run directory: what is written, read back, refused; files that are whole or not there."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 from contextlib import ExitStack
 
 import numpy as np
@@ -142,12 +141,18 @@ def test_record_adds_to_the_result(cfg, tmp_path):
 def test_processes_that_record_at_once_lose_nothing(cfg, tmp_path):
     """Each adds its own entries, twenty times over."""
     run = open_run(tmp_path / "r", cfg)
-    code = (
-        "import sys; from asit_lab import load_run; run, name = load_run(sys.argv[1]), sys.argv[2]\n"
-        "for i in range(20): run.record(**{f'{name}{i}': i})"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", code, str(run.dir), name]) for name in "abc"]
-    assert [process.wait() for process in started] == [0, 0, 0]
+
+    def record(name: str) -> None:
+        for i in range(20):
+            load_run(run.dir).record(**{f"{name}{i}": i})
+
+    context = multiprocessing.get_context("fork")  # imports nothing again
+    started = [context.Process(target=record, args=(name,)) for name in "abc"]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, 0]
     assert set(run.result) == {f"{name}{i}" for name in "abc" for i in range(20)}
 
 

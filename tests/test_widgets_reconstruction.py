@@ -91,16 +91,16 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
     ("control", "value"),
     [
         ("ratio", 30),
-        ("kind", "noise"),
-        ("kind", "time"),
-        ("block", 80),
-        ("align", True),
-        ("seed", 5),
+        pytest.param("kind", "noise", marks=pytest.mark.slow),
+        pytest.param("kind", "time", marks=pytest.mark.slow),
+        pytest.param("block", 80, marks=pytest.mark.slow),
+        pytest.param("align", True, marks=pytest.mark.slow),
+        pytest.param("seed", 5, marks=pytest.mark.slow),
         ("start", 2.0),
-        ("picture.high", 0.5),
-        ("picture.most", 0.2),
+        pytest.param("picture.high", 0.5, marks=pytest.mark.slow),
+        pytest.param("picture.most", 0.2, marks=pytest.mark.slow),
         ("picture.unit", "dB"),
-        ("picture.colours", "gray"),
+        pytest.param("picture.colours", "gray", marks=pytest.mark.slow),
     ],
 )
 def test_every_control_changes_the_picture(explorer, control, value):
@@ -187,6 +187,7 @@ def test_snapshots_are_opened_when_asked_for_and_few_are_kept(smoke_run, tmp_pat
     assert source.encoder.cache_info().currsize == KEPT < 6
 
 
+@pytest.mark.slow
 def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
     """A run, and an untrained model of other patches and longer crops: the crop is the longer one."""
     explorer = ReconstructionExplorer(smoke_run.dir, "micro", data="synth:12")
@@ -217,6 +218,7 @@ def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
 # --- ASDA, and neither ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_asda_it_shows_the_error_of_each_hidden_patch_and_says_so(asda):
     explorer = ReconstructionExplorer(asda, data="synth:12")
     assert explorer.message.text == "" and "predicts the teacher" in explorer.summary.value
@@ -317,7 +319,7 @@ def test_sounds_are_made_when_asked_for_and_go_with_their_mask(explorer):
 # --- The picture ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("two", [False, True])
+@pytest.mark.parametrize("two", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_curves_stay_on_their_axes_however_large_the_error(smoke_run, tmp_path, two):
     """Of a steady tone in noise, whose log-mel has a narrow range, by models that learned nothing."""
     noise = 0.1 * np.random.default_rng(0).standard_normal(4 * 16000)

