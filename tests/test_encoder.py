@@ -1,5 +1,7 @@
 """What an encoder gives for audio of any length, rate and container, checked against its own parts."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -329,6 +331,24 @@ def test_half_the_precision_gives_nearly_the_same(dtype, preset):
     torch.testing.assert_close(enc.embed(wave, RATE), before, rtol=0, atol=0.05)
     torch.testing.assert_close(enc.attention(wave, RATE).map.float(), maps, rtol=0, atol=0.01)
     assert enc.tokens(wave, RATE).isfinite().all()
+    if enc.reconstructs:
+        assert enc.reconstruct(wave, RATE).reconstructed.isfinite().all()
+    else:
+        assert enc.prediction_error(wave, RATE).isfinite().all()
+
+
+@pytest.mark.parametrize("preset", ["smoke", "micro-asda"])
+@pytest.mark.parametrize("part", ["backbone", "student", "decoder"])
+def test_one_part_alone_in_half_precision(part, preset):
+    small = ["data.crop_seconds=1.0", "model.width=48", "model.depth=2", "model.heads=3"]
+    small += ["asda.decoder_width=32", "asda.decoder_layers=2"]
+    made = Encoder.random(load_config(preset, small), 3)
+    enc = Encoder(made.config, made.backbone, copy.deepcopy(made.backbone), made.decoder)
+    wave = 0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(0))
+    before = enc.embed(wave, RATE)
+    getattr(enc, part).half()
+    assert enc(wave).dtype == (torch.float16 if part == "backbone" else torch.float32)
+    torch.testing.assert_close(enc.embed(wave, RATE), before, rtol=0, atol=0.05)
     if enc.reconstructs:
         assert enc.reconstruct(wave, RATE).reconstructed.isfinite().all()
     else:

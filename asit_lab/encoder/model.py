@@ -301,7 +301,8 @@ class Encoder(Shareable):
         masks = self._windows(torch.zeros_like(corrupted, dtype=torch.bool) if mask is None else mask)
         for window, hidden in zip(self._windows(corrupted), masks, strict=True):
             grid = (window.shape[1] // self.config.model.patch[0], self.config.grid[1])
-            parts.append(self.decoder(self.student(window, mask=hidden)[:, 1:], grid))
+            patches = self.student(window, mask=hidden)[:, 1:]
+            parts.append(self.decoder(patches.to(next(self.decoder.parameters()).dtype), grid))  # one may be halved
         return torch.cat(parts, dim=1)
 
     def _check_reconstructs(self) -> None:
