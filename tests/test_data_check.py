@@ -88,6 +88,28 @@ def test_a_second_check_reads_only_what_is_new(folder, monkeypatch):
     assert again.table["digest"][0] == first.table["digest"][0] and len(again.table) == 4
 
 
+def test_what_was_measured_is_added_to_a_journal(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(check_module, "_KEEP_EVERY", 2)
+    for number in range(5):
+        write(folder / f"{number}.wav", noise(number))
+    first = check(load_manifest(f"folder:{folder}"))
+    [journal] = (tmp_path / "home" / "data" / "checks").iterdir()
+    content = journal.read_bytes()
+    lines = [line for line in content.split(b"\n") if line]
+    assert len(lines) == 5
+    journal.write_bytes(content[: content.index(lines[3]) + 40])  # killed while the fourth was written
+    read, measure = [], check_module._measure
+    monkeypatch.setattr(check_module, "_measure", lambda *clip: read.append(clip[0]) or measure(*clip))
+    again = check(load_manifest(f"folder:{folder}"))
+    assert sorted(read) == [str(folder / "3.wav"), str(folder / "4.wav")]
+    assert again.table.equals(first.table)
+    after = journal.read_bytes()
+    assert after.startswith(content[: content.index(lines[3]) + 40])  # nothing is written twice
+    read.clear()
+    check(load_manifest(f"folder:{folder}"))
+    assert read == [] and journal.read_bytes() == after
+
+
 def test_commands(folder, tmp_path):
     for name in "ab":
         write(folder / "dog" / f"{name}.wav", noise(ord(name)))

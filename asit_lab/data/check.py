@@ -66,8 +66,8 @@ def check(
     seconds: clips that are not begun by then are left out. keep: write down what was measured.
     """
     latest = time.monotonic() + seconds
-    cache = resolve(_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.json"
-    facts_by_name = _load(cache)
+    journal = resolve(_FOLDER) / f"{hashlib.blake2b(os.fsencode(manifest.source), digest_size=8).hexdigest()}.jsonl"
+    facts_by_name = _load(journal)
     columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
     clips = list(columns.itertuples(index=False, name=None))
     names = [
@@ -79,13 +79,16 @@ def check(
         chunks = (new[first : first + _AT_ONCE] for first in range(0, len(new), _AT_ONCE))
         measured = (item for chunk in chunks for item in threads.map(lambda item: _in_time(*item, latest), chunk))
         words = {"desc": "checking", "unit": "clip", "total": len(clips), "initial": len(clips) - len(new)}
-        for count, (name, facts) in enumerate(tqdm(measured, **words, **passing_bar_style()), start=1):
+        fresh: dict[str, dict[str, Any]] = {}
+        for name, facts in tqdm(measured, **words, **passing_bar_style()):
             if facts is not None:
-                facts_by_name[name] = facts
-            if keep and count % _KEEP_EVERY == 0:
-                _keep(cache, facts_by_name)
-    if new and keep:
-        _keep(cache, facts_by_name)
+                fresh[name] = facts
+            if len(fresh) == _KEEP_EVERY:
+                _keep(journal, fresh, keep)
+                facts_by_name |= fresh
+                fresh = {}
+        _keep(journal, fresh, keep)
+        facts_by_name |= fresh
     reached = [row for row, name in enumerate(names) if name in facts_by_name]
     if len(reached) < len(names):
         manifest = manifest.subset(reached)
@@ -241,13 +244,26 @@ def write_page(result: Check, manifest: Manifest, out: Path) -> None:
     )
 
 
-def _load(cache: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or damaged: it is rebuilt
-        return {}
+def _load(journal: Path) -> dict[str, dict[str, Any]]:
+    """{clip: its facts} of a journal: a line a clip, [clip, facts]. Damaged lines, such as the last one of a process
+    that was killed, do not count."""
+    facts_by_name = {}
+    with contextlib.suppress(OSError), journal.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                name, facts = json.loads(line)
+                facts_by_name[name] = dict(facts)
+            except (ValueError, TypeError):
+                continue
+    return facts_by_name
 
 
-def _keep(cache: Path, facts_by_name: dict[str, dict[str, Any]]) -> None:
+def _keep(journal: Path, facts_by_name: dict[str, dict[str, Any]], keep: bool) -> None:
+    """Add to the journal, unless nothing is to be kept."""
+    if not keep or not facts_by_name:
+        return
+    lines = "".join(f"{json.dumps(item)}\n" for item in facts_by_name.items())
     with contextlib.suppress(OSError):  # a full or read-only disk: measured again next time
-        write_text(cache, json.dumps(facts_by_name))
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with journal.open("ab") as file:
+            file.write(f"\n{lines}".encode())  # on a line of its own, whatever a killed process left
