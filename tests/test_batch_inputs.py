@@ -171,6 +171,25 @@ def test_changed_data_and_recipes_make_other_points(study, tmp_path):
     assert "recipe.yaml" in reasons(study)[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "path,label\nsounds/class 0/0.wav,a\n"),
+        ("list.csv", "File Name;class\nsounds/class 0/0.wav;a\n"),
+        ("list.tsv", "filepath\tcategory\nsounds\\class 0\\0.wav\ta\n"),
+        ("list.txt", "sounds/class 0/0.wav a\n".replace(" a\n", ",a\n")),
+        ("list.jsonl", '{"filename": "0.wav", "label": "a"}\n'),
+    ],
+)
+def test_files_that_a_list_names_in_any_form_count(study, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    before, unnamed = data_stamp(f"folder:{name}"), tmp_path / "sounds/class 1/1.wav"
+    os.utime(unnamed, (1e9, 1e9))
+    assert data_stamp(f"folder:{name}") == before
+    os.utime(tmp_path / "sounds/class 0/0.wav", (1e9, 1e9))
+    assert data_stamp(f"folder:{name}") != before
+
+
 def test_data_that_are_not_here_leave_points_as_they_were(study, tmp_path):
     finished(study)
     shutil.rmtree(tmp_path / "sounds")

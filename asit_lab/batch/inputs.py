@@ -3,7 +3,6 @@
 They are part of its identity, so results of other code or other data are never taken for its own.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import flatten, resolve
+from ..errors import InputError
 from ..paths import data_folder
 from ..runs.encoder_folder import path_of_weights
 from ..storage.source_code import PACKAGE, code_hash, code_hashes
@@ -105,14 +105,19 @@ def _folder_of(kind: str) -> Path | None:
     return next((data / name for name in _FOLDERS.get(kind, (kind,)) if (data / name).is_dir()), None)
 
 
-def _files_listed(table: Path) -> Iterator[Path]:
-    """A CSV, and the files in its column `path`."""
-    yield table
+def _files_listed(file: Path) -> Iterator[Path]:
+    """A list, and the files that it names, in whatever form data are read from; any other file by itself."""
+    from ..data.sources.folder import list_folder
+    from ..data.sources.tables import is_list
+
+    yield file
+    if not is_list(file):
+        return
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            yield from (table.parent / row["path"] for row in csv.DictReader(file) if row.get("path"))
-    except (UnicodeDecodeError, csv.Error):
+        listing = list_folder(file, f"folder:{file}")
+    except (InputError, OSError):
         return  # reading the data set says what is wrong
+    yield from map(Path, dict.fromkeys(clip.path for clip in listing.clips))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
