@@ -179,6 +179,7 @@ def test_whoever_lost_its_claim_stops(tmp_path, monkeypatch):
     assert (tmp_path / CLAIM.format(2)).read_text() == "{}"  # not ours to release
 
 
+@pytest.mark.slow
 def test_leftovers_of_an_attempt_that_was_killed_are_ended(tree, tmp_path):
     """By the next attempt on the same machine, whatever has become of the numbers of their processes."""
     point, (parent, child) = tmp_path / "point", tree

@@ -190,7 +190,7 @@ def test_a_probe_leaves_a_classifier_of_all_clips(probed, manifest, home):
     assert len(pd.read_csv(home / "probed" / "predictions.csv")) == 40
 
 
-@pytest.mark.parametrize("protocol", ["linear", "weighted"])
+@pytest.mark.parametrize("protocol", ["linear", pytest.param("weighted", marks=pytest.mark.slow)])
 def test_a_probes_classifier_is_the_regression_on_its_features(home, manifest, tmp_path, protocol):
     encoder = Encoder.random(load_config("smoke"), 3)
     probe(encoder, manifest, protocol, pool="mean", out=tmp_path, layer="last" if protocol == "linear" else "auto")

@@ -19,11 +19,13 @@ from asit_lab import batch, cli
 from asit_lab.batch.estimate import Forecast
 from asit_lab.config import load_config, preset_names
 from asit_lab.runs.directory import open_run, write_json
+from asit_lab.training import recorder
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Runs `asit-lab ARGUMENTS` in this process: (exit status, stdout, stderr)."""
+    """Runs `asit-lab ARGUMENTS` in this process: (exit status, stdout, stderr). Runs draw no pictures."""
+    monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
 
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["asit-lab", *map(str, arguments)])

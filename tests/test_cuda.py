@@ -21,7 +21,7 @@ from asit_lab.training.step import Stepper
 
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")  # so autocast to bf16 is off
 CONFIGURATIONS = case.configurations()
-OFTEN = ("micro", "micro-asda")  # of the others, too, each takes seconds
+OFTEN = ("smoke", "micro-asda")  # of the others, too, each takes seconds
 
 
 class OneDevice:
@@ -92,7 +92,7 @@ def test_finding_what_is_not_finite(name):
         assert _at_fault(batch.to("cuda"), stepper) == ("samples", [batch.index[3].item()])
 
 
-@pytest.mark.parametrize("preset", ["smoke", "micro-asda"])
+@pytest.mark.parametrize("preset", [pytest.param("smoke", marks=pytest.mark.slow), "micro-asda"])
 def test_an_encoder(preset):
     small = ["data.crop_seconds=1.0", "model.width=48", "model.depth=2", "model.heads=3"]
     small += ["asda.decoder_width=32", "asda.decoder_layers=2"]
@@ -120,7 +120,13 @@ def test_an_encoder(preset):
 
 
 @pytest.mark.parametrize(
-    "changes", [[], ["head=layers"], ["frozen=true"], ["noise=true", "shift_frames=3", "mixup=1.0"]]
+    "changes",
+    [
+        [],
+        pytest.param(["head=layers"], marks=pytest.mark.slow),
+        pytest.param(["frozen=true"], marks=pytest.mark.slow),
+        pytest.param(["noise=true", "shift_frames=3", "mixup=1.0"], marks=pytest.mark.slow),
+    ],
 )
 def test_fine_tuning(changes, tmp_path):
     """Two steps and the answers to two windows of a clip."""

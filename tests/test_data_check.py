@@ -122,6 +122,7 @@ def test_commands(folder, tmp_path):
     assert len(load_manifest(f"shards:{tmp_path / 'shards'}")) == 2
 
 
+@pytest.mark.slow
 def test_every_odd_file_is_read_or_listed(folder):
     seconds = odd_audio.write_all(folder)
     manifest = load_manifest(f"folder:{folder}")

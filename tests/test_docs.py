@@ -72,6 +72,7 @@ def test_every_part_has_an_example():
     assert all(files_of(section) for section in SECTIONS[:-1])
 
 
+@pytest.mark.slow
 def test_a_loss_is_trained(folder):
     metrics = run("A loss")["run"].metrics
     assert metrics["loss_cosine"].between(0, 2).all()
@@ -90,6 +91,7 @@ def test_an_objective_is_trained_probed_and_looked_at(folder):
     assert asit_lab.load_encoder("runs/next-patch").embed([0.1] * 16000, 16000).isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_mask_is_trained_with(folder):
     names = run("A mask")
     assert names["run"].status == "finished"
@@ -107,6 +109,7 @@ def test_a_data_set_is_read(folder):
     assert len(manifest) == 24 and manifest.classes == ["high", "low"] and set(manifest.table["fold"]) == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_recipe_is_used(folder):
     result = run("A recipe for fine-tuning")["result"]
     setup = yaml.safe_load((folder / "runs/tuned/setup.yaml").read_text(encoding="utf-8"))

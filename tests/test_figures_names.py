@@ -42,6 +42,7 @@ def texts(figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text)]
 
 
+@pytest.mark.slow
 def test_names_are_drawn_as_they_are(tmp_path):
     for kind, figure in named_figures().items():
         with rc_context({"text.parse_math": True}):  # the user's own setting

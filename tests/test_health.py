@@ -356,7 +356,14 @@ def break_gradient(monkeypatch, at: int):
     monkeypatch.setattr(ASiT, "forward", counting)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient", "gradient, clipped over all"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("loss", marks=pytest.mark.slow),
+        "gradient",
+        pytest.param("gradient, clipped over all", marks=pytest.mark.slow),
+    ],
+)
 def test_weights_at_fault_are_told_from_files(tmp_path, no_pictures, monkeypatch, what):
     clip = ["optim.clip_by=global"] if "over all" in what else []
     cfg = short("synth:12", *clip)

@@ -77,6 +77,7 @@ def test_equal_to_drawing_blocks_one_by_one(kind, ratio, align):
         assert before < max(target, 1)
 
 
+@pytest.mark.slow
 def test_equal_to_one_by_one_over_several_rounds():
     mask = mask_of(ratio=0.95, block=0.15)
     masks = draw(mask, 2)

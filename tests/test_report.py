@@ -311,10 +311,10 @@ def test_what_is_missing_is_named_and_the_rest_reported(bare):
     assert len(page.all("img")) == 2  # the study's figure and the curves
 
 
-def test_the_same_again_and_on_a_full_disk(bare, monkeypatch):
+def test_the_same_again_and_on_a_full_disk(plain, monkeypatch):
     """The same results give the same bytes; a page that cannot be written leaves the old one."""
-    made = report("made_up.yaml")
-    before, sync = {path: path.read_bytes() for path in made.files if path.suffix != ".pdf"}, files.sync
+    monkeypatch.setenv("ASIT_LAB_HOME", str(plain.html.parent.parent))
+    before, sync = {path: path.read_bytes() for path in plain.files if path.suffix != ".pdf"}, files.sync
 
     def full(path):
         if "report.html" in path.name:
@@ -323,8 +323,8 @@ def test_the_same_again_and_on_a_full_disk(bare, monkeypatch):
 
     monkeypatch.setattr(files, "sync", full)
     with pytest.raises(OSError, match="No space left on device: .*report.html"):
-        report("made_up.yaml")
-    assert {path: path.read_bytes() for path in before} == before and list(made.html.parent.rglob(".*")) == []
+        report("made_up.yaml", out="written")
+    assert {path: path.read_bytes() for path in before} == before and list(plain.html.parent.rglob(".*")) == []
 
 
 def test_nothing_to_report_is_one_error_and_leaves_what_is_there(bare):

@@ -123,7 +123,10 @@ ARRANGEMENTS = {
 }
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize(
+    "arrangement",
+    [pytest.param(name, marks=() if name in ("as it is", "in parts") else pytest.mark.slow) for name in ARRANGEMENTS],
+)
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, arrangement):
     overrides = [*RICH, *ARRANGEMENTS[arrangement], "train.steps=8", "train.snapshots=2"]
     whole = pretrain(tmp_path / "whole", *overrides)

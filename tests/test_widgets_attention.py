@@ -130,6 +130,7 @@ def test_mean_over_heads_and_rollout(explorer):
     assert not explorer.head.disabled
 
 
+@pytest.mark.slow
 def test_differential_attention_shows_both_softmaxes_and_their_difference(differential):
     maps = maps_of(differential)
     differential.layer.value, differential.head.value = 1, 0
@@ -171,6 +172,7 @@ def test_a_cell_of_the_map_chooses_layer_and_head(explorer):
     assert explorer.heads.labels[15] == f"layer 1, head 0\ndistance in frequency (mel bands): {value:.3g}"
 
 
+@pytest.mark.slow
 def test_a_long_clip_has_windows_and_a_short_one_has_none(explorer, tmp_path):
     assert explorer.start.layout.display is None  # 5 s, and 1 s at a time
     explorer.start.value = 1.6
@@ -189,6 +191,7 @@ def test_a_long_clip_has_windows_and_a_short_one_has_none(explorer, tmp_path):
     assert explorer.picker.selected == explorer.attention.loudest and len(shown(explorer)[0]) == 13
 
 
+@pytest.mark.slow
 def test_a_patch_stays_chosen_when_the_clip_changes(explorer):
     explorer.picker.selected = 9
     explorer.start.value = 3.2

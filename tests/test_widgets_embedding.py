@@ -130,7 +130,14 @@ def test_hovering_shows_a_clip_and_leaving_the_chosen_one(explorer):
     assert explorer.thumbnail.value == chosen and explorer.map.selected == 0
 
 
-@pytest.mark.parametrize(("control", "value"), [("layer", 0), ("pool", "class"), ("pool", "mean")])
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("layer", 0),
+        pytest.param("pool", "class", marks=pytest.mark.slow),
+        pytest.param("pool", "mean", marks=pytest.mark.slow),
+    ],
+)
 def test_another_layer_or_pooling_gives_other_points(explorer, control, value):
     explorer.map.selected = 4
     before, targets = explorer.png(), explorer.map.targets
@@ -164,6 +171,7 @@ def test_a_long_title_ends_before_the_legend(enc, monkeypatch, tmp_path):
     check_layout(embedding_map(points, labels, title, method))
 
 
+@pytest.mark.slow
 def test_another_data_set_and_one_that_is_none(explorer):
     explorer.map.selected = 20
     explorer.data.value = "synth:11"

@@ -279,6 +279,7 @@ def test_what_is_missing_is_said(asda, smoke_run, tmp_path):
     assert said(tmp_path) == f"{tmp_path}: the run has no snapshot yet"
 
 
+@pytest.mark.slow
 def test_it_can_be_mended_after_a_wrong_data_set():
     explorer = ReconstructionExplorer("smoke", data="sinth")
     assert "there is no clip to show" in explorer.message.text

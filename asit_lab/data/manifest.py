@@ -237,8 +237,10 @@ def _parse(spec: str) -> tuple[str, str]:
     if kind.endswith(".py"):
         function, _, argument = argument.partition(":")
         kind = f"{kind}:{function}"
+    if kind in SOURCES or registry.in_file(kind):  # before installed packages, which take long to search
+        return kind, argument
     sources = SOURCES | {name: f"{name}[:PATH]" for name in registry.names("sources")}
-    if kind in sources or registry.in_file(kind):
+    if kind in sources:
         return kind, argument
     near = difflib.get_close_matches(kind, sources, 1)
     hint = f"did you mean {sources[near[0]]}? " if near else ""
