@@ -1,8 +1,11 @@
 """Encoders as folders and on the Hugging Face Hub, which is played by its own cache and by recorded calls."""
 
+import errno
+import http.server
 import json
 import shutil
 import sys
+import threading
 import warnings
 
 import pytest
@@ -11,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from asit_lab import Encoder, InputError, load_config, load_encoder
 from asit_lab.encoder import open_encoder
+from asit_lab.encoder.hub import fetch_file
 
 RATE = 16000
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -210,6 +214,97 @@ def test_a_repository_that_cannot_be_had(offline):
     (offline / "models--me--tiny" / "snapshots" / REVISION / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has no model\.safetensors"):
         load_encoder("hf://me/tiny")
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Answers everything with one status."""
+
+    def do_GET(self):
+        status, code = self.server.answer
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_CONNECT = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hub_that_answers(tmp_path, monkeypatch):
+    """Makes a Hub, or a proxy, on this machine that answers one status."""
+    from huggingface_hub import constants
+
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    servers = []
+
+    def serving(status, code=""):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+        server.answer = (status, code)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serving
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (404, "RepoNotFound", "127.0.0.1 has no such repository, or it is private: check the name, or log in"),
+        (401, "", "127.0.0.1 does not accept the login: log in by `hf auth login` or HF_TOKEN, or download"),
+        (403, "GatedRepo", "access is restricted: accept the terms at https://127.0.0.1/me/tiny and log in"),
+    ],
+)
+def test_a_hub_that_refuses_says_what_to_do(hub_that_answers, monkeypatch, status, code, words):
+    from huggingface_hub import constants, hf_api
+
+    address = hub_that_answers(status, code)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(hf_api.api, "endpoint", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    with pytest.raises(InputError) as caught:
+        load_encoder("hf://me/tiny")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("ConnectError", "[Errno -2] Name or service not known", "huggingface.co cannot be reached, or the connection"),
+        ("ConnectError", "[SSL: CERTIFICATE_VERIFY_FAILED] unable to get", "set SSL_CERT_FILE to its own, or download"),
+        (
+            "ProxyError",
+            "407 Proxy Authentication Required",
+            "the proxy does not let huggingface.co through; check HTTPS",
+        ),
+        ("ReadTimeout", "timed out", "huggingface.co does not answer in time; check the network and HTTPS_PROXY"),
+        ("RemoteProtocolError", "peer closed connection", "or the connection broke off; check the network"),
+        ("OSError", "", "the disk is full ("),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch, kind, text, words):
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    network = sys.modules[HTTPError.__module__.partition(".")[0]]
+    cause = OSError(errno.ENOSPC, "No space left on device") if kind == "OSError" else getattr(network, kind)(text)
+
+    def fail(*arguments, **options):
+        raise LocalEntryNotFoundError("An error happened while trying to locate the files") from cause
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(InputError) as caught:
+        fetch_file("me/tiny", "model.safetensors")
+    assert str(caught.value).startswith("hf://me/tiny: ") and words in str(caught.value)
+    assert "locate the files" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_push(saved, monkeypatch):

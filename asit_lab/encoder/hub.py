@@ -4,14 +4,17 @@ huggingface_hub is imported when first used: neither pretraining nor reading a l
 """
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..errors import InputError
 from ..registry import in_file
 from ..runs.encoder_folder import CONFIG, WEIGHTS, SavedEncoder, read_encoder_folder, write_encoder_folder
+from ..storage.atomic import FULL
 
 CARD = """---
 {{ card_data }}
@@ -135,5 +138,40 @@ def _explained(repo_id: str) -> Iterator[None]:
     except InputError:
         raise
     except (HTTPError, RevisionResolutionError, OSError, ValueError) as error:  # refused, no network, no such name
-        reason = str(error).strip().partition("\n")[0]
+        reason = _advice(error, repo_id) or str(error).strip().partition("\n")[0]
         raise InputError(f"hf://{repo_id}: {reason} ({type(error).__name__})") from error
+
+
+def _advice(error: BaseException, repo_id: str) -> str:
+    """What a failure means and what to do about it; empty where the library's own words have to do."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    kinds = {kind.__name__ for cause in chain for kind in type(cause).__mro__}
+    text = " ".join(map(str, chain))
+    log_in = "log in by `hf auth login` or HF_TOKEN"
+    local = "or download it elsewhere and give the folder"
+    if any(getattr(cause, "errno", None) in FULL for cause in chain):
+        return f"the disk is full ({constants.HF_HUB_CACHE}): make room, or set HF_HOME to a folder on another disk"
+    if "GatedRepoError" in kinds:
+        return f"access is restricted: accept the terms at https://{host}/{repo_id} and {log_in}, {local}"
+    if "RepositoryNotFoundError" in kinds:
+        return f"{host} has no such repository, or it is private: check the name, or {log_in}"
+    if "ProxyError" in kinds or "407" in text:
+        return f"the proxy does not let {host} through; check HTTPS_PROXY, ask for {host} to be allowed, {local}"
+    if "SSLError" in kinds or "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"the certificate of {host} is not trusted; if a proxy changes it, set SSL_CERT_FILE to its own, {local}"
+    if "401 " in text:
+        return f"{host} does not accept the login: {log_in}, {local}"
+    if kinds & {"TimeoutException", "Timeout", "TimeoutError"}:
+        return f"{host} does not answer in time; check the network and HTTPS_PROXY, {local}"
+    if kinds & {"NetworkError", "RemoteProtocolError", "ConnectionError", "IncompleteSnapshotError"}:
+        return f"{host} cannot be reached, or the connection broke off; check the network and HTTPS_PROXY, {local}"
+    if "HfHubHTTPError" in kinds and (status := re.search(r"\b[45]\d\d\b", text)):
+        return f"{host} answered {status[0]}; try again later, {local}"
+    return ""
