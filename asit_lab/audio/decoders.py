@@ -1,7 +1,9 @@
 """Opens an audio file with the decoder that can read it and yields its samples as mono blocks."""
 
+import errno
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -47,15 +49,19 @@ def open_decoder(path: str | Path) -> Decoder:
     try:
         if shard_member(path):
             return _open_member(path)
-        if path.is_dir():
+        state = os.stat(path)
+        if stat.S_ISDIR(state.st_mode):
             raise InputError(f"{path}: a folder, not an audio file")
-        if not path.is_file():
-            missing = "no such file" if not path.exists() else "not a file (a device, pipe or socket)"
-            raise InputError(f"{path}: {missing}")
-        if path.stat().st_size == 0:
+        if not stat.S_ISREG(state.st_mode):
+            raise InputError(f"{path}: not a file (a device, pipe or socket)")
+        if state.st_size == 0:
             raise InputError(f"{path}: zero length (the file has 0 bytes)")
-        return _open_stored(path, Stored.of_path(path))
+        return _open_stored(path, Stored(path, 0, state.st_size, state.st_mtime_ns))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file") from None
     except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            raise InputError(f"{path}: no such file") from None
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from None
 
 

@@ -122,17 +122,25 @@ class View:
             return len(buffer)
         place = self._part.start + self._position
         self._file.seek(self._base + place)
-        content = bytearray(self._file.read(max(0, min(len(buffer), self._size - self._position))))
-        for start, patch in self._part.patches.items():
-            for i in range(max(start, place), min(start + len(patch), place + len(content))):
-                content[i - place] = patch[i - start]
-        buffer[: len(content)] = bytes(content)
+        content: bytes | bytearray = self._file.read(max(0, min(len(buffer), self._size - self._position)))
+        if self._part.patches:
+            content = bytearray(content)
+            for start, patch in self._part.patches.items():
+                for i in range(max(start, place), min(start + len(patch), place + len(content))):
+                    content[i - place] = patch[i - start]
+        buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
 
     def read(self, count: int = -1) -> bytes:
-        buffer = bytearray(max(0, self._size - self._position) if count < 0 else count)
-        return bytes(buffer[: self.readinto(buffer)])
+        remaining = max(0, self._size - self._position)
+        if self._part.patches or self._part.claimed > 1:
+            buffer = bytearray(remaining if count < 0 else count)
+            return bytes(buffer[: self.readinto(buffer)])
+        self._file.seek(self._base + self._part.start + self._position)
+        content = self._file.read(remaining if count < 0 else min(count, remaining))
+        self._position += len(content)
+        return content
 
     def close(self) -> None:
         self._file.close()

@@ -178,7 +178,7 @@ def _few(frames: int, rate: int) -> float:
 
 def check_samples(path: str | Path, wave: np.ndarray) -> None:
     """Raises InputError for samples that are NaN, infinite or absurdly large."""
-    if len(wave) and not np.abs(wave).max() <= LOUDEST:  # also where it is NaN
+    if len(wave) and not (wave.max() <= LOUDEST and wave.min() >= -LOUDEST):  # also where it is NaN
         infinite, huge = np.count_nonzero(~np.isfinite(wave)), np.count_nonzero(np.abs(wave) > LOUDEST)
         if infinite:
             raise InputError(f"{path}: {infinite} samples are NaN or infinite")

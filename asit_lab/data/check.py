@@ -13,6 +13,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from .sources import synth
 
 _FOLDER = "data/checks"
 _DAMAGED = "cannot be decoded"
-_AT_ONCE = 10_000  # clips handed to the threads: a million waiting futures would be gigabytes
+_TOGETHER = 8  # clips that a thread is given at a time
+_AT_ONCE = 1000  # of these that wait for a thread: a million waiting futures would be gigabytes
 _KEEP_EVERY = 500  # clips after which what was measured is written down
 _CLIPPED = 0.001  # share of samples at full scale
 _CANCEL = 0.1  # the average of the channels has less than this of their level
@@ -74,10 +76,15 @@ def check(
         f"{path}@{start:.6f}+{seconds:.6f} {file_state(member[0] if (member := shard_member(path)) else path)}"
         for path, start, seconds, _, _ in clips
     ]
+
+    def measure(items: list) -> list:
+        return [_in_time(name, clip, latest) for name, clip in items]
+
     new = [(name, clip) for name, clip in zip(names, clips, strict=True) if name not in facts_by_name]
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
-        chunks = (new[first : first + _AT_ONCE] for first in range(0, len(new), _AT_ONCE))
-        measured = (item for chunk in chunks for item in threads.map(lambda item: _in_time(*item, latest), chunk))
+        few = [new[first : first + _TOGETHER] for first in range(0, len(new), _TOGETHER)]
+        chunks = (few[first : first + _AT_ONCE] for first in range(0, len(few), _AT_ONCE))
+        measured = (item for chunk in chunks for items in threads.map(measure, chunk) for item in items)
         words = {"desc": "checking", "unit": "clip", "total": len(clips), "initial": len(clips) - len(new)}
         fresh: dict[str, dict[str, Any]] = {}
         for name, facts in tqdm(measured, **words, **passing_bar_style()):
@@ -127,11 +134,13 @@ def _measure(path: str, start: float, seconds: float, rate: int, channels: int) 
         wave = read_row(path, start, min(seconds, _LONGEST), rate)
     except InputError as error:
         return {"reason": str(error).removeprefix(f"{path}: ")}
-    peak = float(np.abs(wave).max())
+    level = np.abs(wave)
+    peak = float(level.max())
+    clipped = np.count_nonzero(level >= 0.999 * peak) if 0.99 <= peak <= INTEGERS else 0
     return {
         "peak": peak,
-        "silent": float(np.mean(np.abs(wave) <= SOUND)),
-        "clipped": float(np.mean(np.abs(wave) >= 0.999 * peak)) if 0.99 <= peak <= INTEGERS else 0.0,
+        "silent": np.count_nonzero(level <= SOUND) / len(wave),
+        "clipped": clipped / len(wave),
         "bandwidth": _bandwidth(wave, rate),
         "cancels": channels > 1 and _cancels(path, start, min(seconds, _LONGEST), wave),
         "digest": fingerprint(wave, rate).digest if peak <= INTEGERS else "",
@@ -139,11 +148,17 @@ def _measure(path: str, start: float, seconds: float, rate: int, channels: int) 
     }
 
 
+@lru_cache(maxsize=4)
+def _window(size: int) -> np.ndarray:
+    return np.hanning(size).astype(np.float32)
+
+
 def _bandwidth(wave: np.ndarray, rate: int) -> float:
     """Hz below which all of a clip's spectrum lies, down to 60 dB below its strongest band."""
     size = min(1024, len(wave))
-    frames = wave[: len(wave) // size * size].reshape(-1, size) * np.hanning(size)
-    power = np.square(np.abs(np.fft.rfft(frames))).mean(0)
+    frames = wave[: len(wave) // size * size].reshape(-1, size) * _window(size)  # float32, which -60 dB is far within
+    spectrum = np.fft.rfft(frames)
+    power = np.einsum("tf,tf->f", spectrum.real, spectrum.real) + np.einsum("tf,tf->f", spectrum.imag, spectrum.imag)
     loud = np.flatnonzero(power > power.max() * 10 ** (_NARROW / 10))
     return float((loud[-1] + 1) * rate / size) if len(loud) and power.max() > 0 else 0.0
 

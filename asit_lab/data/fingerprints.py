@@ -42,13 +42,14 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(wave: np.ndarray, sample_rate: int) -> Fingerprint:
     """The fingerprint of a mono waveform [samples], -1 to 1."""
-    numbers = np.clip(np.round(wave * 32768), -32768, 32767).astype("<i2")
-    sounding = np.flatnonzero(numbers)
-    if not sounding.size or sounding[-1] + 1 - sounding[0] < SHORTEST * sample_rate:
+    scaled = wave * 32768
+    numbers = np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype("<i2")
+    sounding = numbers != 0
+    first, stop = int(sounding.argmax()), len(numbers) - int(sounding[::-1].argmax())
+    if not sounding.any() or stop - first < SHORTEST * sample_rate:
         return Fingerprint("", len(numbers), 0)
-    content = numbers[sounding[0] : sounding[-1] + 1]
-    digest = hashlib.blake2b(content.tobytes(), digest_size=16, salt=sample_rate.to_bytes(16, "little")).hexdigest()
-    return Fingerprint(digest, len(numbers), int(sounding[0]))
+    digest = hashlib.blake2b(numbers[first:stop], digest_size=16, salt=sample_rate.to_bytes(16, "little")).hexdigest()
+    return Fingerprint(digest, len(numbers), first)
 
 
 def fingerprints(manifest, rows) -> list[Fingerprint | str]:

@@ -50,7 +50,11 @@ class Listing:
 
 def is_audio(path: Path) -> bool:
     """Whether the name is that of an audio file (hidden files, such as macOS' ._x.wav, are not)."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return _has_audio_suffix(path.name)
+
+
+def _has_audio_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 @contextmanager
@@ -111,7 +115,8 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def audio_files(folder: Path) -> list[Path]:
     """Every audio file below `folder`, sorted; hidden files and folders left out."""
-    return sorted(Path(path, name) for path, names in walk(folder) for name in names if is_audio(Path(name)))
+    files = (Path(path, name) for path, names in walk(folder) for name in names if _has_audio_suffix(name))
+    return sorted(files, key=lambda file: file.parts)
 
 
 def check_is_folder(path: Path, source: str) -> None:
