@@ -333,6 +333,61 @@ def test_a_shard_that_is_none_beside_good_ones(shard):
     assert load_manifest(f"shards:{shard.parent}").notes[-1] == "3 more shards are cut or damaged"
 
 
+def test_two_shards_joined_are_read_both(shard):
+    shard.write_bytes(2 * shard.read_bytes())
+    manifest = load_manifest(f"shards:{shard}")
+    assert len(manifest) == 16 and manifest.notes == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ('{"start": NaN, "seconds": 1}', "start nan, seconds 1: no number, or no stretch"),
+        ('{"start": -5, "seconds": 1}', "start -5, seconds 1: no number, or no stretch"),
+        ('{"start": 0, "seconds": -1}', "start 0, seconds -1: no number, or no stretch"),
+        ('{"fold": Infinity}', "fold inf, start None"),
+        ("[" * 100_000, None),
+    ],
+)
+def test_facts_of_a_shard_that_are_none(tmp_path, facts, words):
+    with tarfile.open(tmp_path / "a.tar", "w") as members:
+        for name, content in (("a.wav", write(tmp_path / "x.wav").read_bytes()), ("a.json", facts.encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            members.addfile(member, io.BytesIO(content))
+    if words is None:
+        assert "1 members .json of shards cannot be read" in load_manifest(f"shards:{tmp_path / 'a.tar'}").notes[0]
+        return
+    with pytest.raises(InputError, match=words):
+        load_manifest(f"shards:{tmp_path / 'a.tar'}")
+
+
+def test_lists_that_are_nested_without_end(tmp_path):
+    write(tmp_path / "a.wav")
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "a.csv").write_text(f"path,labels\na.wav,{'[' * 500 + ']' * 500}\n")
+    assert len(load_manifest(f"folder:{tmp_path / 'a.csv'}")) == 1
+    for text in (deep, '{"path": ' + deep + "}"):
+        (tmp_path / "a.jsonl").write_text(text)
+        with pytest.raises(InputError, match=r"a\.jsonl.*: not JSON"):
+            load_manifest(f"folder:{tmp_path / 'a.jsonl'}")
+
+
+@pytest.mark.parametrize("name", ["data.csv", "metadata.csv", "x.tsv", "x.parquet", "wav.scp"])
+def test_a_folder_called_like_a_list(tmp_path, name):
+    write(tmp_path / name / "a.wav")
+    assert load_manifest(f"folder:{tmp_path}").table["label"].tolist() == [name]
+
+
+@pytest.mark.parametrize("times", ["nan 1", "0 nan", "-1 1", "inf inf"])
+def test_times_of_kaldi_that_are_none(tmp_path, times):
+    write(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text("r a.wav\n")
+    (tmp_path / "segments").write_text(f"u r {times}\n")
+    with pytest.raises(InputError, match="segments, line 1: expected utterance, recording, start and end"):
+        load_manifest(f"folder:{tmp_path}")
+
+
 def test_a_cut_table_is_one_sentence(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet as pq

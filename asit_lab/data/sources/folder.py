@@ -132,7 +132,7 @@ def _from_lists(folder: Path, source: str) -> Listing | None:
     """Clips of the one table in the folder (else in its meta/, metadata/, ...) that lists files, or of one for each
     split (train.csv, test.csv); None for none."""
     for place in (folder, *(folder / name for name in _LIST_FOLDERS)):
-        names = [file for file in sorted(place.glob("*.[ct]sv")) if not file.name.startswith(".")]
+        names = [file for file in sorted(place.glob("*.[ct]sv")) if file.name[:1] != "." and os.path.isfile(file)]
         tables = {file: read_table(file) for file in names}
         lists = [file for file, table in tables.items() if lists_files(table)]
         splits = {file: split_of(file.stem) for file in lists}

@@ -87,6 +87,8 @@ def _segments(file: Path, places: dict[str, str]) -> list[tuple[str, str, float,
         try:
             recording, start, end = value.split()
             stop = float(end)
+            if not 0 <= float(start) < math.inf or math.isnan(stop):
+                raise ValueError
             rows.append((name, recording, float(start), math.inf if stop < 0 else stop - float(start)))  # -1: the end
         except ValueError:
             raise InputError(f"{file}, line {number}: expected utterance, recording, start and end") from None

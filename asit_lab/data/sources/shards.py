@@ -6,6 +6,7 @@ processes are those of any other data set.
 
 import io
 import json
+import math
 import os
 import tarfile
 from collections import Counter
@@ -124,7 +125,7 @@ def _facts(content: bytes) -> dict[str, Any] | None:
     """The object in a JSON, with our names for what others call otherwise; None where it is none."""
     try:
         read = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(read, dict):
         return None
@@ -141,6 +142,8 @@ def _clip(place: str, facts: dict[str, Any], split: str | None) -> Clip:
     if own_split and own_split not in SPLITS:
         raise InputError(f"{place}: split {own_split!r} is not one of train, valid, test")
     try:
+        if start is not None and not (0 <= float(start) < math.inf and (seconds is None or float(seconds) > 0)):
+            raise ValueError
         return Clip(
             path=place,
             label=text_of(facts.get("label", facts.get("labels", ""))),
@@ -151,7 +154,9 @@ def _clip(place: str, facts: dict[str, Any], split: str | None) -> Clip:
             seconds=None if start is None or seconds is None else float(seconds),
         )
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{place}: fold {fold!r}, start {start!r}, seconds {seconds!r}: not numbers") from None
+        raise InputError(
+            f"{place}: fold {fold!r}, start {start!r}, seconds {seconds!r}: no number, or no stretch"
+        ) from None
 
 
 def write_shards(manifest, out: Path, megabytes: float = 500.0) -> list[Path]:

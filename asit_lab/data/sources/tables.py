@@ -168,14 +168,14 @@ def _json_rows(path: Path, text: str) -> pd.DataFrame:
     if text.lstrip().startswith("["):
         try:
             lines = [json.dumps(row) for row in json.loads(text)]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not JSON: {error}") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise InputError(f'{path}, line {number}: expected an object such as {{"path": ..., "label": ...}}')
@@ -330,7 +330,7 @@ def _without_brackets(cell: str) -> str:
         return cell
     try:
         return labels.join(map(str, read_yaml_text(cell)))
-    except (ValueError, TypeError, YAMLError):
+    except (ValueError, TypeError, YAMLError, RecursionError):
         return cell
 
 

@@ -36,9 +36,9 @@ def read_members(path: Path, damage: Counter[str]) -> Iterator[tuple[tarfile.Tar
                 pass
             file.seek(min(stop, size))
             block = file.read(_BLOCK)
-            if len(block) == _BLOCK and not any(block):  # the mark of the end
-                return
             start = _next_header(file, stop, size)
+            if len(block) == _BLOCK and not any(block):  # the mark of the end; another archive may be joined to it
+                continue
             damage[CUT if start is None and stop + _BLOCK > size else DAMAGED] += 1
 
 
