@@ -80,7 +80,7 @@ def test_two_steps_of_every_objective(name, parts):
     assert there["health"].keys() == here["health"].keys() and there["samples"].keys() == here["samples"].keys()
 
 
-@pytest.mark.parametrize("name", ["micro", "micro-asda"])
+@pytest.mark.parametrize("name", [pytest.param("micro", marks=pytest.mark.slow), "micro-asda"])
 def test_finding_what_is_not_finite(name):
     cfg = CONFIGURATIONS[name]
     objective = build_objective(cfg, case.CLIPS)

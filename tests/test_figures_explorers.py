@@ -114,6 +114,7 @@ def test_rows_without_values_are_grey(rng):
     pixels(figure)
 
 
+@pytest.mark.slow
 def test_the_same_figure_shows_other_weights(rng):
     panels = AttentionPanels(DIFFERENTIAL, GRID, PATCH, AXES)
     weights = {kind: rng.normal(size=(TOKENS, TOKENS)) for kind in DIFFERENTIAL}

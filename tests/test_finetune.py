@@ -213,6 +213,7 @@ def test_start_weights(encoder):
 # --- Going on, and what is refused ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupt_changes_nothing(done, encoder, manifest, tmp_path, monkeypatch):
     step, seen = loop._Trainer.step, []
 

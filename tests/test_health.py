@@ -387,7 +387,14 @@ def test_a_fault_that_does_not_come_again(tmp_path, no_pictures, monkeypatch):
     assert "finite numbers when it is computed again" in text and text.count("synth://") == 4
 
 
-@pytest.mark.parametrize("settings", [["train.accumulate=2"], ["train.precision=bf16"], ["mask.kinds={alien: 1}"]])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["train.accumulate=2"],
+        pytest.param(["train.precision=bf16"], marks=pytest.mark.slow),
+        pytest.param(["mask.kinds={alien: 1}"], marks=pytest.mark.slow),
+    ],
+)
 def test_several_files_at_fault_among_a_batch(tmp_path, no_pictures, settings, monkeypatch):
     monkeypatch.setattr(reading, "LOUDEST", 1e30)  # else they are left out as damaged
     source = recordings(tmp_path / "data", 12)

@@ -268,6 +268,7 @@ print(*sorted(name for name in sys.modules if name.startswith("asit_lab.")))
 """
 
 
+@pytest.mark.slow
 def test_core_imports_with_everything_optional_missing():
     above = [name for name, rank in RANK.items() if rank > CORE_RANK]
     done = subprocess.run([sys.executable, "-c", WITHOUT, FIGURES, *above], capture_output=True, text=True)

@@ -159,6 +159,7 @@ def test_ratio_nought_and_one():
     assert (nearly.blocks <= 64 * 60).all()
 
 
+@pytest.mark.slow
 def test_ratio_range_is_uniform():
     masks = draw(mask_of(ratio=0.6, ratio_min=0.2, block=0.05), 600, 64, 64)  # blocks of at most 2 x 2 pixels
     share = masks.pixels.float().mean((1, 2))

@@ -123,6 +123,7 @@ def drawn_values(figure) -> list[list[float]]:
     return found + [np.ravel(vertices).tolist() for vertices in segments]
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn_again_from_its_csv(tmp_path):
     collected = collected_of(DOTS, "local")
     table = plotted(collected)

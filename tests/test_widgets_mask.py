@@ -65,7 +65,14 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
 
 
 @pytest.mark.parametrize(
-    "control, value", [("ratio", 30), ("block", 80), ("align", True), ("kind", "noise"), ("seed", 5)]
+    "control, value",
+    [
+        ("ratio", 30),
+        ("block", 80),
+        pytest.param("align", True, marks=pytest.mark.slow),
+        pytest.param("kind", "noise", marks=pytest.mark.slow),
+        pytest.param("seed", 5, marks=pytest.mark.slow),
+    ],
 )
 def test_every_control_of_the_mask_changes_the_picture(explorer, control, value):
     before = explorer.png()

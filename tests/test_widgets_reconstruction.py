@@ -159,6 +159,7 @@ def test_controls_start_where_the_run_is(explorer):
 # --- Snapshots, two runs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stepping_through_the_snapshots_shows_each_on_the_same_mask_and_scale(explorer, smoke_run):
     assert [label for label, _ in explorer.snapshots[0].options] == ["3", "6"]
     mask, before, clean = explorer.results[0].mask, scales(explorer), drawn(explorer, "clean")
