@@ -24,6 +24,7 @@ SMALL = {
     "compare_attention": {"run_a": "smoke", "data": "synth:10"},
     "evaluate": {"encoder": "smoke", "data": "synth:40", "protocols": "knn"},
     "predict": {"encoder": "smoke", "data": "synth:40"},
+    "explore_predictions": {"encoder": "smoke", "data": "synth:40"},
     **{study: {"workers": 2} for study in batch.study_names()},
 }
 

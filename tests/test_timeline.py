@@ -198,6 +198,16 @@ def test_the_figure_has_a_lane_for_each_class():
         figures.timeline_figure(np.zeros((9, 4)), axes, EVENTS.drop(columns="probability"))
 
 
+def test_bars_of_the_likeliest_classes():
+    table = pd.DataFrame({"class": ["dog", "a\tcat"], "probability": [0.7, 0.2], "predicted": [True, False]})
+    (ax,) = figures.class_bars(table, "clip").axes
+    assert [bar.get_width() for bar in ax.patches] == [70, 20] and ax.get_xlabel() == "probability (%)"
+    assert [text.get_text() for text in ax.texts] == ["dog", "70", "a cat", "20"] and ax.yaxis_inverted()
+    assert ax.patches[0].get_alpha() is None and ax.patches[0].get_facecolor()[3] > ax.patches[1].get_facecolor()[3]
+    with pytest.raises(InputError, match="expected rows with class, probability, predicted"):
+        figures.class_bars(table[:0])
+
+
 # --- A real classifier, from Python and the shell -------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from .reconstructed import Reconstructed, reconstruction, reconstruction_baselin
 from .scores import probe_table, scores_figure
 from .spectrograms import clip, masks, spectrogram, waveform
 from .style import save
-from .timeline import timeline_figure
+from .timeline import class_bars, event_lanes, timeline_figure
 from .training import compared_curves, curves
 
 __all__ = [
@@ -22,12 +22,14 @@ __all__ = [
     "attention_by_layer",
     "attention_comparison",
     "class_attention",
+    "class_bars",
     "clip",
     "compared_curves",
     "confusion_figure",
     "curves",
     "dataset",
     "embedding_map",
+    "event_lanes",
     "masks",
     "per_class_figure",
     "probe_table",

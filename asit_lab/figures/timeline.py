@@ -6,9 +6,16 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from .axes import MelAxes, array, colour_bar, colour_limits, image
-from .style import CLASS_COLOURS, new_figure, short_name, styled
+from .style import CLASS_COLOURS, COLOURS, new_figure, short_name, styled
 
 LANES = 20  # classes that have a line of their own
+
+
+def event_lanes(events: pd.DataFrame) -> list[str]:
+    """Classes that have a lane, in its order: the 20 that are present longest, by their first event."""
+    present = (events["end"] - events["start"]).groupby(events["class"]).sum().sort_values(ascending=False)
+    drawn = events[events["class"].isin(present.index[:LANES])].sort_values("start")
+    return list(dict.fromkeys(drawn["class"]))
 
 
 @styled
@@ -23,9 +30,7 @@ def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | N
     missing = {"start", "end", "class", "probability"} - set(events.columns)
     if missing:
         raise InputError(f"events: expected columns start, end, class, probability; lacks {', '.join(sorted(missing))}")
-    present = (events["end"] - events["start"]).groupby(events["class"]).sum().sort_values(ascending=False)
-    drawn = events[events["class"].isin(present.index[:LANES])].sort_values("start")
-    lanes = list(dict.fromkeys(drawn["class"]))
+    lanes = event_lanes(events)
     height = 0.5 + 0.22 * max(1, len(lanes))
     figure = new_figure(9.0, 2.4 + height)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, height))
@@ -33,7 +38,7 @@ def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | N
     upper.set_xlabel("")
     upper.set_title(title or "")
     for lane, name in enumerate(lanes):
-        rows = drawn[drawn["class"] == name]
+        rows = events[events["class"] == name]
         colour = CLASS_COLOURS[lane % len(CLASS_COLOURS)]
         shades = [to_rgba(colour, 0.25 + 0.75 * float(p)) for p in rows["probability"].clip(0, 1)]
         spans = list(zip(rows["start"], rows["end"] - rows["start"], strict=True))
@@ -45,6 +50,33 @@ def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | N
     lower.set_axisbelow(True)
     if not lanes:
         lower.text(0.5, 0.5, "no events", ha="center", va="center", transform=lower.transAxes)
-    elif len(present) > LANES:
-        lower.set_xlabel(f"time (s); {len(present) - LANES} more classes have events")
+    elif events["class"].nunique() > LANES:
+        lower.set_xlabel(f"time (s); {events['class'].nunique() - LANES} more classes have events")
     return figure
+
+
+@styled
+def class_bars(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """A small figure with a bar for each class, its name on it; what is predicted is darker.
+
+    table: columns class, probability (0 to 1), predicted, the likeliest first, as `Classifier.table` gives. Raises
+    InputError for missing columns or no rows.
+    """
+    missing = {"class", "probability", "predicted"} - set(table.columns)
+    if missing or table.empty:
+        raise InputError(f"table: expected rows with class, probability, predicted; lacks {sorted(missing)}")
+    figure = new_figure(2.6, 0.55 + 0.24 * len(table))
+    ax = figure.add_subplot()
+    for place, (name, probability, predicted) in enumerate(
+        table[["class", "probability", "predicted"]].itertuples(index=False, name=None)
+    ):
+        colour = to_rgba(COLOURS[5], 0.9 if predicted else 0.35)
+        ax.barh(place, 100 * probability, height=0.8, color=colour)
+        ax.text(2, place, short_name(name, 24), va="center", weight="bold" if predicted else "normal", fontsize=8)
+        ax.text(1.0, place, f"{100 * probability:.0f}", transform=ax.get_yaxis_transform(), **_AT_THE_RIGHT)
+    ax.set(xlim=(0, 112), ylim=(len(table) - 0.5, -0.5), yticks=[], xticks=(0, 50, 100), xlabel="probability (%)")
+    ax.set_title(short_name(title or "", 40))
+    return figure
+
+
+_AT_THE_RIGHT = {"ha": "right", "va": "center", "fontsize": 8}

@@ -1,6 +1,7 @@
 """Fine-tunes encoders by AST's, ASDA's and SUPERB's recipes; loads the classifiers of fine-tuning and probes."""
 
 from .classifier import Classifier, load_classifier
+from .corrections import Corrections
 from .events import covered, find_events, join_clips, write_events, write_timeline
 from .export import export_model
 from .over_splits import check_task, finetune
@@ -11,6 +12,7 @@ from .timeline import Timeline
 
 __all__ = [
     "Classifier",
+    "Corrections",
     "FinetuneResult",
     "Predictions",
     "Recipe",

@@ -6,7 +6,7 @@ scale) have no class. The recording is processed in blocks, so memory grows only
 Shapes: N steps, K classes, C columns of the picture, M mel bands.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,8 +143,9 @@ def make_timeline(
     sample_rate: int | None = None,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Timeline:
-    """See `Classifier.timeline`."""
+    """See `Classifier.timeline`. report: called with how many steps are classified, of how many."""
     rate = classifier.sample_rate
     window, hop = window_and_hop(classifier, window_seconds, hop_seconds)
     name, samples, blocks = _read_source(source, sample_rate, rate)
@@ -159,6 +160,8 @@ def make_timeline(
             cells, share = _shares(start, len(wave), step, len(total))
             total[cells] += share[:, None] * row
             over[cells] += share[:, None]
+        if report is not None:
+            report(min(int(batch[-1][0]) // step + 1, len(total)), len(total))
         batch.clear()
 
     for start, wave in sliding(_with_levels(blocks, picture, loudest[:, 0], step), size, step):

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reconstruction": ["ReconstructionExplorer"],
         "attention": ["AttentionExplorer"],
         "embedding": ["EmbeddingExplorer"],
+        "classifier": ["ClassifierExplorer"],
         "monitor": ["RunMonitor"],
     },
 )

@@ -1,6 +1,7 @@
 """Chooses an explorer's clip: one of a data set, a file, or an upload."""
 
 from contextlib import suppress
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
@@ -40,9 +41,9 @@ def loudest(wave: np.ndarray, sample_rate: int, seconds: float) -> float:
 class ClipChooser(ipywidgets.VBox):
     """A clip of a data set (`synth:40`, `esc50:PATH`), a file, or an upload.
 
-    `wave` (float32 [samples], mono) at `sample_rate` Hz, `name`, and for a clip of a data set `row`, its number in
-    `manifest`. Observe `changed`, which counts up when there is another wave. Read errors are shown below the
-    controls, and the previous clip stays.
+    `wave` (float32 [samples], mono) at `sample_rate` Hz, `name`, for a clip of a data set `row`, its number in
+    `manifest`, and for a file `file`, its path. Observe `changed`, which counts up when there is another wave. Read
+    errors are shown below the controls, and the previous clip stays.
     """
 
     changed = traitlets.Int(0)
@@ -53,6 +54,7 @@ class ClipChooser(ipywidgets.VBox):
         self.wanted_rate = sample_rate
         self.sample_rate, self.name, self.row = sample_rate, "", None
         self.manifest: Manifest | None = None
+        self.file: Path | None = None
         self._wave: np.ndarray | None = None
         self._listing = False  # the list of clips is being replaced
         self.message = Message()
@@ -143,7 +145,7 @@ class ClipChooser(ipywidgets.VBox):
             return
         path = resolve(self.path.value.strip())
         rate = self.wanted_rate or audio.info(path).sample_rate
-        self._take(audio.read(path, rate), rate, path.name)
+        self._take(audio.read(path, rate), rate, path.name, file=path)
 
     def _read_upload(self) -> None:
         """The file that was uploaded last."""
@@ -155,6 +157,6 @@ class ClipChooser(ipywidgets.VBox):
             raise InputError(str(error).replace(str(path), path.name)) from None
         self._take(wave, rate, path.name)
 
-    def _take(self, wave: np.ndarray, rate: int, name: str, row: int | None = None) -> None:
-        self._wave, self.sample_rate, self.name, self.row = wave, rate, name, row
+    def _take(self, wave: np.ndarray, rate: int, name: str, row: int | None = None, file: Path | None = None) -> None:
+        self._wave, self.sample_rate, self.name, self.row, self.file = wave, rate, name, row, file
         self.changed += 1

@@ -68,8 +68,10 @@ class LongWork(ipywidgets.VBox):
             result = await asyncio.to_thread(work, report)
         except Exception as error:  # the widget's own messages say it
             result = error
-        self.layout.display = "none"
-        on_result(result)
+        try:
+            on_result(result)  # the bar stays until its pictures are drawn
+        finally:
+            self.layout.display = "none"
 
     @property
     def busy(self) -> bool:
@@ -78,6 +80,7 @@ class LongWork(ipywidgets.VBox):
 
     def _show(self, description: str, parts: int, total: int) -> None:
         left = (time.monotonic() - self._began) / max(parts, 1) * (total - parts)
+        self.layout.display = None  # also when earlier work has just ended
         self.bar.max, self.bar.value = total, parts
         self.words.value = f"{description}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
 

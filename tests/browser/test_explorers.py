@@ -16,12 +16,16 @@ EXPLORERS = {
     "explore_reconstructions": "asit-reconstruction",
     "explore_attention": "asit-attention",
     "explore_embeddings": "asit-embedding",
+    "explore_predictions": "asit-classifier",
     "monitor_runs": "asit-monitor",
 }
 OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
     "show the class token": "marks",
+    "label": None,  # until it is saved
+    "save label": "words",
+    "remove label": "words",
     "Watch": None,  # test_monitor.py presses it while there is something to watch
     # test_spectrogram.py tries what is in the view itself
     **dict.fromkeys(("▶ Play", "❚❚ Pause", "Loop", "sound", "Show all", "Fit", "PNG", "PDF", "CSV", "WAV")),
@@ -55,7 +59,7 @@ def keep_screenshots(explorer: Explorer, name: str, folder) -> dict[str, list[st
 def test_explorer(name, opened, screenshots, recordings):
     notebook = opened(name)
     notebook.run_all()
-    explorer = Explorer(notebook, EXPLORERS[name], {"data set": "synth:12"} | recordings)
+    explorer = Explorer(notebook, EXPLORERS[name], {"data set": "synth:12", "label": "wren"} | recordings)
     cut = keep_screenshots(explorer, name, screenshots)
     assert explorer.ask("unknown") == []
     moved = explorer.move_all()
