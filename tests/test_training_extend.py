@@ -122,6 +122,18 @@ def test_longer_from_the_shell(first, tmp_path, monkeypatch, capsys):
     assert "--resume-from: cannot be combined with --preset" in capsys.readouterr().err
 
 
+def test_a_dry_run_says_what_would_be_trained(first, tmp_path, monkeypatch, capsys):
+    command = ["asit-lab", "pretrain", "--resume-from", str(first.dir), "--out", str(tmp_path / "run"), "--dry-run"]
+    monkeypatch.setattr("sys.argv", [*command, "-s", "train.steps=9"])
+    main_exits(0)
+    shown = capsys.readouterr().out
+    assert "at step 4 of 9, " in shown and f"the first 4 steps are those of {first.dir}; schedules are str" in shown
+    monkeypatch.setattr("sys.argv", command)
+    main_exits(2)
+    assert "has 4 steps and the longer run would have 4" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def main_exits(status: int) -> None:
     with pytest.raises(SystemExit) as end:
         main()

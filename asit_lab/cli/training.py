@@ -63,11 +63,11 @@ def pretrain(
 
     chosen = {"data.source": data, "train.seed": seed}
     flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
-    if resume_from and (preset or dry_run):
-        raise InputError(f"--resume-from: cannot be combined with {'--preset' if preset else '--dry-run'}")
+    if resume_from and preset:
+        raise InputError("--resume-from: cannot be combined with --preset")
     cfg = asit_lab.load_config(resume_from or preset or "micro", [*(overrides or []), *flags])
     if dry_run:
-        _print_plan(cfg, out, resume, as_json)
+        _print_plan(cfg, out, resume, resume_from, as_json)
         return
     with redirect_stdout(sys.stderr):  # notes are not part of the result
         run = asit_lab.pretrain(cfg, out=out, resume=resume, resume_from=resume_from)
@@ -83,11 +83,11 @@ def pretrain(
         raise typer.Exit(INTERRUPTED if run.status == "interrupted" else FAILED)
 
 
-def _print_plan(cfg, out: str, resume: str, as_json: bool) -> None:
+def _print_plan(cfg, out: str, resume: str, resume_from: str | None, as_json: bool) -> None:
     from ..training.estimate import plan
 
     with redirect_stdout(sys.stderr):
-        planned = plan(cfg, out, resume)
+        planned = plan(cfg, out, resume, resume_from=resume_from)
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:

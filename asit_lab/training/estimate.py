@@ -27,6 +27,7 @@ from ..runs.directory import Run, open_run
 from ..runs.snapshot import disk_needed, read_state
 from ..storage.lock import is_held
 from ..storage.words import duration, size_in_words
+from .extend import check_source, origin_note
 from .look import LookedAt, look
 from .start_weights import init_student
 from .step import Stepper, launch
@@ -67,7 +68,7 @@ class Plan:
     """snapshots and the state to resume from"""
     disk_free_bytes: int
     start: int
-    """step the run in the directory resumes at; 0 for a new run"""
+    """step the run in the directory, or the one to continue from, was left at; 0 for a new run"""
     hours_left: float
     """of the steps from `start` on"""
     notes: tuple[str, ...]
@@ -114,8 +115,14 @@ class _Measured:
     memory: int
 
 
-def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str = "auto", steps: int = 8) -> Plan:
-    """What `pretrain(cfg, out, resume)` would take. Nothing is created or changed.
+def plan(
+    cfg: RunConfig | str | Path,
+    out: str | Path | None = None,
+    resume: str = "auto",
+    steps: int = 8,
+    resume_from: str | Path | None = None,
+) -> Plan:
+    """What `pretrain(cfg, out, resume, resume_from=resume_from)` would take. Nothing is created or changed.
 
     steps: how many are measured, fewer where they are slow. Where even a few whole steps would take minutes or more
     memory than there is, time and memory are estimated from small batches and a note says so.
@@ -129,6 +136,8 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     fabric = launch()
     cfg = with_measured_features(cfg, None if out is None else resolve(out))
     run = _run_there(out, cfg, resume) if out is not None else None
+    begun = run is not None and run.state.is_file()
+    source = None if resume_from is None or begun else check_source(resume_from, cfg)
     manifest = load_manifest(cfg.data.source, segment_seconds=cfg.data.segment_seconds)
     looked_at = look(cfg, manifest, keep=False)
     _check_bad_files(cfg, manifest, looked_at)
@@ -137,7 +146,9 @@ def plan(cfg: RunConfig | str | Path, out: str | Path | None = None, resume: str
     objective = build_objective(cfg, len(train))
     notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
     total = cfg.total_steps(len(train))
-    start = _start(run, fabric.device, total)
+    start = _start(source or run, fabric.device, total, longer=source is not None)
+    if source:
+        notes.append(origin_note(source.dir, start, cfg, len(train), total))
     if cfg.train.init_from and not start:
         notes += init_student(objective.student, cfg.train.init_from)
         objective.reset_teacher()
@@ -199,11 +210,11 @@ def _run_there(out: str | Path, cfg: RunConfig, resume: str) -> Run | None:
     return None
 
 
-def _start(run: Run | None, device: torch.device, total: int) -> int:
-    """The step that a run resumes at."""
+def _start(run: Run | None, device: torch.device, total: int, longer: bool) -> int:
+    """The step that a run resumes at. longer: a new run continues from its end."""
     if run is None:
         return 0
-    if run.status == "finished":
+    if run.status == "finished" and not longer:
         return total
     return read_state(run.state, device)["step"] if run.state.is_file() else 0
 

@@ -63,10 +63,13 @@ def take_over(run: Run, source: Run) -> None:
 def origin_notes(run: Run, cfg: RunConfig, clips: int, total: int) -> list[str]:
     """Notes on where a run's first steps come from, and on its stretched schedules."""
     origin = read_json(run.dir / ORIGIN)
-    if not origin:
-        return []
-    rate = rates_of(cfg, clips, origin["step"])["rate"]
-    return [
-        f"the first {origin['step']} steps are those of {origin['run']}; schedules are stretched to {total} steps, so "
+    return [origin_note(origin["run"], origin["step"], cfg, clips, total)] if origin else []
+
+
+def origin_note(source: str | Path, step: int, cfg: RunConfig, clips: int, total: int) -> str:
+    """Says that the first `step` of `total` steps are those of the run `source`, and how schedules continue."""
+    rate = rates_of(cfg, clips, step)["rate"]
+    return (
+        f"the first {step} steps are those of {source}; schedules are stretched to {total} steps, so "
         f"the rate goes on at {rate:.3g}"
-    ]
+    )
