@@ -10,6 +10,8 @@ STAMP := $(VENV)/installed-from-lock
 UV := $(BIN)/uv
 DEMO := runs/demo
 HEAR := .venv-hear
+TRANSFORMERS := .venv-transformers
+XARES := .venv-xares
 SCREENSHOTS := reports/screenshots
 LOCK_FLAGS := --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra lab --extra formats --extra onnx --extra dev --extra docs
 
@@ -25,7 +27,7 @@ export UV_SYSTEM_CERTS := true
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all browser hear lab lint format docs lock clean
+.PHONY: help env demo test test-all browser hear transformers xares lab lint format docs lock clean
 
 help: ## Show this list
 	@echo "asit_lab: make TARGET"
@@ -72,6 +74,19 @@ hear: env ## Check the HEAR interface by its public validator (TensorFlow, in .v
 	rm -rf $(HEAR)/run
 	ASIT_LAB_HOME="$(CURDIR)" $(HEAR)/bin/asit-lab pretrain --preset smoke --out $(HEAR)/run
 	TF_CPP_MIN_LOG_LEVEL=3 $(HEAR)/bin/hear-validator asit_lab.encoder.hear --model "$(CURDIR)/$(HEAR)/run"
+
+transformers: env ## Check folders for transformers by AutoModel, without this package (in .venv-transformers)
+	@test -x $(TRANSFORMERS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(TRANSFORMERS)
+	$(UV) pip install --quiet --python $(TRANSFORMERS)/bin/python -r tests/transformers-requirements.txt
+	rm -rf $(TRANSFORMERS)/models
+	$(BIN)/python tests/transformers_check.py write $(TRANSFORMERS)/models
+	HF_HUB_OFFLINE=1 HF_MODULES_CACHE=$(TRANSFORMERS)/modules \
+		$(TRANSFORMERS)/bin/python tests/transformers_check.py check $(TRANSFORMERS)/models
+
+xares: env ## Check the X-ARES interface by its public validator (in .venv-xares)
+	@test -x $(XARES)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(XARES)
+	$(UV) pip install --quiet --python $(XARES)/bin/python -r tests/xares-requirements.txt -e .
+	$(XARES)/bin/python tests/xares_check.py
 
 lab: env ## Open JupyterLab in notebooks/
 	$(BIN)/asit-lab lab

@@ -97,6 +97,36 @@ def test_torch_formats_give_the_same_for_any_batch(to, ending, tmp_path):
     assert json.loads(extra["asit_lab.json"])["names"] == CLASSES
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [encoder(), probe(), tuned()], ids=["encoder", "probe", "tuned"])
+def test_onnx_in_16_and_in_8_bits(model, tmp_path):
+    import onnx
+
+    done = {name: export_model(model, tmp_path / f"{name}.onnx", precision=name) for name in ("fp32", "fp16", "int8")}
+    sizes = {name: export.path.stat().st_size for name, export in done.items()}
+    assert sizes["fp32"] > sizes["fp16"] > sizes["int8"]
+    wave, scores = audio(5, done["fp32"].samples), isinstance(model, Classifier)
+    expected = model.scores(wave, RATE) if scores else model.embed(wave, RATE).numpy()
+    for name, bound in (("fp16", 0.005), ("int8", 0.05)):
+        np.testing.assert_allclose(in_onnxruntime(done[name].path)(wave), expected, atol=bound * abs(expected).max())
+        proto = onnx.load(done[name].path)
+        assert [entry.key for entry in proto.metadata_props] == ["asit_lab"]
+        kinds = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in proto.graph.initializer}
+        assert {"fp16": "FLOAT16", "int8": "INT8"}[name] in kinds
+    products = [node.op_type for node in proto.graph.node if node.op_type == "MatMulInteger"]
+    assert len(products) == 8 + (model.recipe is not None if scores else 0)  # four in each of two blocks, and a head
+
+
+def test_half_the_bytes_in_torchscript(tmp_path):
+    model = encoder()
+    full, half = (export_model(model, tmp_path / f"{p}.pt", "torchscript", precision=p) for p in ("fp32", "fp16"))
+    assert 1e-6 < half.difference < 0.005 and half.path.stat().st_size < full.path.stat().st_size
+    wave = audio(2, half.samples)
+    output = torch.jit.load(str(half.path))(wave)
+    assert output.dtype == torch.float32
+    np.testing.assert_allclose(output, model.embed(wave, RATE), rtol=0.02, atol=0.01)
+
+
 def test_shorter_input_and_other_attention(tmp_path):
     models = [encoder("model.attention=learned"), encoder("model.attention=asda"), tuned()]
     for model in models:
@@ -115,6 +145,8 @@ def test_what_cannot_be_exported_is_said(tmp_path, monkeypatch):
         ({"path": tmp_path / "a.pt"}, "give a name that ends in .onnx"),
         ({"seconds": 5.0}, "seconds: 5 is not between 0.025 and .* s"),
         ({"pool": "max"}, "pool: 'max' is not one of"),
+        ({"precision": "int4"}, "precision: 'int4'.*int8"),
+        ({"to": "torchscript", "path": tmp_path / "a.pt", "precision": "int8"}, "int8 is not available to=torchscript"),
     ):
         with pytest.raises(InputError, match=words):
             export_model(enc, **{"path": tmp_path / "a.onnx", **options})

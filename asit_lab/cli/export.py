@@ -1,4 +1,4 @@
-"""`asit-lab export` and `export-model`: notebooks as HTML, models as ONNX, TorchScript or torch.export."""
+"""`asit-lab export` and `export-model`: notebooks as HTML, models in the formats of other programs."""
 
 import sys
 from contextlib import redirect_stdout
@@ -26,8 +26,11 @@ def export_model(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Classifier, as for predict, or encoder, as for probe.")
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="File to write: .onnx, .pt or .pt2.")],
-    to: Annotated[str, choice("onnx", "torchscript", "torch-export", help="Format.")] = "onnx",
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="File to write: .onnx, .pt or .pt2; a folder for transformers."),
+    ],
+    to: Annotated[str, choice("onnx", "torchscript", "torch-export", "transformers", help="Format.")] = "onnx",
     seconds: Annotated[
         float | None,
         typer.Option(help="Input length, s (default and maximum: what the model was built for)."),
@@ -35,6 +38,7 @@ def export_model(
     pool: Annotated[str, choice("mean", "class", "mean+std", help="For encoders: how tokens become one vector.")] = (
         "mean"
     ),
+    precision: Annotated[str, choice("fp32", "fp16", "int8", help="Of the network; int8 is for ONNX.")] = "fp32",
     split: Annotated[str | None, typer.Option(help="Fold to use, if the model was fine-tuned on several.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,10 +52,10 @@ def export_model(
     from ..storage.words import print_facts
 
     with redirect_stdout(sys.stderr):
-        done = write(open_model(model, split), out, to, seconds, pool)
+        done = write(open_model(model, split), out, to, seconds, pool, precision)
     facts = {
         "path": str(done.path),
-        "input": f"wave, float32 [batch, {done.samples}] ({done.seconds:.4g} s at {done.sample_rate} Hz)",
+        "input": _input_words(done.samples, done.sample_rate),
         "output": f"{done.output}, float32 [batch, {len(done.names)}]",
         "difference": done.difference,
     }
@@ -59,3 +63,9 @@ def export_model(
         print(as_json_text({**facts, "names": done.names}))
     else:
         print_facts(facts)
+
+
+def _input_words(samples: int | None, sample_rate: int) -> str:
+    if samples is None:
+        return f"input_values, float32 [batch, any number of samples] at {sample_rate} Hz"
+    return f"wave, float32 [batch, {samples}] ({samples / sample_rate:.4g} s at {sample_rate} Hz)"

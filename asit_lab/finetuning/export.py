@@ -32,9 +32,14 @@ from ..storage.atomic import atomic_write
 from ..storage.words import nearest
 from ..zoo import open_source
 from .classifier import Classifier, load_classifier
+from .quantisation import quantise_onnx
+from .transformers_folder import write_transformers_folder
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
-TOLERANCE = 1e-3  # largest accepted difference, relative to the largest output
+TRANSFORMERS = "transformers"  # a folder
+PRECISIONS = ("fp32", "fp16", "int8")
+# Largest accepted difference, relative to the largest output.
+TOLERANCE, TOLERANCES = 1e-3, {"fp32": 1e-3, "fp16": 0.02, "int8": 0.5}
 
 
 class PlainLogMel(nn.Module):
@@ -66,10 +71,11 @@ class PlainLogMel(nn.Module):
 class Exported(nn.Module):
     """The exported module: waveforms [B, S] -> probabilities [B, K] or embeddings [B, D].
 
-    samples: S. frames: T of the network's input; a shorter log-mel is padded, a longer one cut.
+    samples: S. frames: T of the network's input; a shorter log-mel is padded, a longer one cut. half: the network has
+    fp16 weights and arithmetic; front end, pooling and output stay fp32.
     """
 
-    def __init__(self, model: Classifier | Encoder, pool: str, samples: int):
+    def __init__(self, model: Classifier | Encoder, pool: str, samples: int, half: bool = False):
         super().__init__()
         front_end = model.front_end
         self.front_end, self.mean, self.std = PlainLogMel(front_end), front_end.mean, front_end.std
@@ -88,6 +94,8 @@ class Exported(nn.Module):
                 self.pool, self.layers = model.about["probe"]["pool"], list(model.about["probe"]["layers"])
                 self.head = copy.deepcopy(encoder.head)
         self.missing = max(0, self.frames - frames)
+        self.dtype = torch.float16 if half else torch.float32
+        self.network.to(self.dtype)
         for module in self.network.modules():
             if hasattr(module, "path"):
                 module.path = "explicit"  # the path that does not depend on the batch
@@ -95,14 +103,14 @@ class Exported(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         raw = nn.functional.pad(self.front_end(wave), (0, 0, 0, self.missing), value=PAD)[:, : self.frames]
-        x = (raw - self.mean) / (2.0 * self.std)
+        x = ((raw - self.mean) / (2.0 * self.std)).to(self.dtype)
         if self.layers is None:
-            return self._scores(self.network(x))
+            return self._scores(self.network(x).float())
         final = len(self.network.blocks)
         inspection = self.network.inspect(x, hidden=[layer for layer in self.layers if layer < final])
         pooled = []
         for layer in self.layers:
-            tokens = inspection.tokens if layer == final else inspection.hidden[layer]
+            tokens = (inspection.tokens if layer == final else inspection.hidden[layer]).float()
             patches = tokens if layer < self.network.class_token_at else tokens[:, 1:]
             ways = (tokens[:, 0], patches.mean(1), patches.std(1, correction=0))
             pooled.append(torch.cat([ways[way] for way in POOLED[self.pool]], dim=1))
@@ -117,13 +125,13 @@ class Exported(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """A file written by `export_model`."""
+    """A file or folder written by `export_model`."""
 
     path: Path
     sample_rate: int
     """Hz"""
-    samples: int
-    """length of the input"""
+    samples: int | None
+    """length of the input; None: any"""
     output: str
     """its name: scores or embedding"""
     names: list[str]
@@ -132,28 +140,42 @@ class Export:
     """largest difference from the original on random audio, relative to the largest output"""
 
     @property
-    def seconds(self) -> float:
-        """Length of the input."""
-        return self.samples / self.sample_rate
+    def seconds(self) -> float | None:
+        """Length of the input; None: any."""
+        return None if self.samples is None else self.samples / self.sample_rate
 
 
 def export_model(
-    model: Classifier | Encoder, path: str | Path, to: str = "onnx", seconds: float | None = None, pool: str = "mean"
+    model: Classifier | Encoder,
+    path: str | Path,
+    to: str = "onnx",
+    seconds: float | None = None,
+    pool: str = "mean",
+    precision: str = "fp32",
 ) -> Export:
     """Export a model and check it against the original on random audio.
 
     path: file to write, .onnx, .pt (TorchScript) or .pt2 (torch.export). seconds: input length (default and maximum:
-    that of the network). pool: for encoders, as in `Encoder.embed`. Input "wave", float32 [batch, samples]; output
-    "scores" or "embedding". The file has sample rate, length and the names of the outputs as JSON: in ONNX's metadata
-    under "asit_lab", else as the extra file "asit_lab.json". Raises InputError for an invalid format, length or name,
-    where packages for ONNX are missing, and where the output differs from that of the original.
+    that of the network). pool: for encoders, as in `Encoder.embed`. precision: of the network, fp32, fp16, or (ONNX)
+    int8: weights in 8 bits, activations quantised as they come; the front end stays fp32. Input "wave", float32
+    [batch, samples]; output "scores" or "embedding". The file has sample rate, length and the names of the outputs as
+    JSON: in ONNX's metadata under "asit_lab", else as the extra file "asit_lab.json". With to="transformers", path is
+    a folder that `AutoModel.from_pretrained(path, trust_remote_code=True)` loads, for input of any length and in fp32.
+    Raises InputError for an invalid format, length, name or precision, where packages for ONNX are missing, and where
+    the output differs from that of the original by more than `TOLERANCES`.
     """
-    if to not in ENDINGS:
-        raise InputError(f"to: {to!r}: {nearest(to, list(ENDINGS))}")
+    if to not in (*ENDINGS, TRANSFORMERS):
+        raise InputError(f"to: {to!r}: {nearest(to, [*ENDINGS, TRANSFORMERS])}")
+    check_pool(pool)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r}: {nearest(precision, list(PRECISIONS))}")
+    if (precision == "int8" and to != "onnx") or (precision == "fp16" and to == TRANSFORMERS):
+        raise InputError(f"precision: {precision} is not available to={to}; int8 is for onnx, fp16 for files")
     path = resolve(path)
+    if to == TRANSFORMERS:
+        return _transformers(model, path, seconds, pool)
     if path.suffix != ENDINGS[to]:
         raise InputError(f"{path}: give a name that ends in {ENDINGS[to]}")
-    check_pool(pool)
     rate, longest = model.front_end.sample_rate, _longest(model)
     samples = longest if seconds is None else round(seconds * rate)
     if not model.front_end.frame <= samples <= longest:
@@ -161,7 +183,7 @@ def export_model(
             f"seconds: {seconds:g} is not between {model.front_end.frame / rate:g} and {longest / rate:g} s, the "
             "length that the network was made for; cut longer audio into windows"
         )
-    module = Exported(model, pool, samples)
+    module = Exported(model, pool, samples, half=precision == "fp16")
     wave = 0.1 * torch.from_numpy(np.random.default_rng(0).standard_normal((3, samples)).astype(np.float32))
     if isinstance(model, Classifier):
         output, names, expected = "scores", model.classes, torch.from_numpy(model.scores(wave, rate))
@@ -171,10 +193,26 @@ def export_model(
     about = {"sample_rate": rate, "samples": samples, "output": output, "names": names}
     with atomic_write(path) as temporary, _quiet():
         run = _WRITERS[to](module, wave[:2], temporary, about)
+        if precision == "int8":
+            quantise_onnx(temporary)
+            run = _in_onnxruntime(temporary)
         difference = float((run(wave) - expected).abs().max() / expected.abs().max())
-        if not difference <= TOLERANCE:
+        if not difference <= TOLERANCES[precision]:
             raise InputError(f"{path}: not written: the exported model differs from the original by {difference:.2g}")
     return Export(path, rate, samples, output, names, difference)
+
+
+def _transformers(model: Classifier | Encoder, path: Path, seconds: float | None, pool: str) -> Export:
+    if seconds is not None:
+        raise InputError("seconds: the folder for transformers takes audio of any length; leave this out")
+    if path.is_file() or path.suffix in (*ENDINGS.values(), ".safetensors"):
+        raise InputError(f"{path}: give the name of a folder")
+    difference = write_transformers_folder(model, path, pool, TOLERANCE)
+    rate, width = model.front_end.sample_rate, model.config.model.width
+    if isinstance(model, Classifier):
+        return Export(path, rate, None, "logits", model.classes, difference)
+    names = [f"d{i}" for i in range(width * (2 if pool == "mean+std" else 1))]
+    return Export(path, rate, None, "pooler_output", names, difference)
 
 
 @contextmanager
@@ -201,7 +239,7 @@ def _longest(model: Classifier | Encoder) -> int:
 def _onnx(module: Exported, wave: Tensor, path: Path, about: dict[str, Any]) -> Any:
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401  runs the model to check it
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ModuleNotFoundError as error:
         raise InputError(f"to: onnx needs {error.name}: pip install 'asit-lab[onnx]'") from None
@@ -211,6 +249,12 @@ def _onnx(module: Exported, wave: Tensor, path: Path, about: dict[str, Any]) -> 
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"asit_lab": json.dumps(about)})
     onnx.save(proto, path)
+    return _in_onnxruntime(path)
+
+
+def _in_onnxruntime(path: Path) -> Any:
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda clips: torch.from_numpy(session.run(None, {"wave": clips.numpy()})[0])
 
