@@ -31,7 +31,7 @@ endif
 
 help: ## Show this list
 	@echo "asit_lab: make TARGET"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
 
 env: $(STAMP) ## Set everything up in .venv (Python 3.11 to 3.13; about 6.5 GB)
 
