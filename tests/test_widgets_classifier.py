@@ -267,7 +267,7 @@ def test_finetune_reads_the_saved_labels(tmp_path, monkeypatch):
 
 @pytest.mark.notebook
 def test_the_notebook_runs_under_stock_papermill(tmp_path):
-    done = stock_papermill(NOTEBOOK, tmp_path, "encoder", "smoke", "data", "synth:40", "out", "results")
+    done = stock_papermill(NOTEBOOK, tmp_path, "encoder", "smoke", "data", "synth:40", "out", str(tmp_path / "results"))
     assert done.returncode == 0, done.stderr[-6000:]
     assert_widget_and_picture(tmp_path / "out.ipynb")
     assert (tmp_path / "results/recording.wav").is_file()
