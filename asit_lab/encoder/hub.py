@@ -79,7 +79,7 @@ def save_folder(saved: SavedEncoder, folder: Path) -> None:
 def push(saved: SavedEncoder, repo_id: str, **options) -> str:
     """Publish as `repo_id`; returns the address of the commit. options: of the mixin's push_to_hub."""
     folder_class, card = _folder_class(), _card(saved, f"hf://{repo_id}")
-    with _explained(repo_id):
+    with _explained(repo_id, "or save it by save_pretrained and upload the folder from elsewhere"):
         return str(folder_class(saved).push_to_hub(repo_id, model_card_kwargs=card, **options))
 
 
@@ -129,8 +129,8 @@ def _card(saved: SavedEncoder, source: str) -> dict[str, object]:
 
 
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """Turns failures of the Hub into one message with the repository's name."""
+def _explained(repo_id: str, local: str = "or download it elsewhere and give the folder") -> Iterator[None]:
+    """Turns failures of the Hub into one message with the repository's name. local: what works without the Hub."""
     from huggingface_hub.errors import HTTPError, RevisionResolutionError
 
     try:
@@ -138,11 +138,11 @@ def _explained(repo_id: str) -> Iterator[None]:
     except InputError:
         raise
     except (HTTPError, RevisionResolutionError, OSError, ValueError) as error:  # refused, no network, no such name
-        reason = _advice(error, repo_id) or str(error).strip().partition("\n")[0]
+        reason = _advice(error, repo_id, local) or str(error).strip().partition("\n")[0]
         raise InputError(f"hf://{repo_id}: {reason} ({type(error).__name__})") from error
 
 
-def _advice(error: BaseException, repo_id: str) -> str:
+def _advice(error: BaseException, repo_id: str, local: str) -> str:
     """What a failure means and what to do about it; empty where the library's own words have to do."""
     from huggingface_hub import constants
 
@@ -155,7 +155,6 @@ def _advice(error: BaseException, repo_id: str) -> str:
     kinds = {kind.__name__ for cause in chain for kind in type(cause).__mro__}
     text = " ".join(map(str, chain))
     log_in = "log in by `hf auth login` or HF_TOKEN"
-    local = "or download it elsewhere and give the folder"
     if any(getattr(cause, "errno", None) in FULL for cause in chain):
         return f"the disk is full ({constants.HF_HUB_CACHE}): make room, or set HF_HOME to a folder on another disk"
     if "GatedRepoError" in kinds:
