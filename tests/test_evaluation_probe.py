@@ -65,6 +65,17 @@ def test_separable_classes_are_read_off_and_noise_is_not(protocol):
     assert low < nothing.mean < high and 0.1 < high - low < 0.25  # 4 standard errors of 120 clips are 0.17
 
 
+@pytest.mark.parametrize("protocol", ["linear", "knn"])
+def test_splits_fitted_at_once_give_what_they_give_one_by_one(protocol, monkeypatch):
+    data, results = table(120), []
+    for threads in (1, 3):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        results.append(probe_features(features(data, 1.0), data, "", protocol))
+    one_by_one, at_once = results
+    np.testing.assert_array_equal(at_once.outputs, one_by_one.outputs)
+    assert at_once.chosen == one_by_one.chosen
+
+
 def test_test_clips_choose_nothing():
     data = table()
     points = features(data, 1.5)

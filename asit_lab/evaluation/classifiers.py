@@ -8,6 +8,7 @@ Shapes: n training clips, m others, d features, K classes, L layers. Targets are
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,9 +163,15 @@ def _minimise(function: Callable, start: np.ndarray, tolerance: float) -> np.nda
     from scipy.optimize import minimize
 
     options = {"maxiter": _ITERATIONS, "gtol": tolerance, "ftol": 1e-12}
-    # The matrices are small: more threads would only wait for each other.
-    with _thread_pools().limit(limits=1):
+    with one_thread_a_product():
         return minimize(function, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
+
+
+def one_thread_a_product() -> AbstractContextManager:
+    """Context in which numpy and scipy compute with one thread: matrices of a probe are small, so more threads would
+    only wait for each other. Of several fits at once, the first to end would take it from the others: enter it around
+    all of them."""
+    return _thread_pools().limit(limits=1)
 
 
 @functools.cache

@@ -9,13 +9,15 @@ train and which test: `splits.manifest_splits`.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from ..config import resolve
@@ -29,7 +31,7 @@ from ..storage.progress import passing_bar_style
 from ..zoo import open_source
 from . import metrics
 from .choice import POOL_PREFERENCE, Fit, candidates, fit_probe, layers_of
-from .classifiers import GRIDS
+from .classifiers import GRIDS, one_thread_a_product
 from .leakage import Finding, findings
 from .probe_model import check_probe_folder, fit_classifier, write_probe
 from .probe_result import ProbeResult
@@ -175,9 +177,11 @@ def probe_features(
         _check_finite(name, candidate.pooled(features), table)
     metric = metrics.MAIN[multi]
     divisions = splits(table, seeds, multi=multi, allow_leaks=allow_leaks)
-    fits: dict[str, Fit] = {}
-    for split in tqdm(divisions, desc=f"{protocol} {name}", unit="split", **passing_bar_style()):
-        fits[split.name] = fit_probe(features, targets, strata, groups, split, protocol, tried, multi)
+    fits = _fits(
+        divisions,
+        lambda split: fit_probe(features, targets, strata, groups, split, protocol, tried, multi),
+        f"{protocol} {name}",
+    )
     parts = [_predictions(split, fits[split.name].outputs, table, labels, groups, classes) for split in divisions]
     shares = targets[np.concatenate([split.test for split in divisions])].mean(0)  # of each class
     return ProbeResult(
@@ -195,6 +199,14 @@ def probe_features(
         list(findings),
         unit,
     )
+
+
+def _fits(divisions: Sequence[Split], fit: Callable[[Split], Fit], words: str) -> dict[str, Fit]:
+    """The fit of every split, with a bar; as many at once as torch has threads."""
+    bar = {"desc": words, "unit": "split", "total": len(divisions), **passing_bar_style()}
+    with one_thread_a_product(), ThreadPoolExecutor(torch.get_num_threads()) as workers:
+        fitted = tqdm(workers.map(fit, divisions), **bar)
+        return dict(zip([split.name for split in divisions], fitted, strict=True))
 
 
 def _predictions(
