@@ -1,6 +1,5 @@
 """The attention explorer: where a patch attends to, and which patches attend to it."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import ipywidgets
@@ -50,7 +49,6 @@ class AttentionExplorer(Explorer):
         self._panels: AttentionPanels | None = None
         self._first = 0.0  # s, where the window starts
         self._panels_key: tuple | None = None  # view, grid and start (s) they are for
-        self._steady = False  # while several controls are set, which should redraw only once
         self.picker, self.heads, self.maps = ClickableImage(), ClickableImage(), FigureImage()
         self.saved = (self.picker, self.maps, self.heads)
         with self.errors_in_words():
@@ -96,15 +94,6 @@ class AttentionExplorer(Explorer):
         self.heads.observe(lambda _: self._answer(self._new_head), names="selected")
 
     # --- answers to the controls ------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _one_redraw(self):
-        """Context in which controls can be set without a redraw for each."""
-        before, self._steady = self._steady, True
-        try:
-            yield
-        finally:
-            self._steady = before
 
     def _new_clip(self) -> None:
         with self._one_redraw():

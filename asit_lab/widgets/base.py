@@ -230,6 +230,7 @@ class Explorer(ipywidgets.VBox):
     def __init__(self):
         self.message = Message()
         super().__init__([self.message], layout=ipywidgets.Layout(width="100%"))
+        self._steady = False  # inside `_one_redraw`
         self._page = PageSide(self.model_id)
         self._outputs: list[DisplayHandle] = []
         self._displayed: tuple[str | bytes, ...] = ()  # what those outputs show
@@ -275,6 +276,15 @@ class Explorer(ipywidgets.VBox):
     def _answer(self, handler: Callable[[], None]) -> None:
         with suppress(KeyboardInterrupt), self.errors_in_words():  # Interrupt ends the answer, not the kernel's loop
             handler()
+
+    @contextmanager
+    def _one_redraw(self):
+        """Context in which controls can be set without a redraw for each."""
+        before, self._steady = self._steady, True
+        try:
+            yield
+        finally:
+            self._steady = before
 
     def redraw(self) -> None:
         """Update the pictures from the controls."""

@@ -1,7 +1,6 @@
 """The classifier explorer: what a classifier finds in a clip, and when; its labels can be corrected and saved."""
 
 import html
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +76,6 @@ class ClassifierExplorer(Explorer):
         self.events = pd.DataFrame()  # start, end (s), class, probability
         self.part = _WHOLE
         self._turn = 0  # number of the last classification
-        self._steady = False  # while controls are set together
         self._drawn_events: list[int] = []  # events with a target in the picture
         self.overview, self.bars, self.detail = ClickableImage(), FigureImage(), SpectrogramView()
         self.saved = (self.overview, self.detail)
@@ -181,15 +179,6 @@ class ClassifierExplorer(Explorer):
         return self.corrections.audio_path(chooser.wave, chooser.sample_rate, chooser.name), 0.0, None
 
     # --- events and parts -------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _one_redraw(self):
-        """Context in which controls can be set without a redraw for each."""
-        before, self._steady = self._steady, True
-        try:
-            yield
-        finally:
-            self._steady = before
 
     def _new_events(self) -> None:
         """Merge the timeline's events anew; the clip is the chosen part."""

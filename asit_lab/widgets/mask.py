@@ -49,7 +49,6 @@ class MaskExplorer(Explorer):
     def _build(self, cfg: RunConfig, data: DataSource, clip: int, seed: int) -> None:
         self.cfg = cfg
         self.front_end = LogMel.from_config(cfg.features)
-        self._steady = False  # while controls are set together, which should draw once
         self.clean: Tensor | None = None  # [1, frames, mels], normalised, padded to a crop
         self.corrupted: Tensor | None = None  # [frames, mels], NaN where nothing is seen
         self.frames = 0  # of `clean` before its padding
@@ -87,10 +86,9 @@ class MaskExplorer(Explorer):
 
     def _take(self) -> None:
         """Another clip."""
-        self._steady = True
         rate = self.chooser.sample_rate
-        fit_start(self.start, self.chooser.wave, rate, self.cfg.crop_samples / rate)
-        self._steady = False
+        with self._one_redraw():
+            fit_start(self.start, self.chooser.wave, rate, self.cfg.crop_samples / rate)
         self._cut()
 
     def _cut(self) -> None:

@@ -52,7 +52,6 @@ class ReconstructionExplorer(Explorer):
         self.baselines: list[tuple[str, np.ndarray, float]] = []  # name, log-mel [T, M], L1 on corrupted pixels
         # data set, row and raw log-mel that alien blocks come from
         self._donor_clip: tuple[str, int, torch.Tensor] | None = None
-        self._steady = False  # while several controls are set, which should redraw only once
         with self.errors_in_words():
             sources = [encoder_or_run] if other is None else [encoder_or_run, other]
             self.sources = [compared.Snapshots(source, seed) for source in sources]
@@ -118,9 +117,8 @@ class ReconstructionExplorer(Explorer):
 
     def _take(self) -> None:
         """Another clip."""
-        self._steady = True
-        fit_start(self.start, self.chooser.wave, self.chooser.sample_rate, self.seconds)
-        self._steady = False
+        with self._one_redraw():
+            fit_start(self.start, self.chooser.wave, self.chooser.sample_rate, self.seconds)
         self._cut()
 
     def _cut(self) -> None:
