@@ -177,7 +177,15 @@ def test_other_threads_have_no_handlers(tmp_path):
     assert set(seen) == {(signal.default_int_handler, signal.SIG_DFL)}
 
 
-def test_loader_processes_leave_signals_to_the_training_process():
+@pytest.fixture
+def early_thread(monkeypatch):
+    """Loader processes start a thread before our code runs there, as torch does where OMP_NUM_THREADS is above one."""
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda _: threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    )
+
+
+def test_loader_processes_leave_signals_to_the_training_process(early_thread):
     cfg = load_config("smoke", [*SMALL, "data.workers=2"])
     loader = make_loader(cfg, load_manifest(cfg.data.source), stop=30)
     batches = iter(loader)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -48,7 +49,8 @@ class _Loader(DataLoader):
             iterator._shutdown_workers()
 
     def __iter__(self) -> Iterator:
-        batches = super().__iter__()
+        with _sigterm_blocked():
+            batches = super().__iter__()
         for batch in batches:
             if isinstance(batch, InputError):
                 # Release the loader processes: the error's traceback keeps this frame alive.
@@ -71,6 +73,20 @@ class _Steps:
         return len(self.steps)
 
 
+@contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Block SIGTERM in this thread: processes started in the meantime begin with it blocked in all of their threads.
+
+    A thread that torch starts in a loader process before `_leave_signals` runs would otherwise take it and end the
+    process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_signals(trainer: int, _worker: int) -> None:
     """In a loader process: ignore signals, as the training process finishes its step and then ends its loaders.
 
@@ -78,7 +94,6 @@ def _leave_signals(trainer: int, _worker: int) -> None:
     training process `trainer` still counts: it ends a loader that hangs.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey, args=(trainer,), daemon=True).start()
 
 
