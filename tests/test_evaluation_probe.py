@@ -287,6 +287,15 @@ def test_findings_are_attached_and_told_once(tones, tmp_path, caplog):
     assert caplog.text.count("same audio in train and test") == 1
 
 
+def test_clips_are_fingerprinted_once_for_all_encoders(tones, monkeypatch):
+    calls, compute = [], guard.fingerprints
+    monkeypatch.setattr(guard, "fingerprints", lambda *args: calls.append(args) or compute(*args))
+    untrained, trained = (Encoder.random(load_config("smoke")) for _ in range(2))
+    trained.pretrained = True  # on synth, so the two are checked apart
+    compare_results({"a": untrained, "b": trained}, tones, pool="mean", layer="last")
+    assert len(calls) == 1
+
+
 def test_pretraining_clips_are_told_of_trained_encoders_alone(tones):
     data = load_config("smoke", [f"data.source={tones}", "data.holdout=0"])
     enc = Encoder.random(data)

@@ -4,7 +4,7 @@
 by the contents of the files. A file or recording used in pretraining is only noted: no labels were used there.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,20 +53,36 @@ class _Crossing:
     tested: set[int] = field(default_factory=set)
 
 
+Prints = Mapping[int, Fingerprint | str]
+"""the fingerprint of each row that a split uses, or why its clip cannot be read"""
+
+
+def prints_of(manifest: Manifest, splits: Sequence[Split]) -> Prints:
+    """Decodes every clip in `splits` once; unchanged files are not read again (data/hashes).
+
+    Raises InputError for positions outside the table.
+    """
+    rows = _rows(splits, len(manifest))
+    return dict(zip(rows.tolist(), fingerprints(manifest, rows), strict=True))
+
+
 def findings(
-    manifest: Manifest, splits: Sequence[Split], run_config: RunConfig | None = None, official: bool = False
+    manifest: Manifest,
+    splits: Sequence[Split],
+    run_config: RunConfig | None = None,
+    official: bool = False,
+    prints: Prints | None = None,
 ) -> list[Finding]:
     """Every finding, leaks first; an empty list where there is none.
 
     splits: row positions of the manifest's table. run_config: of the encoder, where it was pretrained by this package;
     its `data.source` is listed (never downloaded) and divided by `data.holdout` as pretraining did. official: the
-    splits are those of the data set's authors, so that what they share is a note.
-    Every clip in `splits` is decoded once to compare contents; unchanged files are not read again (data/hashes).
+    splits are those of the data set's authors, so that what they share is a note. prints: `prints_of` these splits, for
+    callers that check several encoders.
     Raises InputError for positions outside the table.
     """
-    rows = _rows(splits, len(manifest))
     groups = groups_of(manifest.table)
-    prints = dict(zip(rows.tolist(), fingerprints(manifest, rows), strict=True))
+    prints = prints_of(manifest, splits) if prints is None else prints
     collected = [
         *_shared_recordings(manifest.table, splits, groups),
         *_same_audio(manifest.table, splits, groups, prints),
@@ -135,9 +151,7 @@ def _shared_recordings(table: pd.DataFrame, splits: Sequence[Split], groups: np.
         yield Finding("shared recording", severity, message, _tested(crossings.values()))
 
 
-def _same_audio(
-    table: pd.DataFrame, splits: Sequence[Split], groups: np.ndarray, prints: dict[int, Fingerprint | str]
-) -> Iterable[Finding]:
+def _same_audio(table: pd.DataFrame, splits: Sequence[Split], groups: np.ndarray, prints: Prints) -> Iterable[Finding]:
     """Equal contents and overlapping stretches of one file, between recordings (within one: `_shared_recordings`)."""
     digests = np.full(len(table), "", dtype=object)
     for row, fingerprint in prints.items():
@@ -169,7 +183,7 @@ def _between_recordings(
     return {sides: crossings for sides, crossings in between.items() if crossings}
 
 
-def _but_for_zeros(prints: dict[int, Fingerprint | str], crossing: _Crossing) -> str:
+def _but_for_zeros(prints: Prints, crossing: _Crossing) -> str:
     a, b = (prints[row] for row in crossing.rows)
     return "" if (a.samples, a.lead) == (b.samples, b.lead) else ", but for zeros at the ends"
 
@@ -209,7 +223,7 @@ def _where(table: pd.DataFrame, a: str, b: str, crossing: _Crossing) -> str:
     return f"{a} {first}, {b} {second}; {_list(crossing.splits)}"
 
 
-def _not_compared(table: pd.DataFrame, prints: dict[int, Fingerprint | str]) -> Iterable[Finding]:
+def _not_compared(table: pd.DataFrame, prints: Prints) -> Iterable[Finding]:
     silent = [
         row for row, fingerprint in prints.items() if isinstance(fingerprint, Fingerprint) and not fingerprint.digest
     ]
@@ -227,7 +241,7 @@ def _not_compared(table: pd.DataFrame, prints: dict[int, Fingerprint | str]) -> 
 
 
 def _pretraining_clips(
-    manifest: Manifest, splits: Sequence[Split], prints: dict[int, Fingerprint | str], config: RunConfig
+    manifest: Manifest, splits: Sequence[Split], prints: Prints, config: RunConfig
 ) -> Iterable[Finding]:
     """Test clips that were used in pretraining: by path, and by content where the data is small enough to be read."""
     source = config.data.source

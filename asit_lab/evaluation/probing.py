@@ -32,7 +32,7 @@ from ..zoo import open_source
 from . import metrics
 from .choice import POOL_PREFERENCE, Fit, candidates, fit_probe, layers_of
 from .classifiers import GRIDS, one_thread_a_product
-from .leakage import Finding, findings
+from .leakage import Finding, findings, prints_of
 from .probe_model import check_probe_folder, fit_classifier, write_probe
 from .probe_result import ProbeResult
 from .splits import (
@@ -301,12 +301,12 @@ def _findings(
 ) -> list[list[Finding]]:
     """What the leakage check finds for each encoder (None: for the data alone); logged once."""
     by_pretraining: dict[tuple | None, list[Finding]] = {}
-    leaks = []
+    leaks, official, prints = [], is_official(manifest), prints_of(manifest, divisions)
     for enc in encoders:
         config = enc.config if isinstance(enc, Encoder) and enc.pretrained else None
         data = None if config is None else (config.data.source, config.data.holdout, config.data.segment_seconds)
         if data not in by_pretraining:
-            by_pretraining[data] = findings(manifest, divisions, config, is_official(manifest))
+            by_pretraining[data] = findings(manifest, divisions, config, official, prints)
         leaks.append(by_pretraining[data])
     for finding in dict.fromkeys(finding for leaks_of_data in by_pretraining.values() for finding in leaks_of_data):
         level = logging.INFO if finding.severity == "note" else logging.WARNING
