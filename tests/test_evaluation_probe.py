@@ -19,6 +19,7 @@ from asit_lab.evaluation import metrics
 from asit_lab.evaluation.classifiers import GRIDS
 from asit_lab.evaluation.probe_result import ProbeResult
 from asit_lab.evaluation.probing import compare, compare_results, probe, probe_features
+from asit_lab.evaluation.splits import splits, with_few_labels
 
 CLASSES = ("bark", "purr", "quack")
 
@@ -74,6 +75,24 @@ def test_splits_fitted_at_once_give_what_they_give_one_by_one(protocol, monkeypa
     one_by_one, at_once = results
     np.testing.assert_array_equal(at_once.outputs, one_by_one.outputs)
     assert at_once.chosen == one_by_one.chosen
+
+
+def test_few_labels_are_drawn_from_training_clips_once_for_every_seed():
+    data = table(120)
+    few = probe_features(features(data, 1.0), data, "", seeds=(0, 1), labels_per_class=2)
+    folds = sorted({name.partition(",")[0] for name in few.scores})
+    assert list(few.scores) == [f"{fold}, draw {seed}" for seed in (0, 1) for fold in folds]
+    assert few.notes == ["2 labels a class"]
+    every = probe_features(features(data, 1.0), data, "", labels_per_class=1000)
+    assert every.mean > few.mean > every.chance
+    strata = data["label"].to_numpy()
+    draws = with_few_labels(splits(data), strata, 2, (0, 1))
+    for draw, division in zip(draws, [*splits(data), *splits(data)], strict=True):
+        assert set(draw.train) <= set(division.train) and list(draw.test) == list(division.test)
+        assert not len(draw.valid) and (pd.Series(strata[draw.train]).value_counts() == 2).all()
+    assert not np.array_equal(draws[0].train, draws[len(draws) // 2].train)
+    with pytest.raises(InputError, match="labels_per_class: 0"):
+        probe_features(features(data, 1.0), data, "", labels_per_class=0)
 
 
 def test_test_clips_choose_nothing():

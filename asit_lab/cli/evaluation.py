@@ -43,6 +43,10 @@ def probe(
     protocol: ProtocolOption = "linear",
     pool: Annotated[str, typer.Option(help="class, mean or mean+std; auto: chosen on the training clips.")] = "auto",
     layer: Annotated[str, typer.Option(help="last, or a block number; auto: chosen on the training clips.")] = "auto",
+    labels_per_class: Annotated[
+        int | None, typer.Option(min=1, help="Train on so many clips of each class, drawn by --seed.")
+    ] = None,
+    seed: SeedsOption = None,
     device: DeviceOption = None,
     allow_leaks: AllowLeaksOption = False,
     out: Annotated[
@@ -54,8 +58,18 @@ def probe(
     import asit_lab
 
     with redirect_stdout(sys.stderr):
-        opened, options = asit_lab.zoo.open_source(encoder), {"device": device, "allow_leaks": allow_leaks, "out": out}
-        result = asit_lab.probe(opened, data, protocol, pool, _layer(layer), **options)
+        result = asit_lab.probe(
+            asit_lab.zoo.open_source(encoder),
+            data,
+            protocol,
+            pool,
+            _layer(layer),
+            seed or (0,),
+            device=device,
+            allow_leaks=allow_leaks,
+            out=out,
+            labels_per_class=labels_per_class,
+        )
     if as_json:
         print(as_json_text(result.to_dict()))
     else:

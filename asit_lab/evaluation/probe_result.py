@@ -48,6 +48,8 @@ class ProbeResult:
     """the kind of `group`, and the unit of the interval's resamples: clip, recording, speaker, video or group"""
     leaks_allowed: bool = False
     """whether the user allowed splits that share recordings"""
+    labels_per_class: int | None = None
+    """training clips of each class, where they were limited"""
 
     @property
     def metric(self) -> str:
@@ -83,10 +85,12 @@ class ProbeResult:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the score: clips that leak, with the score without them, and clips in pretraining."""
+        """Notes on the score: few labels, clips that leak, with the score without them, and clips in pretraining."""
+        labels = self.labels_per_class
+        few = [f"{labels} label{'s' if labels > 1 else ''} a class"] if labels else []
         allowed = ["leaks allowed (--allow-leaks)"] if self.leaks_allowed else []
         rows = self.predictions["path_row"].to_numpy()
-        return [*allowed, *notes_on_score(self.findings, rows, self.metric, self._score_of)]
+        return [*few, *allowed, *notes_on_score(self.findings, rows, self.metric, self._score_of)]
 
     def _score_of(self, counted: np.ndarray) -> float:
         """Mean score over folds (and seeds) of some predictions: bool [tested clips]."""

@@ -46,6 +46,7 @@ from .splits import (
     manifest_splits,
     splits,
     strata_of,
+    with_few_labels,
 )
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class _Options:
     batch_size: int = 32
     cache: bool = True
     allow_leaks: bool = False
+    labels_per_class: int | None = None
 
 
 def probe(
@@ -76,6 +78,7 @@ def probe(
     device: str | None = None,
     allow_leaks: bool = False,
     out: str | Path | None = None,
+    labels_per_class: int | None = None,
 ) -> ProbeResult:
     """Probe an encoder on a labelled data set.
 
@@ -87,16 +90,19 @@ def probe(
     disk (see `cache`). device: such as "cuda" (default: where the encoder is). allow_leaks: take the user's own
     folds or splits also where they share recordings; official ones are always taken as published, see `notes` of the
     result. out: a folder to save the classifier in, fitted on all clips (see `load_classifier`), with the result's
-    tables; linear and weighted only.
+    tables; linear and weighted only. labels_per_class: train on so many clips of each class, drawn from the training
+    clips once for every seed (a few-shot probe).
     Raises InputError for an unknown protocol, pool or layer, no readable clip, and everything `splits.splits` refuses,
     the latter before a clip is embedded.
     """
     if not isinstance(enc, Embedder):
         enc = on_device(_opened(enc), device)
     if out is not None:
+        if labels_per_class is not None:
+            raise InputError(f"out: {out} is for a classifier fitted on all clips; leave it out or labels_per_class")
         check_probe_folder(resolve(out), enc, protocol)
     manifest = load_manifest(data)
-    options = _Options(protocol, pool, layer, seeds, batch_size, cache, allow_leaks)
+    options = _Options(protocol, pool, layer, seeds, batch_size, cache, allow_leaks, labels_per_class)
     embedded, leaks = _embedded({enc.name: enc}, manifest, options, beside_log_mel=False)
     (result,) = _results(embedded, leaks, manifest, options)
     if out is not None:
@@ -132,7 +138,7 @@ def compare(
 
 def compare_results(encoders: Any, data: DataSource, protocol: str = "linear", **options: Any) -> list[ProbeResult]:
     """`compare` with every fold, prediction, output and chosen setting. options: those of `compare`, and allow_leaks
-    as in `probe`."""
+    and labels_per_class as in `probe`."""
     named = {name: _opened(source) for name, source in _named(encoders).items()}
     manifest = load_manifest(data)
     chosen = _Options(protocol, **options)
@@ -154,12 +160,14 @@ def probe_features(
     findings: Sequence[Finding] = (),
     unit: str = "clip",
     allow_leaks: bool = False,
+    labels_per_class: int | None = None,
 ) -> ProbeResult:
     """Probe existing embeddings.
 
     features: float [clips, dim], or [clips, layers, 3, D] as `Encoder.pooled` gives. table: the manifest's rows of
     these clips, in the same order. multi: labels are several joined by ";". classes: in the order of the outputs;
-    None: the labels in alphabetical order. unit: the kind of the table's groups, such as recording.
+    None: the labels in alphabetical order. unit: the kind of the table's groups, such as recording. The rest as in
+    `probe`.
     Raises InputError where features and table do not fit, a feature is not a number, or `splits.splits` refuses.
     """
     _check_protocol(protocol)
@@ -176,7 +184,11 @@ def probe_features(
     for candidate in tried:
         _check_finite(name, candidate.pooled(features), table)
     metric = metrics.MAIN[multi]
-    divisions = splits(table, seeds, multi=multi, allow_leaks=allow_leaks)
+    if labels_per_class is None:
+        divisions = splits(table, seeds, multi=multi, allow_leaks=allow_leaks)
+    else:
+        divisions = splits(table, seeds[:1], multi=multi, allow_leaks=allow_leaks)
+        divisions = with_few_labels(divisions, strata, labels_per_class, seeds)
     fits = _fits(
         divisions,
         lambda split: fit_probe(features, targets, strata, groups, split, protocol, tried, multi),
@@ -198,6 +210,7 @@ def probe_features(
         list(skipped),
         list(findings),
         unit,
+        labels_per_class=labels_per_class,
     )
 
 
@@ -276,6 +289,7 @@ def _results(
             _renumbered(of_embedder, embedded),
             independent_unit(manifest),
             options.allow_leaks or official,
+            options.labels_per_class,
         )
         for (name, features), of_embedder in zip(embedded.features.items(), leaks, strict=True)
     ]

@@ -106,6 +106,27 @@ def splits(
     return divisions
 
 
+def with_few_labels(
+    divisions: Sequence[Split], strata: np.ndarray, labels_per_class: int, seeds: Sequence[int]
+) -> list[Split]:
+    """The divisions with at most `labels_per_class` training clips of each class, drawn anew for every seed.
+
+    strata: the class of every row. Settings are chosen inside these clips: a `valid` part would be more labels. Raises
+    InputError below one label.
+    """
+    if labels_per_class < 1:
+        raise InputError(f"labels_per_class: {labels_per_class}; expected at least 1")
+    few = []
+    for seed in seeds:
+        order = permutation(key(seed, "evaluation", "few labels"), len(strata)).numpy()
+        for division in divisions:
+            drawn = order[np.isin(order, division.train)]
+            place = pd.Series(strata[drawn]).groupby(strata[drawn]).cumcount().to_numpy()  # within its class
+            train = np.sort(drawn[place < labels_per_class])
+            few.append(Split(f"{division.name}, draw {seed}", train, division.test))
+    return few
+
+
 def check_labels(table: pd.DataFrame, multi: bool = False) -> np.ndarray:
     """The class of every row, or its several joined; InputError when one is missing (several may be none at all) or
     there are fewer than two classes."""
