@@ -58,11 +58,14 @@ Prints = Mapping[int, Fingerprint | str]
 
 
 def prints_of(manifest: Manifest, splits: Sequence[Split]) -> Prints:
-    """Decodes every clip in `splits` once; unchanged files are not read again (data/hashes).
+    """Decodes every clip in `splits` once; unchanged files are not read again (data/hashes). Synthesised sounds are
+    left out: each has its own seed.
 
     Raises InputError for positions outside the table.
     """
     rows = _rows(splits, len(manifest))
+    if _is_synthesised(manifest.source):
+        return {}
     return dict(zip(rows.tolist(), fingerprints(manifest, rows), strict=True))
 
 
@@ -245,7 +248,7 @@ def _pretraining_clips(
 ) -> Iterable[Finding]:
     """Test clips that were used in pretraining: by path, and by content where the data is small enough to be read."""
     source = config.data.source
-    if source.partition(":")[0].strip() == "synth":  # every epoch synthesised new sounds
+    if _is_synthesised(source):  # every epoch synthesised new sounds
         return
     if not _on_disk(source):
         yield Finding(PRETRAINED, "note", f"{source}, which was used in pretraining, is not available: not compared")
@@ -264,12 +267,16 @@ def _pretraining_clips(
     else:
         untested = np.flatnonzero(~trained.table["path"].isin(paths[tested]).to_numpy(dtype=bool))
         digests = {f.digest for f in fingerprints(trained, untested) if isinstance(f, Fingerprint)} - {""}
-        of_tested = [prints[row] for row in tested.tolist()]
+        of_tested = [prints.get(row) for row in tested.tolist()]
         pretrained |= np.array([isinstance(f, Fingerprint) and f.digest in digests for f in of_tested], dtype=bool)
     if pretrained.any():
         message = f"{int(pretrained.sum())} of {len(tested)} test clips were in pretraining on {source} "
         message += f"(without labels): {_list(paths[tested[pretrained]])}"
         yield Finding(PRETRAINED, "note", message, tuple(tested[pretrained].tolist()))
+
+
+def _is_synthesised(source: str) -> bool:
+    return source.partition(":")[0].strip() == "synth"
 
 
 def _on_disk(source: str) -> bool:
