@@ -228,6 +228,13 @@ def test_frames_lists_and_manifests_in_python(clips):
             load_manifest(wrong)
 
 
+def test_a_null_among_labels_is_no_class(clips):
+    rows = [{"path": "a.wav", "labels": ["dog", None]}, {"path": "b.wav", "labels": [None, ""]}]
+    (clips / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    manifest = load_manifest(f"folder:{clips / 'list.jsonl'}")
+    assert manifest.classes == ["dog"] and manifest.table["label"].fillna("").tolist() == ["dog", ""]
+
+
 @pytest.mark.parametrize(
     "name", ["with space.wav", "a#b[1].wav", "quo\"te's.wav", "\U0001f415.wav", "CON.wav", "x" * 246 + ".wav", "-n.wav"]
 )

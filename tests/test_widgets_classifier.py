@@ -211,6 +211,26 @@ def test_several_classes_are_joined(recording, tmp_path):
     assert manifest.multi and manifest.classes == ["low", "reverberant"]
 
 
+def test_classes_of_one_part_share_its_row(recording, tmp_path):
+    made = ClassifierExplorer(classifier(multi=True), recording=recording, corrections=tmp_path / "labels.csv")
+    made.threshold.value = 4  # all three are present wherever there is sound
+    made.parts.value = 0
+    assert made.label.value == "high;low;noise"
+    made.save.click()
+    (row,) = made.corrections.table.to_dict("records")
+    assert row["labels"] == "high;low;noise" and float(row["end"]) == made.events["end"][0]
+    assert [text.endswith("✓") for text, _ in made.parts.options] == [False, True, True, True, False, False, False]
+
+
+def test_parts_that_share_a_start_have_a_row_each(tmp_path):
+    corrections = Corrections(tmp_path / "labels.csv")
+    for label, start, end in (("dog", 0.0, 2.0), ("rain", 0.0, 5.0), ("yard", None, None), ("cat", 0.0, 2.0)):
+        corrections.add("a.wav", label, start, end)
+    assert corrections.labels("a.wav") == {(0.0, 5.0): "rain", (None, None): "yard", (0.0, 2.0): "cat"}
+    corrections.remove("a.wav", 0.0, 5.0)
+    assert corrections.labels("a.wav") == {(None, None): "yard", (0.0, 2.0): "cat"}
+
+
 @pytest.mark.slow
 def test_wrong_inputs_are_said_in_words(tmp_path, recording):
     (tmp_path / "other.csv").write_text("path,label\na.wav,b\n", encoding="utf-8")

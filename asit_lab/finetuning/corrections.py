@@ -41,11 +41,12 @@ class Corrections:
             raise InputError(f"{self.path}: column {missing[0]!r} is missing; choose another file for corrections")
         return table
 
-    def labels(self, path: str | Path) -> dict[float | None, str]:
-        """Labels given to a recording: where its part starts (s, None: all of it) -> label."""
+    def labels(self, path: str | Path) -> dict[tuple[float | None, float | None], str]:
+        """Labels given to a recording: start and end of its part (s, None: all of it) -> label."""
         table = self.table
-        rows = table.loc[table["path"] == self._written(path), ["start", self.column]]
-        return {float(start) if start else None: str(label) for start, label in rows.itertuples(index=False, name=None)}
+        rows = table.loc[table["path"] == self._written(path), ["start", "end", self.column]]
+        parts = ((_number(start), _number(end), str(label)) for start, end, label in rows.itertuples(index=False))
+        return {(start, end): label for start, end, label in parts}
 
     def add(
         self,
@@ -56,7 +57,8 @@ class Corrections:
         predicted: str = "",
         probability: float | None = None,
     ) -> None:
-        """Save a label of a recording, or of its part from `start` to `end` (s); it replaces an earlier one.
+        """Save a label of a recording, or of its part from `start` to `end` (s); it replaces an earlier one of the same
+        part. A part of several classes has them in one label.
 
         Raises InputError for an empty label.
         """
@@ -67,12 +69,12 @@ class Corrections:
         row: dict[str, Any] = {"path": self._written(path), self.column: label, "predicted": predicted}
         row |= {"start": _seconds(start), "end": _seconds(end)}
         row["probability"] = "" if probability is None else f"{probability:.4f}"
-        self._write(pd.concat([table[~self._rows(table, path, start)], pd.DataFrame([row])], ignore_index=True))
+        self._write(pd.concat([table[~self._rows(table, path, start, end)], pd.DataFrame([row])], ignore_index=True))
 
-    def remove(self, path: str | Path, start: float | None = None) -> None:
-        """Forget the label of a recording, or of its part from `start` (s) on."""
+    def remove(self, path: str | Path, start: float | None = None, end: float | None = None) -> None:
+        """Forget the label of a recording, or of its part from `start` to `end` (s)."""
         table = self.table
-        self._write(table[~self._rows(table, path, start)])
+        self._write(table[~self._rows(table, path, start, end)])
 
     def audio_path(self, wave: np.ndarray, sample_rate: int, name: str) -> Path:
         """Where `keep_audio` writes a waveform: beside the CSV, under a name that depends on the samples."""
@@ -94,8 +96,9 @@ class Corrections:
         path = resolve(path)
         return str(path.relative_to(self.path.parent) if path.is_relative_to(self.path.parent) else path)
 
-    def _rows(self, table: pd.DataFrame, path: str | Path, start: float | None) -> pd.Series:
-        return (table["path"] == self._written(path)) & (table["start"].fillna("") == _seconds(start))
+    def _rows(self, table: pd.DataFrame, path: str | Path, start: float | None, end: float | None) -> pd.Series:
+        same_place = (table["start"].fillna("") == _seconds(start)) & (table["end"].fillna("") == _seconds(end))
+        return (table["path"] == self._written(path)) & same_place
 
     def _write(self, table: pd.DataFrame) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,3 +107,7 @@ class Corrections:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None

@@ -282,7 +282,7 @@ class ClassifierExplorer(Explorer):
     def _show_label(self, predicted: str) -> None:
         """The list of parts, the label of the chosen one, and what is saved."""
         labels = self.corrections.labels(self.findings.path)
-        saved = {part: labels.get(self._place(part)[0], "") for part in range(_WHOLE, len(self.events))}
+        saved = {part: labels.get(self._place(part), "") for part in range(_WHOLE, len(self.events))}
         options = [(f"clip{' ✓' if saved[_WHOLE] else ''}", _WHOLE)]
         for number, event in enumerate(self.events.to_dict("records")):
             mark = " ✓" if saved[number] else ""
@@ -291,7 +291,7 @@ class ClassifierExplorer(Explorer):
             self.parts.options = options
             self.parts.value = self.part
             self.overview.selected = self._drawn_events.index(self.part) if self.part in self._drawn_events else -1
-            self.label.value = saved[self.part] or predicted
+            self.label.value = saved[self.part] or self._suggested(predicted)
         self.remove.disabled = not saved[self.part]
         count = len(self.corrections.table)
         has_label = bool(saved[self.part])
@@ -306,6 +306,13 @@ class ClassifierExplorer(Explorer):
         self.facts.value = f'<div aria-live="polite" style="line-height: 1.5; overflow-wrap: anywhere">{text}</div>'
 
     # --- labels -----------------------------------------------------------------------------------------------------
+
+    def _suggested(self, predicted: str) -> str:
+        """A label for the chosen part that has none yet: what is predicted, with all classes of its start and end."""
+        if self.part == _WHOLE:
+            return predicted
+        same = (self.events[["start", "end"]] == self.events.loc[self.part, ["start", "end"]]).all(axis=1)
+        return join(self.events.loc[same, "class"])
 
     def _place(self, part: int) -> tuple[float | None, float | None]:
         """Start and end in the file, s, under which a part's label is saved; both None for all of it."""
@@ -323,5 +330,5 @@ class ClassifierExplorer(Explorer):
         self._show_label(predicted)
 
     def _remove(self) -> None:
-        self.corrections.remove(self.findings.path, self._place(self.part)[0])
+        self.corrections.remove(self.findings.path, *self._place(self.part))
         self._show_label(self._predicted()[0])

@@ -189,7 +189,7 @@ def text_of(value: Any) -> str:
     if hasattr(value, "tolist"):  # of numpy
         value = value.tolist()
     if isinstance(value, list | tuple | set):
-        return labels.join(map(str, value))
+        return labels.join(map(text_of, value))
     if value is None or (isinstance(value, float) and value != value) or value is pd.NA or value is pd.NaT:
         return ""
     return os.fsdecode(value) if isinstance(value, os.PathLike | bytes) else str(value)
