@@ -95,7 +95,7 @@ def test_the_table_of_a_prediction(tuned, manifest):
     doubled = np.repeat(wave, 2)
     assert classifier.scores(doubled, 2 * RATE)[0].argmax() == classifier.scores(wave, RATE)[0].argmax()
     np.testing.assert_allclose(classifier.scores(torch.from_numpy(wave)[None], RATE), classifier.scores(wave, RATE))
-    assert classifier.embed([wave, wave], RATE).shape == (2, 48)
+    assert classifier.embed([wave, wave], RATE).shape == (2, 2 * 3 * 48)  # of three layers
     with pytest.raises(InputError, match="clip 0: shorter than one frame"):
         classifier.predict(wave[:100], RATE)
     with pytest.raises(InputError, match="top: 0"):

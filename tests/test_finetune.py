@@ -18,10 +18,12 @@ from asit_lab import Encoder, InputError, load_config
 from asit_lab.data import load_manifest
 from asit_lab.data.statistics import measure
 from asit_lab.evaluation import metrics, provenance
-from asit_lab.finetuning import finetune, load_recipe, load_result, loop
+from asit_lab.evaluation.classifiers import answers
+from asit_lab.finetuning import finetune, linear_start, load_classifier, load_recipe, load_result, loop
 from asit_lab.finetuning import over_splits as run
-from asit_lab.finetuning.batches import Reader
+from asit_lab.finetuning.batches import Reader, windows
 from asit_lab.finetuning.network import build_classifier
+from asit_lab.finetuning.over_splits import with_length
 
 SHORT = ["steps=2", "average_from=null"]  # of the recipe smoke, for what needs no training
 
@@ -114,8 +116,12 @@ def test_averaged_weights_are_the_mean_over_epochs(encoder, manifest, tmp_path):
         result = finetune(encoder, manifest, "smoke", tmp_path / str(epochs), [*flags, f"epochs={epochs}"], folds=[2])
         weights[epochs] = load_file(result.dir / "seed-0-fold-2" / "last.safetensors")
     averaged = load_file(result.dir / "seed-0-fold-2" / "averaged.safetensors")
+    statistics = {name: averaged.pop(name) for name in ("center", "deviation")}
     for name, tensor in averaged.items():
         torch.testing.assert_close(tensor, (weights[1][name] + weights[2][name]) / 2)
+    for name, tensor in statistics.items():  # those of the averaged weights' own features
+        assert not torch.equal(tensor, weights[2][name])
+        torch.testing.assert_close(tensor, weights[2][name], rtol=0.3, atol=0.3)
 
 
 def test_best_epoch_is_chosen_on_valid(encoder, tmp_path):
@@ -179,6 +185,32 @@ def test_weighted_sum_of_layers(encoder):
         weighted = (network.layers.softmax(0)[:, None, None, None] * states).sum(0)
         wanted = F.linear(network.projector(weighted).mean(1), network.linear.weight, network.linear.bias)
         torch.testing.assert_close(network(x), wanted)
+
+
+def test_head_of_all_layers_starts_as_a_linear_probe(encoder, manifest, tmp_path):
+    flags = ["head=mean+std", "frames=96", "rate=1e-9", "steps=1", "average_from=null", "precision=fp32"]
+    result = finetune(encoder, manifest, "smoke", tmp_path / "ft", flags, folds=[1])
+    classifier, rate = load_classifier(result.dir), encoder.front_end.sample_rate
+    samples = round(classifier.window_seconds * rate)
+    pooled, labels = {}, {}
+    for fold in (1, 2):
+        rows = np.flatnonzero(manifest.table["fold"] == fold)
+        parts = [windows(manifest.read(row, rate), samples)[0] for row in rows]
+        pooled[fold] = [encoder.pooled(part, rate)[:, :, 1:].flatten(1).numpy() for part in parts]  # mean, deviation
+        labels[fold] = np.repeat(manifest.targets(rows), [len(part) for part in parts], axis=0)
+    train = np.concatenate(pooled[2])
+    (answer,) = answers("linear", train, labels[2], train[:1], (linear_start.STRENGTH,), False)
+    expected = [answer.head.logits(part).mean(0) for part in pooled[1]]
+    np.testing.assert_allclose(result.pooled.outputs, expected, atol=1e-3)
+
+
+def test_length_of_the_input_is_that_of_the_crops_or_of_shorter_clips(encoder, manifest):
+    recipe = load_recipe("smoke", ["frames=auto"])
+    assert with_length(recipe, encoder, manifest).frames == encoder.config.input_frames
+    short = replace(manifest, table=manifest.table.assign(seconds=0.5))
+    assert with_length(recipe, encoder, short).frames == encoder.front_end.frames_of(8000) == 48
+    assert with_length(load_recipe("smoke"), encoder, short).frames == 96
+    assert build_classifier(encoder, recipe, 3, seed=0).frames == encoder.config.input_frames
 
 
 @pytest.mark.parametrize("preset", ["smoke", "micro-asda"])
@@ -254,7 +286,7 @@ def test_refusals(done, encoder, manifest, tmp_path):
         with pytest.raises(InputError, match=match):
             finetune(enc, data, recipe, out, **more)
 
-    refused(r"another set-up.*\n  recipe.rate: 0.0005 there, 0.001 requested", overrides=["rate=1e-3"])
+    refused(r"another set-up.*\n  recipe.rate: 0.0003 there, 0.001 requested", overrides=["rate=1e-3"])
     refused(r"another set-up.*\n  encoder.weights: ", enc=Encoder.random(load_config("smoke"), seed=1))
     refused(r"another set-up.*\n  data.clips: 20 there, 30 requested", data="synth:30")
     refused("already holds a fine-tuning", resume="never")

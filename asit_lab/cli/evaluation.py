@@ -170,7 +170,8 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of classes to list for each file or window.")] = 3,
     windows: Annotated[float | None, typer.Option(help="Classify windows of this length, s.")] = None,
     hop: Annotated[
-        float | None, typer.Option(help="Step between windows, s (default: their length; half of it with --events).")
+        float | None,
+        typer.Option(help="Step between windows, s (default: their length; a quarter of it with --events)."),
     ] = None,
     events: Annotated[
         bool,

@@ -162,7 +162,7 @@ class Classifier:
         """Classes over time in a recording of any length, with `.table`, `.scores`, `.events()`, `.figure()`.
 
         source: a file, read in blocks, or a waveform [S] at `sample_rate` Hz. window_seconds: length of the windows
-        (default: what the network was made for); hop_seconds: from one window to the next (default: half of it).
+        (default: what the network was made for); hop_seconds: from one window to the next (default: a quarter of it).
         Raises InputError for audio that cannot be used, and for a hop longer than the windows.
         """
         return make_timeline(self, source, sample_rate, window_seconds, hop_seconds)

@@ -96,6 +96,9 @@ class Exported(nn.Module):
         self.missing = max(0, self.frames - frames)
         self.dtype = torch.float16 if half else torch.float32
         self.network.to(self.dtype)
+        for name in ("center", "deviation"):  # of head=mean+std, whose statistics are fp32 as the pooling is
+            if isinstance(model, Classifier) and hasattr(model.network, name):
+                setattr(self.network, name, getattr(model.network, name).clone())
         for module in self.network.modules():
             if hasattr(module, "path"):
                 module.path = "explicit"  # the path that does not depend on the batch

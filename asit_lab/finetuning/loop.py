@@ -41,7 +41,8 @@ from ..training.step import accelerator
 from .augment import augmented
 from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips
 from .classifier import MODEL, Classifier, classifier_metadata
-from .network import build_classifier, mean_over_windows
+from .linear_start import fit_head, standardise
+from .network import build_classifier, mean_over_windows, windows_forward
 from .outputs import SCORES, Outputs, read_outputs, save_outputs
 from .recipe import Recipe
 
@@ -279,7 +280,29 @@ class _Trainer:
             progress, sums = FinetuneState(**state["progress"]), state["sums"]
         progress.normalisation = progress.normalisation or self._normalisation()
         self.front_end.mean, self.front_end.std = progress.normalisation["mean"], progress.normalisation["std"]
+        if self.task.recipe.head == "mean+std" and not progress.step:
+            fit_head(self.network, *self._training_statistics(progress.bad), self.task.multi)
         return progress, sums
+
+    @torch.no_grad()
+    def _training_statistics(self, bad: dict[str, str]) -> tuple[Tensor, Tensor]:
+        """Statistics [windows, P] and targets [windows, K] of the training clips, each cut into windows as in tests."""
+        statistics, targets = [], []
+        clips = ClipsToTest(self.reader, self.task.split.train, self.task.recipe, self.samples)
+        loader = load_batches(clips, 0, clips.batches, self.task.recipe.workers)
+        try:
+            for batch in loader:
+                for row, *clip in batch:
+                    if len(clip) == 2:
+                        stretches, length = torch.from_numpy(clip[0]), clip[1]
+                        part = windows_forward(self.network.statistics, self.front_end, stretches, length, self.frames)
+                        statistics.append(part)
+                        targets.append(self.task.targets[row].expand(len(part), -1))
+                    else:
+                        bad[self.reader.rows[row][0]] = clip[0].removeprefix(f"{self.reader.rows[row][0]}: ")
+        finally:
+            loader.close()
+        return torch.cat(statistics), torch.cat(targets)
 
     def _normalisation(self) -> dict:
         """Mean and std of the log-mel, and their source."""
@@ -304,6 +327,8 @@ class _Trainer:
         self._save_weights("last")
         if progress.averaged:
             self.network.take({name: tensor / progress.averaged for name, tensor in sums.items()})
+            if task.recipe.head == "mean+std":
+                standardise(self.network, self._training_statistics(progress.bad)[0])
             save_outputs(task.folder / "test-averaged.npz", self.outputs(task.split.test, progress.bad))
             self._save_weights("averaged")
         elif task.headline == "best":

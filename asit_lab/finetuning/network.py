@@ -30,9 +30,10 @@ class ClassifierNetwork(nn.Module):
         super().__init__()
         self.kind, self.frozen, self.depth = recipe.head, recipe.frozen, config.model.depth
         patch = config.model.patch[0]
-        if recipe.frames < patch:
-            raise InputError(f"frames: {recipe.frames} are fewer than one patch of {patch}")
-        grid = (recipe.frames // patch, config.grid[1])
+        frames = config.input_frames if recipe.frames == "auto" else recipe.frames
+        if frames < patch:
+            raise InputError(f"frames: {frames} are fewer than one patch of {patch}")
+        grid = (frames // patch, config.grid[1])
         self.backbone = ViT(config.model.model_copy(update={"drop_path": recipe.drop_path}), grid)
         self.backbone.requires_grad_(not recipe.frozen)
         width = config.model.width
@@ -40,6 +41,10 @@ class ClassifierNetwork(nn.Module):
             self.layers = nn.Parameter(torch.zeros(1 + self.depth))
             self.projector = nn.Linear(width, recipe.projector)
             width = recipe.projector
+        elif self.kind == "mean+std":
+            width = 2 * width * (1 + self.depth)
+            self.register_buffer("center", torch.zeros(width))
+            self.register_buffer("deviation", torch.ones(width))
         else:
             self.norm = nn.LayerNorm(width, eps=1e-6)
         self.linear = nn.Linear(width, classes)
@@ -63,9 +68,24 @@ class ClassifierNetwork(nn.Module):
             weights = self.layers.softmax(0)[:, None, None]
             # SUPERB projects before it pools; both are linear, so the order does not matter and this one is quicker.
             return self.projector((weights * means).sum(0))
+        if self.kind == "mean+std":
+            # Divided by the root of their number, so that a step of Adam changes logits as little as with other heads.
+            scaled = (self.statistics(x, keys) - self.center) / (self.deviation * self.center.numel() ** 0.5)
+            return scaled.to(self.linear.weight.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             tokens = self.backbone(x, keys)
         return self.norm(tokens[:, 0] if self.kind == "class" else tokens[:, 1:].mean(1))
+
+    def statistics(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Mean and standard deviation over patches of the output of every block and of the final output:
+        float32 [B, 2 (1 + L) D]. What head=mean+std standardises."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            inspected = self.backbone.inspect(x, keys, hidden=range(self.depth))
+        patches = inspected.grid[0] * inspected.grid[1]
+        states = [state[:, -patches:].float() for state in (*inspected.hidden.values(), inspected.tokens)]
+        # Without the small number the deviation of equal patches has no gradient.
+        parts = [part for state in states for part in (state.mean(1), (state.var(1, correction=0) + 1e-8).sqrt())]
+        return torch.cat(parts, dim=1)
 
     def _layer_means(self, x: Tensor, keys: Tensor | None) -> Tensor:
         """Means over patches of the embedding, all blocks but the last, and the final output: [1 + depth, B, D]."""
@@ -87,8 +107,9 @@ class ClassifierNetwork(nn.Module):
         return [group for group in groups if group["params"]]
 
     def trained(self) -> dict[str, Tensor]:
-        """The weights that training changes, by name."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        """The weights that training changes, by name, with what head=mean+std standardises by."""
+        buffers = {"center": self.center, "deviation": self.deviation} if self.kind == "mean+std" else {}
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad} | buffers
 
     def take(self, weights: dict[str, Tensor]) -> None:
         """Load weights as `trained` returns them."""

@@ -74,6 +74,7 @@ def finetune(
     encoder = enc if isinstance(enc, Encoder) else open_source(enc)
     manifest = load_manifest(data)
     check_task(manifest, recipe)
+    recipe = with_length(recipe, encoder, manifest)
     tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
     folder = _open(resolve(out), _setup(encoder, recipe, manifest, allow_leaks), resume)
     names = {task.folder: task.name for task in tasks}
@@ -137,6 +138,16 @@ def check_task(manifest: Manifest, recipe: Recipe) -> None:
             f"{manifest.source}: its clips have one label each, but recipe {recipe.name} is for several (task=multi); "
             "use a recipe such as ast-esc50, or task=single"
         )
+
+
+def with_length(recipe: Recipe, encoder: Encoder, manifest: Manifest) -> Recipe:
+    """The recipe with frames=auto replaced by a number."""
+    if recipe.frames != "auto":
+        return recipe
+    front_end = encoder.front_end
+    longest = front_end.frames_of(round(manifest.table["seconds"].max() * front_end.sample_rate))
+    frames = max(encoder.config.model.patch[0], min(encoder.config.input_frames, longest))
+    return recipe.model_copy(update={"frames": frames})
 
 
 def _seeded_splits(

@@ -40,16 +40,19 @@ class Recipe(Section):
     """whose weights are the start: teacher (ASiT), student (ASDA's released code)"""
     frozen: bool = False
     """train the head alone"""
-    head: Literal["class", "mean", "layers"] = "class"
-    """LayerNorm and a linear layer on the class token or on the mean of the patches; or layers, SUPERB's: a learned
-    weighted sum of all layers, a projector, mean pooling and a linear layer"""
+    head: Literal["class", "mean", "mean+std", "layers"] = "class"
+    """LayerNorm and a linear layer on the class token or on the mean of the patches; mean+std: a linear layer on the
+    standardised mean and deviation of the patches of all layers, which starts as a linear probe fitted on the training
+    clips (averaged weights are standardised anew); layers, SUPERB's: a learned weighted sum of all layers, a projector,
+    mean pooling and a linear layer"""
     projector: Positive = 256
     """width of the projector of head=layers"""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """stochastic depth of the last block (0 for the first, linear between)"""
 
-    frames: Positive = 512
-    """length of the input in frames of the log-mel, cut to whole patches; shorter clips are padded"""
+    frames: Positive | Literal["auto"] = 512
+    """length of the input in frames of the log-mel, cut to whole patches; shorter clips are padded. auto: that of the
+    crops of pretraining, or of the longest clip where all are shorter"""
     crop: Literal["start", "random"] = "start"
     """of longer clips: the start; or a random stretch in training, and in tests all stretches, outputs averaged"""
     statistics: Literal["encoder", "recipe", "measured"] = "encoder"

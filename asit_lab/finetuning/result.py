@@ -248,7 +248,7 @@ class FinetuneResult:
         row = {
             "encoder": self.name,
             "protocol": self.protocol,
-            "layer": "all" if self.recipe.head == "layers" else "",
+            "layer": "all" if self.recipe.head in ("layers", "mean+std") else "",
             "pool": "mean" if self.recipe.head == "layers" else self.recipe.head,
             "mean": self.mean,
             "spread": self.spread,

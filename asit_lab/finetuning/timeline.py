@@ -128,7 +128,7 @@ def window_and_hop(
 ) -> tuple[float, float]:
     """Both in s, with defaults for None. Raises InputError for invalid lengths."""
     window = classifier.window_seconds if window_seconds is None else window_seconds
-    hop = window / 2 if hop_seconds is None else hop_seconds
+    hop = window / 4 if hop_seconds is None else hop_seconds
     for option, value in {"windows": window, "hop": hop}.items():
         if not value >= audio.SHORTEST:
             raise InputError(f"{option}: {value} s is less than {audio.SHORTEST} s")

@@ -121,7 +121,7 @@ def _tensors(model: Classifier | Encoder) -> dict[str, Tensor]:
     tensors["backbone.pos_embed"] = backbone.pos_embed  # fixed positions are not in the state
     tensors |= {"front_end.window": model.front_end.window, "front_end.bank": model.front_end.bank}
     if network is not None:
-        kept = ("head.", "layers", "projector.", "linear.", "norm.")
+        kept = ("head.", "layers", "projector.", "linear.", "norm.", "center", "deviation")
         tensors |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(kept)}
     return {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in tensors.items()}
 

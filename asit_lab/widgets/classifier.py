@@ -100,7 +100,7 @@ class ClassifierExplorer(Explorer):
             self.chooser.source.value, self.chooser.path.value = "file", str(recording)
         seconds = round(classifier.window_seconds if window_seconds is None else window_seconds, 2)
         self.window = ipywidgets.BoundedFloatText(seconds, min=audio.SHORTEST, max=600, step=0.5)
-        labelled(self.window, "window (s)", "length of the windows that are classified; each overlaps half of the next")
+        labelled(self.window, "window (s)", "length of the windows that are classified, one every quarter of it")
         usual = THRESHOLD if classifier.thresholds is None else 0.0
         first = usual if threshold is None else threshold
         self.threshold = ipywidgets.IntSlider(round(100 * first), max=100, continuous_update=False)

@@ -153,6 +153,10 @@ class AsitLabNetwork(nn.Module):
             self.layers = nn.Parameter(torch.zeros(1 + config.num_hidden_layers))
             self.projector = nn.Linear(width, config.head["projector"])
             self.linear = nn.Linear(config.head["projector"], classes)
+        elif self.head_kind == "mean+std":
+            size = 2 * width * (1 + config.num_hidden_layers)
+            self.center, self.deviation = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.ones(size))
+            self.linear = nn.Linear(size, classes)
         elif self.head_kind:
             self.norm, self.linear = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, classes)
 
@@ -206,8 +210,12 @@ class AsitLabNetwork(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         """Normalised log-mel [B, T, M] -> what the last linear layer of a fine-tuned network reads."""
         states = self.backbone(x)
+        count = self.backbone.grid[0] * self.backbone.grid[1]
+        if self.head_kind == "mean+std":
+            patches = [state[:, -count:] for state in states[1:]]
+            parts = [part for x in patches for part in (x.mean(1), (x.var(1, correction=0) + 1e-8).sqrt())]
+            return (torch.cat(parts, dim=1) - self.center) / (self.deviation * len(self.center) ** 0.5)
         if self.head_kind == "layers":
-            count = self.backbone.grid[0] * self.backbone.grid[1]
             used = [*states[:-2], states[-1]]
             means = torch.stack([state[:, -count:].mean(1) for state in used])
             return self.projector((self.layers.softmax(0)[:, None, None] * means).sum(0))
