@@ -120,7 +120,17 @@ def test_intervals_are_over_speakers_where_these_are_known():
     assert (low, high) == metrics.interval(result.targets, result.outputs, False, groups=groups)["accuracy"]
     by_clip = metrics.interval(result.targets, result.outputs, False)["accuracy"]
     assert high - low > 2 * (by_clip[1] - by_clip[0])
-    assert result.table["unit"].iloc[0] == "speaker"
+    assert result.table["unit"].iloc[0] == "speaker" and result.notes == []
+
+
+def test_an_interval_over_few_speakers_is_said_to_be_unreliable():
+    table = speakers()
+    table["split"] = pd.array(np.where(table["fold"] == 1, "test", "train"), dtype="string")
+    table = table.assign(fold=pd.array([None] * 120, dtype="Int64"))
+    result = probe_features(np.random.default_rng(0).standard_normal((120, 3)), table, "x", "knn", unit="speaker")
+    assert result.notes == ["interval over 4 speakers only: not reliable"]
+    by_clip = probe_features(np.random.default_rng(0).standard_normal((120, 3)), table, "x", "knn")
+    assert by_clip.notes == []
 
 
 def test_one_unit_has_no_interval():

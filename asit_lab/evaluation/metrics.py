@@ -22,6 +22,7 @@ from ..errors import InputError
 from . import bootstrap as resampling
 
 MAIN = {False: "accuracy", True: "mAP"}  # shown in tables and used for choices; by `multi`
+FEWEST_UNITS = 10  # independent units that an interval needs; the bootstrap of fewer is too narrow
 _FEWEST = 40  # resamples needed for a 2.5th percentile
 
 
@@ -60,6 +61,12 @@ def interval(
     if multi:
         ends["dprime"] = d_prime(ends["auc"])
     return {name: (float(ends[name][0]), float(ends[name][1])) for name in estimates}
+
+
+def interval_notes(groups, unit: str) -> list[str]:
+    """A note where an interval rests on so few `groups` that it cannot be relied on; unit: what a group is."""
+    count = len(set(groups))
+    return [f"interval over {count} {unit}s only: not reliable"] if unit != "clip" and 1 < count < FEWEST_UNITS else []
 
 
 def per_class(targets, outputs, classes, multi: bool, groups=None, resamples: int = 0, seed: int = 0) -> pd.DataFrame:

@@ -78,18 +78,24 @@ class ProbeResult:
         A unit is in a resample with all predictions of its clips, over all seeds, or with none. NaN where there is only
         one.
         """
-        groups = self.predictions["group" if "group" in self.predictions else "path_row"].to_numpy()
-        if len(set(groups)) < 2:
+        if len(set(self._units)) < 2:
             return float("nan"), float("nan")
-        return metrics.interval(self.targets, self.outputs, self.multi, groups=groups)[self.metric]
+        return metrics.interval(self.targets, self.outputs, self.multi, groups=self._units)[self.metric]
+
+    @property
+    def _units(self) -> np.ndarray:
+        """The unit of each prediction."""
+        return self.predictions["group" if "group" in self.predictions else "path_row"].to_numpy()
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the score: few labels, clips that leak, with the score without them, and clips in pretraining."""
+        """Notes on the score: few labels, few units, clips that leak, with the score without them, and clips in
+        pretraining."""
         labels = self.labels_per_class
         few = [f"{labels} label{'s' if labels > 1 else ''} a class"] if labels else []
         allowed = ["leaks allowed (--allow-leaks)"] if self.leaks_allowed else []
         rows = self.predictions["path_row"].to_numpy()
+        few += metrics.interval_notes(self._units, self.unit)
         return [*few, *allowed, *notes_on_score(self.findings, rows, self.metric, self._score_of)]
 
     def _score_of(self, counted: np.ndarray) -> float:

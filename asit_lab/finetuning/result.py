@@ -148,7 +148,8 @@ class FinetuneResult:
             return []
         allowed = ["leaks allowed (--allow-leaks)"] if self.setup["data"].get("leaks_allowed") else []
         leaks = [Finding(f["kind"], f["severity"], f["message"], tuple(f.get("tested", ()))) for f in self.findings]
-        return [*allowed, *notes_on_score(leaks, self.pooled.rows, self.metric, self._score_of)]
+        few = metrics.interval_notes(self.pooled.groups, self.unit)
+        return [*few, *allowed, *notes_on_score(leaks, self.pooled.rows, self.metric, self._score_of)]
 
     def _score_of(self, counted: np.ndarray) -> float:
         """Mean headline score over splits (and seeds) of some answers: bool, in the order of `pooled`."""
