@@ -14,8 +14,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ("*.md", "data/*.md", "benchmarks/*.md", "notebooks/ablations/*.md")
-OTHERS = ("notebooks/*.ipynb", "notebooks/ablations/*.ipynb", "reports/gallery/*.png")
+TEXTS = ("*.md", "data/*.md", "benchmarks/*.md", "notebooks/ablations/*.md", "reports/reference/*.md")
+OTHERS = ("notebooks/*.ipynb", "notebooks/ablations/*.ipynb", "reports/*/*.png")
 PACKAGE = "asit_lab"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 

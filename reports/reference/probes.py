@@ -1,0 +1,67 @@
+"""Probe the shipped encoder, the same network untrained (three seeds) and log-mel statistics on labelled data sets.
+
+.venv/bin/python reports/reference/probes.py esc10=esc10:PATH esc50=esc50:PATH words=folder:PATH emotions=folder:PATH
+
+Writes results/NAME.PROTOCOL[-LABELS].json for each data set: linear and nearest neighbours on all labels, linear on 1,
+5 and 10 labels a class. Existing results stay, so the same command resumes it; `make.py` then writes README.md.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asit_lab import Encoder, __version__, load_encoder
+from asit_lab.data import load_manifest
+from asit_lab.evaluation.bootstrap import RESAMPLES, bounds, share, weights
+from asit_lab.evaluation.probe_result import ProbeResult
+from asit_lab.evaluation.probing import compare_results
+from asit_lab.storage.atomic import write_json
+from asit_lab.storage.jsonable import jsonable
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = (0, 1, 2)
+PROBES: tuple[tuple[str, int | None], ...] = (
+    ("linear", None),
+    ("knn", None),
+    ("linear", 10),
+    ("linear", 5),
+    ("linear", 1),
+)
+KEPT = ("encoder", "layer", "pool", "mean", "low", "high", "scores", "folds", "clips", "chance", "unit", "note")
+
+
+def main() -> None:
+    encoder = load_encoder("shipped")
+    untrained = {f"untrained, seed {seed}": Encoder.random(encoder.config, seed=seed) for seed in SEEDS}
+    for name, _, source in (argument.partition("=") for argument in sys.argv[1:]):
+        manifest = load_manifest(source)
+        for protocol, labels in PROBES:
+            path = RESULTS / f"{name}.{protocol}{f'-{labels}' if labels else ''}.json"
+            if path.is_file():
+                continue
+            options = {"seeds": SEEDS if labels else SEEDS[:1], "labels_per_class": labels}
+            results = compare_results({"shipped": encoder, **untrained}, manifest, protocol, **options)
+            about = {"data": name, "protocol": protocol, "labels_per_class": labels, "asit_lab": __version__}
+            rows = [{key: value for key, value in result.to_dict().items() if key in KEPT} for result in results]
+            shipped, *others, log_mel = results
+            about |= {"over_untrained": gain(shipped, others), "over_log_mel": gain(shipped, [log_mel])}
+            RESULTS.mkdir(exist_ok=True)
+            write_json(path, jsonable(about | {"results": rows}))
+            print(path.name, *(f"{row['encoder']} {100 * row['mean']:.1f}" for row in rows), sep="  ", flush=True)
+
+
+def gain(result: ProbeResult, others: Sequence[ProbeResult]) -> dict[str, float]:
+    """How much more accurate a result is than the mean of others on the same clips: the difference, and the ends of its
+    95 % interval by paired bootstrap over independent units (recordings, speakers)."""
+    right = [np.asarray(r.predictions["label"] == r.predictions["predicted"], float) for r in (result, *others)]
+    difference = right[0] - np.mean(right[1:], axis=0)
+    units = np.unique(result.predictions["group"], return_inverse=True)[1]
+    resampled = np.concatenate([share(w @ difference, w.sum(1)) for w in weights(units, RESAMPLES)])
+    low, high = bounds(resampled, difference.mean())
+    return {"gain": float(difference.mean()), "low": float(low), "high": float(high)}
+
+
+if __name__ == "__main__":
+    main()
