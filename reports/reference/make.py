@@ -35,9 +35,10 @@ units, and the gain is resolved where the interval leaves out 0.
 
 {tables}
 
-![Accuracy over labels a class](few_labels.png)
+![Accuracy over labels per class](few_labels.png)
 
-*Linear probe on few labels a class, drawn three times from the training clips of each fold; bands: 95 % intervals.*
+*Linear probe on few labels per class, drawn three times from the training clips of each fold. Bands: 95 % intervals; dotted:
+chance.*
 """
 
 
@@ -110,7 +111,10 @@ def few_labels(results: dict):
             panel.plot(places, middle, "o-", color=colour, label=kind, markersize=3)
             panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
         panel.set_xticks(range(len(LABELS)), [str(labels or "all") for labels in LABELS])
-        panel.set(title=DATA[name], xlabel="labels a class")
+        (chance,) = {results[name, "linear", LABELS[place]]["results"][0]["chance"] for place in places}
+        panel.axhline(100 * chance, color="0.5", linestyle=":", linewidth=1)
+        clips = results[name, "linear", LABELS[places[0]]]["results"][0]["clips"]
+        panel.set(title=f"{DATA[name]}\n{clips:,} clips", xlabel="labels per class")
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(frameon=False)
     return figure
