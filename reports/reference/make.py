@@ -37,8 +37,8 @@ units, and the gain is resolved where the interval leaves out 0.
 
 ![Accuracy over labels per class](few_labels.png)
 
-*Linear probe on few labels per class, drawn three times from the training clips of each fold. Bands: 95 % intervals; dotted:
-chance.*
+*Linear probe on few labels per class, drawn three times from the training clips of each fold. Bands: 95 % intervals;
+dotted: chance.*
 """
 
 
