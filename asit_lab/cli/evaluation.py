@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from ..storage.jsonable import as_json_text
-from ..storage.words import print_rows
+from ..storage.words import counted, print_rows
 from .options import INTERRUPTED, DataOption, JsonOption, OverridesOption, PresetOption, SeedOption, choice
 
 if TYPE_CHECKING:
@@ -214,9 +214,9 @@ def predict(
         return
     print_rows(skipped)
     if out and events:
-        print(f"{len(rows)} events: {out}")
+        print(f"{counted(len(rows), 'event')}: {out}")
     elif out:
-        print(f"{predictions.table['path'].nunique()} files: {out}")
+        print(f"{counted(predictions.table['path'].nunique(), 'file')}: {out}")
     elif events and not rows:
         print("no events")
     else:
@@ -263,7 +263,7 @@ def embed(
     for note in vectors.notes:
         print(f"note: {note}")
     numbers = sum(name.startswith("d") for name in vectors.table.columns)
-    rows = f"{len(vectors.table)} {'windows' if windows else 'files'}"
+    rows = counted(len(vectors.table), "window" if windows else "file")
     print(f"{rows}, {numbers} numbers each: {vectors.out}")
 
 

@@ -290,8 +290,9 @@ class _Trainer:
         statistics, targets = [], []
         clips = ClipsToTest(self.reader, self.task.split.train, self.task.recipe, self.samples)
         loader = load_batches(clips, 0, clips.batches, self.task.recipe.workers)
+        name = f"{self.task.folder.name}, embedding training clips"
         try:
-            for batch in loader:
+            for batch in tqdm(loader, name, clips.batches, unit="batch", **passing_bar_style()):
                 for row, *clip in batch:
                     if len(clip) == 2:
                         stretches, length = torch.from_numpy(clip[0]), clip[1]

@@ -16,6 +16,11 @@ def cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def counted(count: int, thing: str) -> str:
+    """ "1 file", "2 files"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def print_facts(facts: dict[str, Any]) -> None:
     """Print a fact per line: name and value; counts as "16000 (12), 44100 (3)"; empty ones are left out."""
     width = max(map(len, facts), default=0)
