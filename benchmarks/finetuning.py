@@ -84,7 +84,7 @@ def print_table(sources: dict[str, str], runs: Path, seeds: list[int]) -> None:
     for name, source in sources.items():
         folder, fold = runs / name, source.partition("@")[2]
         probe = read_json(folder / "probe.json")
-        log_mel = next((score for key, score in probe.items() if key.startswith("log-mel")), None)
+        log_mel = next((score for key, score in probe.items() if key.endswith("log-mel")), None)
         cells = [percent([log_mel]), percent([probe.get("probe")])]
         cells += [percent([score(folder / f"{start}-{seed}") for seed in seeds]) for start in COLUMNS[2:]]
         tested = f"fold {fold}" if fold else probe.get("splits", "-")
