@@ -69,7 +69,7 @@ def attention() -> list[Case]:
     for preset in ("asit-vit-s", "micro-asda"):
         explorer = AttentionExplorer(preset, data="synth:40")
         cases += [
-            Case(f"attention, {preset}: click a patch", setter(explorer.picker, "selected"), range(1, 90, 7), 150),
+            Case(f"attention, {preset}: click a patch", setter(explorer, "token"), range(1, 90, 7), 150),
             Case(f"attention, {preset}: layer", setter(explorer.layer), range(6), 150),
             Case(f"attention, {preset}: head", setter(explorer.head), range(-1, 3), 150),
             Case(f"attention, {preset}: a cell of the heads", setter(explorer.heads, "selected"), range(0, 24, 5), 150),

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -269,6 +270,19 @@ def test_compare_attention(pretrained, tmp_path):
     assert set(table["model"]) == {"A: smoke, step 4", "B: micro-asda, untrained"}
     assert len(table) == 2 * (2 + 3 * 6)  # two queries; two layers of one kind, six of three kinds
     assert table["share_on_silent"].between(0, 1).all() and (table["entropy"] > 0).all()
+
+
+def test_compare_attention_compares_trained_models(smoke_run, tmp_path):
+    """The shipped encoder beside the run that finished last; alone as long as there is none."""
+    notebook = NOTEBOOKS / "compare_attention.ipynb"
+    home = {**os.environ, "ASIT_LAB_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    for models in (["A: small on mixed, step 3000"], ["A: small on mixed, step 3000", "B: smoke, step 6"]):
+        out = ["data", "synth:10", "out", str(tmp_path / "figures")]
+        done = stock_papermill(notebook, tmp_path, *out, environment=home)
+        assert done.returncode == 0, done.stderr[-3000:]
+        table = pd.read_csv(tmp_path / "figures/attention.csv")
+        assert [name.split(" (")[0] for name in dict.fromkeys(table["model"])] == models
+        shutil.copytree(smoke_run.dir, tmp_path / "runs/mine", dirs_exist_ok=True)
 
 
 def test_compare_attention_says_what_is_wrong(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from asit_lab import load_config
 from asit_lab.errors import InputError
 from asit_lab.runs.directory import Run, open_run, write_json
-from asit_lab.runs.listing import compare_runs, list_runs, open_runs
+from asit_lab.runs.listing import compare_runs, last_finished, list_runs, open_runs
 from asit_lab.storage.lock import is_held, only_writer
 
 METRICS = "step,loss,loss_local,rate\n0,3.5,2.5,0.1\n10,{},1.25,0.2\n"
@@ -231,6 +231,13 @@ def test_keys_that_no_run_has(folder, arguments, words):
 )
 def test_sorted(folder, sort, order):
     assert names(list_runs(folder, sort=sort)) == order
+
+
+def test_the_run_that_finished_last(folder, tmp_path):
+    assert last_finished(folder / "fresh") is None and last_finished(tmp_path / "none") is None
+    make(folder / "sweep/later", status="finished", updated="2026-11-22T07:19:31+0000")
+    make(folder / "stopped", status="interrupted", updated="2026-11-23T07:19:31+0000")
+    assert last_finished(folder) == folder / "sweep/later"
 
 
 # --- Comparing ------------------------------------------------------------------------------------------------------

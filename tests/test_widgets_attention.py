@@ -48,7 +48,7 @@ def put_back(explorer: AttentionExplorer) -> AttentionExplorer:
         (explorer.measured, "map"),
     ):
         control.value = value
-    explorer.picker.selected = 0
+    explorer.token = 0
     assert explorer.message.text == ""
     return explorer
 
@@ -70,14 +70,10 @@ def maps_of(explorer, first: int = 0):
 
 
 def shown(explorer) -> list[np.ndarray]:
-    """What the panels show as weights with the class token first, each [tokens], column by column."""
-    figure = explorer._panels.figure
-    panels = [ax for ax in figure.axes if ax.images]
-    drawn = [np.ma.filled(ax.images[0].get_array().astype(float), np.nan).T.ravel() / 100 for ax in panels]
-    by_place = sorted(zip([ax.get_subplotspec().colspan.start for ax in panels], range(len(drawn)), drawn, strict=True))
-    boxes = [values for column, _, values in by_place if column % 2 == 0]
-    patches = [values for column, _, values in by_place if column % 2 == 1]
-    return [np.concatenate(pair) for pair in zip(boxes, patches, strict=True)]
+    """What the maps show as weights, each [patches]: by column, what the token attends to and what attends to it."""
+    scene = explorer.maps.drawn_scene
+    weights = [panel.values.ravel() / 100 for panel in scene.panels if panel.cell != (1, 1)]
+    return [values for column in range(scene.columns) for values in weights[column :: scene.columns]]
 
 
 def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
@@ -90,42 +86,112 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
 
 def test_a_click_shows_the_row_and_the_column_of_that_patch(explorer):
     weights = maps_of(explorer).map[0, 0, 1].numpy()
-    assert len(explorer.picker.fractions) == len(weights) == 25
-    for token in (0, 1, 14, 24):
-        explorer.picker.selected = token
+    for token, (frame, band) in {1: (0, 0), 14: (49, 30), 24: (95, 63)}.items():
+        explorer.maps.on_place(0, frame, band)
+        assert explorer.token == token
         towards, back = shown(explorer)
-        np.testing.assert_allclose(towards, weights[token], rtol=1e-5)
-        np.testing.assert_allclose(back, weights[:, token], rtol=1e-5)
+        np.testing.assert_allclose(towards, weights[token, 1:], rtol=1e-5)
+        np.testing.assert_allclose(back, weights[1:, token], rtol=1e-5)
+        titles = [panel.title for panel in explorer.maps.drawn_scene.panels]
+        assert titles[1].endswith(f"class token {100 * weights[token, 0]:.1f} %")
+        (place,) = explorer.maps.marked
+        assert place == [(token - 1) // 4 * 16, (token - 1) % 4 * 16, 16, 16]
     strongest = int(weights[24].argmax())
-    assert explorer.attention.place(strongest) in explorer.facts.value
-    assert explorer.picker.labels[24].startswith("0.80 to 0.96 s, ") and explorer.picker.labels[0] == "class token"
+    assert explorer.attention.place(strongest) in explorer.facts.value and "0.80 to 0.96 s, " in explorer.facts.value
+
+
+def test_keys_choose_the_next_patch(explorer):
+    explorer.maps.on_step(1, 0)
+    assert explorer.token == 1  # from the class token
+    for (right, up), token in {(1, 0): 5, (0, 1): 6, (-1, 0): 2, (0, -1): 1}.items():
+        explorer.maps.on_step(right, up)
+        assert explorer.token == token
+    explorer.maps.on_step(-1, 0)
+    assert explorer.token == 1  # at the edge
+
+
+def test_every_layer_and_head_is_there_in_small_and_a_click_chooses_it(explorer):
+    explorer.token = 9
+    scene, weights = explorer.multiples.drawn_scene, maps_of(explorer).map[:, 0]
+    assert scene.columns == 2 and [panel.name for panel in scene.panels][2] == "layer 1, head 0"
+    for number, panel in enumerate(scene.panels):
+        np.testing.assert_allclose(panel.values.ravel() / 100, weights[number // 2, number % 2, 9, 1:], rtol=1e-5)
+    explorer.view.value = "rollout"
+    explorer.multiples.on_place(2, 5, 5)
+    assert (explorer.layer.value, explorer.head.value, explorer.view.value) == (1, 0, "one layer")
+    assert explorer.token == 9
+
+
+def test_the_mean_of_a_class(explorer):
+    explorer.token, explorer.view.value = 9, "class mean"
+    manifest = explorer.chooser.manifest
+    rows = np.flatnonzero(manifest.table["label"] == manifest.table["label"][0])
+    assert len(rows) > 1
+    clips = [window(explorer.encoder, manifest.read(row, RATE)) for row in rows]
+    weights = np.mean([explorer.encoder.attention(clip, RATE, (0,)).map[0, 0, 1, 9] for clip in clips], axis=0)
+    np.testing.assert_allclose(shown(explorer)[0], weights[1:], rtol=1e-4)
+    assert "mean of the class" in explorer.facts.value and explorer.message.text == ""
+
+
+def test_clips_that_drive_a_head(explorer):
+    assert explorer.search.list.layout.display == "none"
+    explorer.search.button.click()
+    entropy = explorer.search.entropy
+    assert entropy.shape == (12, 2, 3) and explorer.search.list.layout.display is None
+    listed = [row for _, row in explorer.search.list.options]
+    assert listed == np.argsort(entropy[:, 0, 1], kind="stable")[:6].tolist()
+    explorer.layer.value, explorer.head.value = 1, -1
+    assert [row for _, row in explorer.search.list.options] == np.argsort(entropy[:, 1, 2], kind="stable")[:6].tolist()
+    chosen = explorer.search.list.options[2][1]
+    explorer.search.list.value = chosen
+    assert explorer.chooser.clip.value == chosen and explorer.chooser.name.startswith(f"clip {chosen} ")
+
+
+def test_two_models_side_by_side():
+    first, second = encoder("softmax"), encoder("learned", "model.patch=[8, 32]")
+    explorer = AttentionExplorer(first, "synth:12", layer=0, head=1, other=second)
+    explorer.token = 14  # frames 48 to 63, bands 16 to 31
+    titles = [panel.title for panel in explorer.maps.drawn_scene.panels]
+    assert explorer.maps.drawn_scene.columns == 4 and explorer.message.text == ""
+    assert [f"{second.name}: {name}" in title for name, title in zip(_KINDS, titles[1:], strict=False)] == [True] * 3
+    there = second.attention(window(first, explorer.chooser.wave), RATE, (0,)).first[0, 0, 1].numpy()
+    np.testing.assert_allclose(
+        shown(explorer)[2], there[1 + 7 * 2, 1:], rtol=1e-4
+    )  # the patch around frame 56, band 24
+    other_rate = AttentionExplorer(first, "synth:12", other=encoder("softmax", "features.sample_rate=8000"))
+    assert (
+        "their features are the same" in other_rate.message.text and "features.sample_rate" in other_rate.message.text
+    )
+
+
+_KINDS = ("first softmax", "second softmax", "difference")
 
 
 def test_the_button_asks_the_class_token(explorer):
-    explorer.picker.selected = 9
+    explorer.token = 9
     before = explorer.png()
     explorer.class_token.click()
-    assert explorer.picker.selected == 0 and explorer.png() != before
+    assert explorer.token == 0 and explorer.png() != before
 
 
 @pytest.mark.parametrize(("control", "value"), [("layer", 1), ("head", 0), ("head", -1), ("view", "rollout")])
 def test_every_control_changes_the_picture(explorer, control, value):
-    before = explorer.maps.value
+    before = explorer.maps.png
     getattr(explorer, control).value = value
-    assert explorer.message.text == "" and explorer.maps.value != before
+    assert explorer.message.text == "" and explorer.maps.png != before
 
 
 def test_mean_over_heads_and_rollout(explorer):
     maps = maps_of(explorer).map[:, 0]
-    explorer.picker.selected = 7
+    explorer.token = 7
     explorer.head.value, explorer.layer.value = -1, 1
-    np.testing.assert_allclose(shown(explorer)[0], maps[1].mean(0)[7], rtol=1e-5)
+    np.testing.assert_allclose(shown(explorer)[0], maps[1].mean(0)[7, 1:], rtol=1e-5)
     explorer.view.value = "rollout"
     towards, back = shown(explorer)
     rolled = rollout(maps)[1]
-    np.testing.assert_allclose(towards, rolled[7], rtol=1e-5)
-    np.testing.assert_allclose(back, rolled[:, 7], rtol=1e-5)
-    assert explorer.head.disabled and "rollout through layers 0 to 1" in explorer.maps.tooltip
+    np.testing.assert_allclose(towards, rolled[7, 1:], rtol=1e-5)
+    np.testing.assert_allclose(back, rolled[1:, 7], rtol=1e-5)
+    assert explorer.head.disabled and "rollout through layers 0 to 1" in explorer.facts.value
     explorer.view.value = "one layer"
     assert not explorer.head.disabled
 
@@ -134,19 +200,20 @@ def test_mean_over_heads_and_rollout(explorer):
 def test_differential_attention_shows_both_softmaxes_and_their_difference(differential):
     maps = maps_of(differential)
     differential.layer.value, differential.head.value = 1, 0
-    differential.picker.selected = 11
+    differential.token = 11
     found = shown(differential)
     assert len(found) == 6
     for number, kind in enumerate(("first", "second", "map")):
         weights = getattr(maps, kind)[1, 0, 0]
-        np.testing.assert_allclose(found[2 * number], weights[11], rtol=1e-4, atol=1e-8)
-        np.testing.assert_allclose(found[2 * number + 1], weights[:, 11], rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(found[2 * number], weights[11, 1:], rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(found[2 * number + 1], weights[1:, 11], rtol=1e-4, atol=1e-8)
     lam = float(maps.lam[1])
     np.testing.assert_allclose(found[4], found[0] - lam * found[2], rtol=1e-3, atol=1e-6)
-    assert f"\u03bb = {lam:.2g}" in differential.maps.tooltip
+    kinds = [panel.kind for panel in differential.maps.drawn_scene.panels]
+    assert kinds[3:] == ["weight", "weight", "difference"] * 2
+    assert f"\u03bb = {lam:.2g}" in differential.facts.value
     differential.view.value = "rollout"
-    towards, _ = shown(differential)
-    assert "by magnitude" in differential.maps.tooltip and towards.sum() == pytest.approx(1, rel=1e-5)
+    assert "by magnitude" in differential.facts.value and len(shown(differential)) == 2
 
 
 def test_the_map_of_the_heads_follows_the_weights_it_measures(differential, explorer):
@@ -165,7 +232,7 @@ def test_a_cell_of_the_map_chooses_layer_and_head(explorer):
         assert (explorer.layer.value, explorer.head.value, explorer.view.value) == (layer, head, "one layer")
         weights = maps_of(explorer).map[layer, 0]
         expected = weights.mean(0) if head == -1 else weights[head]
-        np.testing.assert_allclose(shown(explorer)[0], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(shown(explorer)[0], expected[0, 1:], rtol=1e-5)
     explorer.layer.value = 1  # and the controls move the mark, in the panel it is in
     assert explorer.heads.selected == 12 + 3
     value = explorer.attention.measures("map")["freq"][1, 0]
@@ -177,27 +244,27 @@ def test_a_long_clip_has_windows_and_a_short_one_has_none(explorer, tmp_path):
     assert explorer.start.layout.display is None  # 5 s, and 1 s at a time
     explorer.start.value = 1.6
     weights = maps_of(explorer, 10).map[0, 0, 1]
-    np.testing.assert_allclose(shown(explorer)[0], weights[0], rtol=1e-5)
+    np.testing.assert_allclose(shown(explorer)[0], weights[0, 1:], rtol=1e-5)
     heard, rate = soundfile.read(io.BytesIO(bytes(explorer.sound.player.value)))
     first = explorer.chooser.wave[int(1.6 * RATE) :][: len(heard)]
     assert rate == RATE and 0.9 < len(heard) / rate < 1.05
     np.testing.assert_allclose(heard, first, atol=1e-4)
-    explorer.picker.selected = 24
+    explorer.token = 24
     soundfile.write(tmp_path / "a$short$.wav", 0.1 * np.random.default_rng(0).normal(size=RATE // 2), RATE)
     explorer.chooser.source.value = "file"
     explorer.chooser.path.value = str(tmp_path / "a$short$.wav")
     assert explorer.message.text == "" and explorer.start.layout.display == "none"
-    assert explorer.attention.grid == (3, 4) and len(explorer.picker.fractions) == 13
-    assert explorer.picker.selected == explorer.attention.loudest and len(shown(explorer)[0]) == 13
+    assert explorer.attention.grid == (3, 4)
+    assert explorer.token == explorer.attention.loudest and len(shown(explorer)[0]) == 12
 
 
 @pytest.mark.slow
 def test_a_patch_stays_chosen_when_the_clip_changes(explorer):
-    explorer.picker.selected = 9
+    explorer.token = 9
     explorer.start.value = 3.2
     explorer.chooser.clip.value = 5
-    assert explorer.picker.selected == 9 and explorer.start.value == 0
-    np.testing.assert_allclose(shown(explorer)[0], maps_of(explorer).map[0, 0, 1, 9], rtol=1e-5)
+    assert explorer.token == 9 and explorer.start.value == 0
+    np.testing.assert_allclose(shown(explorer)[0], maps_of(explorer).map[0, 0, 1, 9, 1:], rtol=1e-5)
 
 
 def test_attention_is_computed_once_a_window(explorer, monkeypatch):
@@ -207,7 +274,7 @@ def test_attention_is_computed_once_a_window(explorer, monkeypatch):
     explorer.chooser.clip.value = 3
     assert len(calls) == 1
     for token in range(6):
-        explorer.picker.selected = token
+        explorer.token = token
     explorer.layer.value, explorer.view.value, explorer.heads.selected = 1, "rollout", 2
     assert len(calls) == 1
 
@@ -252,14 +319,14 @@ def test_it_begins_with_the_loudest_patch(tmp_path):
     soundfile.write(tmp_path / "tones" / "a.wav", wave, RATE)
     explorer = AttentionExplorer("smoke", f"folder:{tmp_path}")
     assert explorer.encoder.name == "smoke, untrained" and explorer.message.text == ""
-    time, freq = divmod(explorer.picker.selected - 1, 4)
+    time, freq = divmod(explorer.token - 1, 4)
     assert time in (3, 4) and freq == 0  # patches of 0.16 s; the lowest 16 of 64 bands reach 600 Hz
 
 
 @pytest.mark.slow
 def test_memory_and_output_stay_flat_in_500_moves(differential):
     def move(n):
-        differential.picker.selected = n % 25
+        differential.token = n % 25
         differential.layer.value = n % 2
         if n % 20 == 0:
             differential.chooser.clip.value = n // 20 % 12

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from PIL import Image
 from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
+from asit_lab.config import parameter
 from asit_lab.data import load_manifest
 from asit_lab.encoder import Encoder
 from asit_lab.widgets import MaskExplorer
+from asit_lab.widgets.mask_numbers import gap_lengths
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_masks.ipynb"
 
@@ -45,8 +48,10 @@ def explorer(made) -> MaskExplorer:
         (made.block, 30),
         (made.align, False),
         (made.seed, 0),
+        (made.beside, False),
     ):
         control.value = value
+    made._take_drawn(None)
     return made
 
 
@@ -105,6 +110,101 @@ def test_alien_blocks_are_those_of_the_clip_named(explorer, preset):
     mask = hidden(explorer)
     assert torch.equal(explorer.corrupted[mask], other.clean[0][mask])
     assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
+
+
+def test_the_donor_can_be_chosen(explorer, preset):
+    explorer.kind.value = "alien"
+    assert explorer.donor.control.label == "the next clip"
+    explorer.donor.control.value = 5
+    other = MaskExplorer(data="synth:12", preset=preset, clip=5)
+    other.start.value = 0
+    mask = hidden(explorer)
+    assert torch.equal(explorer.corrupted[mask], other.clean[0][mask])
+    assert "Alien blocks come from clip 5 of synth:12 (" in explorer.summary.value
+    explorer.chooser.clip.value = 1
+    assert explorer.donor.control.value == 5  # it stays with the data set
+    explorer.chooser.data.value = "synth:10"
+    assert explorer.donor.control.label == "the next clip"
+
+
+@pytest.fixture
+def by_hand(explorer) -> np.ndarray:
+    """A mask as the page sends it: half of a patch's pixels, and a few more beside it."""
+    mask = np.zeros(explorer.clean.shape[1:], bool)
+    mask[16:24, 16:32] = mask[40:44, 16:32] = True
+    return mask
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "alien", "time"])
+def test_a_mask_drawn_by_hand_is_filled_by_every_kind(explorer, by_hand, kind):
+    explorer.kind.value = kind
+    explorer.picture.on_drawn(by_hand)
+    assert explorer.message.text == "" and (hidden(explorer) <= by_hand).all() and hidden(explorer).any()
+    assert np.array_equal(explorer.picture.drawn_scene.mask, by_hand)
+    assert f"drawn by hand, {kind}" in explorer.picture.drawn_scene.panels[1].title
+    assert "(1 of 48)" in explorer.summary.value  # tokens
+    explorer.chooser.clip.value = 1
+    assert np.array_equal(explorer.picture.drawn_scene.mask, by_hand)  # on the next clip, too
+    explorer.ratio.value = 50
+    assert "blocks of" in explorer.picture.drawn_scene.panels[1].title
+
+
+def test_of_a_mask_drawn_by_hand_inverse_blocks_take_whole_patches(explorer, by_hand):
+    explorer.picture.on_drawn(by_hand)
+    explorer.kind.value = "inverse"
+    hidden_pixels = explorer.corrupted.isnan().numpy()
+    assert hidden_pixels[16:32, 16:32].all() and hidden_pixels.sum() == 16 * 16
+
+
+def test_two_masks_stand_beside_each_other(explorer, by_hand):
+    explorer.kind.value = "noise"
+    first = explorer.corrupted.numpy()
+    explorer.beside.value = True
+    explorer.kind.value = "zeros"
+    explorer.picture.on_drawn(by_hand)
+    scene = explorer.picture.drawn_scene
+    names = [panel.name for panel in scene.panels]
+    assert scene.columns == 2 and names == ["clean", "tokens", "corrupted", "kept"]
+    np.testing.assert_array_equal(scene.panels[3].values, explorer._unpadded(torch.from_numpy(first)))
+    assert np.array_equal(scene.mask, by_hand) and not np.array_equal(scene.kept_mask, by_hand)
+    kept = scene.kept_mask
+    explorer.chooser.clip.value = 1
+    assert np.array_equal(explorer.picture.drawn_scene.kept_mask, kept)
+    assert len(explorer.png()) > 10_000
+    explorer.beside.value = False
+    assert explorer.picture.drawn_scene.columns == 1
+
+
+@pytest.mark.parametrize("kind", ["zeros", "alien", "inverse"])
+def test_what_is_shown_can_be_copied_as_overrides(explorer, preset, kind):
+    explorer.kind.value, explorer.ratio.value, explorer.block.value, explorer.align.value = kind, 42, 70, True
+    cfg = load_config(preset, parameter("overrides", explorer.overrides.text, list[str]))
+    if kind == "inverse":
+        assert (cfg.asda.visible, cfg.asda.block) == (pytest.approx(0.58), explorer.side.value)
+        return
+    assert cfg.mask.odds[kind] == 1 and (cfg.mask.block, cfg.mask.align) == (0.7, True)
+    assert (cfg.mask.alien_ratio if kind == "alien" else cfg.mask.ratio) == 0.42 == cfg.mask.ratio_min
+
+
+def test_shares_over_seeds(explorer):
+    explorer.over_seeds.click()
+    rows = [re.findall(r"<td[^>]*>([^<]*)", row) for row in explorer.numbers.value.split("</tr>")[:-1]]
+    assert [row[0] for row in rows] == ["50 seeds", "pixels (%)", "tokens (%)", "blocks", *_GAPS]
+    for row in rows[1:]:
+        mean, least, most = map(float, row[1:])
+        assert 0 < least <= mean <= most
+    assert 70 <= float(rows[1][1]) < 75
+    explorer.kind.value = "inverse"
+    explorer.over_seeds.click()
+    assert "every seed hides the same share" in explorer.message.text
+
+
+_GAPS = ["mean gap (s)", "longest gap (s)"]
+
+
+def test_gaps_are_hidden_frames_without_a_break():
+    mask = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], bool)
+    assert sorted(gap_lengths(mask)) == [1, 1, 2]
 
 
 def test_aligned_blocks_cover_whole_patches(explorer):

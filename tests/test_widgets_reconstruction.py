@@ -44,6 +44,7 @@ def explorer(made) -> ReconstructionExplorer:
         (made.snapshots[0], 1),
     ):
         control.value = value
+    made._take_drawn(None)
     made._cut()  # colours as the clip has them
     assert made.message.text == ""
     return made
@@ -145,6 +146,34 @@ def test_alien_blocks_are_those_of_the_clip_named(explorer, smoke_run):
     mask = explorer.results[0].mask
     np.testing.assert_allclose(drawn(explorer, "corrupted")[mask], drawn(other, "clean")[mask], atol=1e-5)
     assert "Alien blocks come from clip 1 of synth:12 (" in explorer.summary.value
+
+
+def test_a_mask_drawn_by_hand_is_filled_in(explorer):
+    mask = np.zeros(explorer.clean.shape[1:], bool)
+    mask[20:60, 10:40] = True
+    explorer.picture.on_drawn(mask)
+    clip = explorer.results[0]
+    assert np.array_equal(clip.mask, mask) and (drawn(explorer, "corrupted")[mask] == 0).all()
+    assert np.array_equal(np.isfinite(drawn(explorer, "error: L1")), mask)
+    assert "drawn by hand" in explorer.summary.value
+    explorer.kind.value = "alien"
+    explorer.donor.control.value = 3
+    assert np.array_equal(explorer.results[0].mask, mask)
+    assert "Alien blocks come from clip 3 of synth:12 (" in explorer.summary.value
+    explorer.picture.on_drawn(np.zeros_like(mask))
+    assert "no corrupted pixels" in explorer.summary.value
+    explorer.seed.value = 4
+    assert not np.array_equal(explorer.results[0].mask, mask) and "drawn by hand" not in explorer.summary.value
+
+
+def test_a_mask_drawn_by_hand_hides_patches_of_asda(asda):
+    explorer = ReconstructionExplorer(asda, data="synth:12")
+    patch, mask = explorer.cfg.model.patch, np.zeros(explorer.clean.shape[1:], bool)
+    mask[: patch[0], : patch[1]] = True
+    explorer.picture.on_drawn(mask)
+    assert np.array_equal(np.isfinite(explorer.results[0]), mask) and explorer.message.text == ""
+    explorer.picture.on_drawn(np.ones_like(mask))
+    assert "hides some patches and leaves others" in explorer.message.text
 
 
 def test_controls_start_where_the_run_is(explorer):

@@ -54,7 +54,8 @@ def test_the_page_gets_the_values_and_what_it_needs_to_label_them(view):
     assert np.array_equal(np.frombuffer(view.mask, np.uint8).reshape(SHAPE), view.drawn_scene.mask)
     assert view.tokens == b"" and view.scene["grid"] == [0, 0]
     assert (view.scene["start"], view.scene["hop"], view.scene["top_hz"]) == (2.0, 0.01, 8000)
-    plain = {"name": "corrupted", "title": "corrupted", "kind": "level", "tokens": False, "sound": ""}
+    plain = {"name": "corrupted", "title": "corrupted", "kind": "level", "kept": False, "tokens": False, "sound": ""}
+    plain |= {"over": -1, "grid": list(SHAPE), "cell": [1, 1]}
     assert view.scene["panels"][1] == {**plain, "outline": True}
     assert all(len(view.maps[name]) == 768 for name in (*COLOUR_MAPS, view.scene["error_map"]))
     assert view.layout.display is None and SpectrogramView().layout.display == "none"
@@ -78,6 +79,17 @@ def test_a_pdf_is_of_what_the_page_shows(view):
     assert content == {"kind": "pdf"} and pdf.startswith(b"%PDF")
     view._receive(view, {"kind": "something else"}, [])
     assert len(sent) == 1
+
+
+def test_a_mask_drawn_in_the_page_is_handed_on(view):
+    drawn, masks = np.zeros(SHAPE, np.uint8), []
+    drawn[3:9, 4] = 1
+    view._receive(view, {"kind": "mask"}, [memoryview(drawn.tobytes())])  # nobody wants it
+    view.on_drawn = masks.append
+    view._receive(view, {"kind": "mask"}, [memoryview(drawn.tobytes())])
+    view._receive(view, {"kind": "mask"}, [memoryview(drawn.tobytes()[:-1])])  # of another clip
+    (mask,) = masks
+    assert mask.dtype == bool and np.array_equal(mask, drawn)
 
 
 def test_colours_fit_the_clip_and_its_errors(view):

@@ -12,7 +12,9 @@ and along frequency apart, as seconds and mel bands have no common unit.
 Shapes: L layers, H heads, N patches on a grid (time, freq), K = 1 + N tokens (class token first).
 """
 
+import copy
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -106,6 +108,34 @@ class ClipAttention:
         bands = np.array([freq * q, (freq + 1) * q]) - 0.5  # half-way between the centres of neighbouring bands
         edges = band_hz(bands, features.low_hz, features.top_hz, features.mel_bins)
         return f"{seconds[0]:.2f} to {seconds[1]:.2f} s, {edges[0]:.0f} to {edges[1]:.0f} Hz"
+
+
+def mean_attention(
+    enc: Encoder,
+    waves: Iterable[np.ndarray],
+    sample_rate: int,
+    like: ClipAttention,
+    on_clip: Callable[[int], None] = lambda done: None,
+) -> ClipAttention:
+    """Mean of the weights over clips, each as long as `like`, whose log-mel and place it has; others are left out.
+
+    waves: windows, float [S] at `sample_rate` Hz. on_clip: is told how many are done. Raises InputError where none has
+    the length.
+    """
+    sums: dict[str, Tensor] = {}
+    clips = 0
+    for number, wave in enumerate(waves):
+        on_clip(number)
+        clip = ClipAttention(enc, wave, sample_rate)
+        if clip.grid == like.grid:
+            clips += 1
+            sums = {kind: sums.get(kind, 0) + weights for kind, weights in clip._weights.items()}
+    if not clips:
+        raise InputError("class mean: no clip of the class is as long as the window")
+    mean = copy.copy(like)
+    mean._weights = {kind: total / clips for kind, total in sums.items()}
+    mean._measures, mean._rollouts = {}, {}
+    return mean
 
 
 # --- Windows --------------------------------------------------------------------------------------------------------

@@ -73,6 +73,13 @@ def list_runs(
     return table
 
 
+def last_finished(folder: str | Path = "runs") -> Path | None:
+    """The run in or below `folder` that finished last; None while there is none."""
+    root = resolve(folder)
+    finished = list_runs(root, status="finished", sort="-updated")["name"] if root.is_dir() else ()
+    return root / finished.iloc[0] if len(finished) else None
+
+
 def compare_runs(paths: Sequence[str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(differences, results) of two or more runs, with a column for each, named as `run_names` does.
 

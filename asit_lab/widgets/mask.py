@@ -1,6 +1,7 @@
 """The mask explorer: shows and plays what pretraining hides of a clip."""
 
 import html
+from typing import NamedTuple
 
 import ipywidgets
 import numpy as np
@@ -12,12 +13,14 @@ from ..data import DataSource
 from ..errors import InputError
 from ..features import LOG_FLOOR, LogMel
 from ..figures.axes import MelAxes
-from ..masking import corrupt, gmml, inverse_blocks
-from ..random import key
+from ..masking import gmml, inverse_blocks, token_mask
 from ..settings import Mask
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
-from .clips import ClipChooser, clip_name
+from .clips import ClipChooser
+from .copy_text import CopyText
+from .corruption import Donor, drawn_masks, fill, mask_key
 from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
+from .mask_numbers import SEEDS, shares_over_seeds
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
 
@@ -32,8 +35,18 @@ KIND_LABELS = {
 }
 
 
+class ChosenMask(NamedTuple):
+    """What is hidden, and what stands there; of any clip."""
+
+    pixels: np.ndarray
+    """bool [frames, mels]"""
+    kind: str
+    seed: int
+    description: str
+
+
 class MaskExplorer(Explorer):
-    """Corrupt a clip as pretraining does, to see and hear the result.
+    """Corrupt a clip as pretraining does, to see and hear the result; draw a mask by hand, compare two.
 
     Crop length, log-mel, patches and where the controls start are those of the configuration `preset` (a preset, a
     YAML file or a run). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of that length.
@@ -53,18 +66,25 @@ class MaskExplorer(Explorer):
         self.corrupted: Tensor | None = None  # [frames, mels], NaN where nothing is seen
         self.frames = 0  # of `clean` before its padding
         self.first = 0.0  # s, where in the clip the crop starts
-        self._donor: tuple[str, int, Tensor] | None = None  # data set, row and log-mel that alien blocks come from
+        self.drawn: np.ndarray | None = None  # mask drawn by hand, bool [frames, mels]
+        self.kept: ChosenMask | None = None  # beside which the mask is shown
         self._clean_wave: np.ndarray | None = None
         self.chooser = ClipChooser(data, clip, cfg.features.sample_rate)
         self._make_controls(seed)
-        self.summary = ipywidgets.HTML()
-        masks = [self.kind, self.ratio, self.block, self.side, self.align, self.seed]
+        self.summary, self.numbers = ipywidgets.HTML(), ipywidgets.HTML()
+        blocks = [self.ratio, self.block, self.side, self.align, self.seed]
+        masks = [self.kind, self.donor.control, *blocks, self.beside, self.over_seeds, self.overrides]
         sounds = [self.listen, self.original, self.clean_sound, self.corrupted_sound]
-        self.arrange([self.chooser, self.start, *masks, *sounds], [self.summary, self.picture])
+        self.arrange([self.chooser, self.start, *masks, *sounds], [self.summary, self.numbers, self.picture])
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
         self.on(self.start, self._cut)
-        self.on(masks, self.redraw)
+        self.on([self.kind, self.donor.control], self.redraw)
+        self.on(blocks, lambda: self._take_drawn(None))
+        self.on(self.beside, self._keep)
+        self.on_click(self.over_seeds, self._count_over_seeds)
         self.on_click(self.listen, self._make_sounds)
+        self.picture.drawable = True
+        self.picture.on_drawn = lambda mask: self._answer(lambda: self._take_drawn(mask))
         self._take()
 
     def _make_controls(self, seed: int) -> None:
@@ -79,6 +99,10 @@ class MaskExplorer(Explorer):
         self.seed = seed_entry(seed)
         labelled(self.kind, "kind", "what stands in the corrupted blocks")
         labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (inverse blocks: of the patches)")
+        self.donor = Donor(self.chooser, self.cfg.data.crop_seconds)
+        self.beside = labelled(ipywidgets.ToggleButton(False, icon="columns"), "keep beside", _BESIDE)
+        self.over_seeds = labelled(ipywidgets.Button(icon="bar-chart"), f"shares over {SEEDS} seeds", _OVER_SEEDS)
+        self.overrides = CopyText()
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN)
         self.original, self.clean_sound, self.corrupted_sound = map(Sound, ("recording", "clean", "corrupted"))
 
@@ -88,6 +112,7 @@ class MaskExplorer(Explorer):
         """Another clip."""
         rate = self.chooser.sample_rate
         with self._one_redraw():
+            self.donor.offer()
             fit_start(self.start, self.chooser.wave, rate, self.cfg.crop_samples / rate)
         self._cut()
 
@@ -111,34 +136,25 @@ class MaskExplorer(Explorer):
         fitted = self.front_end.fit(raw, self.cfg.input_frames)
         return self.front_end.normalise(fitted), min(raw.shape[1], self.cfg.input_frames)
 
-    def _donor_log_mel(self) -> Tensor:
-        """Log-mel [1, frames, mels] of the clip after this one in the data set, where alien blocks come from."""
-        manifest, row = self.chooser.manifest, self.chooser.row
-        if manifest is None or (row is not None and len(manifest) < 2):
-            raise InputError("kind alien: blocks of another clip need a data set of at least two clips")
-        row = 0 if row is None else (row + 1) % len(manifest)
-        if self._donor is None or self._donor[:2] != (manifest.source, row):
-            crop = manifest.read(row, self.cfg.features.sample_rate, 0.0, self.cfg.data.crop_seconds)
-            self._donor = (manifest.source, row, self._log_mel(crop)[0])
-        return self._donor[2]
-
     # --- The mask -----------------------------------------------------------------------------------------------
 
     def redraw(self) -> None:
-        """Draw the mask the controls describe."""
-        inverse = self.kind.value == INVERSE
-        for control, visible in ((self.block, not inverse), (self.align, not inverse), (self.side, inverse)):
-            control.layout.display = None if visible else "none"
+        """Draw the mask the controls describe, or the one drawn by hand."""
+        if self._steady:
+            return
+        self._show_controls()
         if self.clean is None:
             raise InputError("there is no clip to corrupt yet")
-        self.corrupted, pixels, tokens, how = self._inverse() if inverse else self._blocks()
+        chosen = self._chosen()
+        self.corrupted, pixels = self._fill(chosen), chosen.pixels
+        tokens = token_mask(torch.from_numpy(pixels)[None], self.cfg.model.patch)[0].numpy()
         shares = 100 * pixels.mean(), 100 * tokens.mean()
         clean = self._unpadded(self.clean[0])
         panels = [
             Panel("clean", f"clean: {self.chooser.name}", clean, sound="clean"),
             Panel(
                 "corrupted",
-                f"corrupted: {shares[0]:.1f} % of pixels, {how}",
+                f"corrupted: {shares[0]:.1f} % of pixels, {chosen.description}",
                 self._unpadded(self.corrupted),
                 outline=True,
                 sound="corrupted",
@@ -150,12 +166,18 @@ class MaskExplorer(Explorer):
                 tokens=True,
             ),
         ]
+        if self.kept is not None:
+            title = f"kept: {100 * self.kept.pixels.mean():.1f} % of pixels, {self.kept.description}"
+            panels.insert(1, Panel("kept", title, self._unpadded(self._fill(self.kept)), outline=True, kept=True))
+            panels = [panels[place] for place in (0, 3, 2, 1)]  # both masks in one row
         features = self.cfg.features
         scene = Scene(
             panels,
             MelAxes.of(features, normalised=True, start=self.first),
             (float(features.std), float(features.mean)),
+            columns=1 if self.kept is None else 2,
             mask=pixels,
+            kept_mask=None if self.kept is None else self.kept.pixels,
             tokens=tokens,
             patch=self.cfg.model.patch,
             file=f"mask {self.chooser.name}",
@@ -172,44 +194,96 @@ class MaskExplorer(Explorer):
         unpadded[self.frames :] = torch.nan
         return unpadded.numpy()
 
-    def _keys(self) -> Tensor:
-        return key(whole_number(self.seed), 0, torch.arange(1), "reconstruct")  # as Encoder.draw_mask
+    def _show_controls(self) -> None:
+        """Those that the kind has."""
+        inverse, alien = self.kind.value == INVERSE, self.kind.value == "alien"
+        for control, visible in (
+            (self.block, not inverse),
+            (self.align, not inverse),
+            (self.side, inverse),
+            (self.donor.control, alien),
+        ):
+            control.layout.display = None if visible else "none"
+        self.overrides.text = self.settings_as_overrides()
 
-    def _blocks(self) -> tuple[Tensor, np.ndarray, np.ndarray, str]:
-        """GMML's corruption: log-mel, pixel mask, token mask, and how it was made in words."""
-        kind, share = self.kind.value, self.ratio.value / 100
-        settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
-        keys, patch = self._keys(), self.cfg.model.patch
-        masks = gmml(keys, *self.clean.shape[1:], settings, patch)
-        if kind == "alien":
-            corrupted = torch.where(masks.pixels, self._donor_log_mel(), self.clean)
+    def settings_as_overrides(self) -> str:
+        """The controls' mask as settings of a configuration, as `pretrain` and the notebooks take them."""
+        share = self.ratio.value / 100
+        if self.kind.value == INVERSE:
+            return f"asda.visible={1 - share:g} asda.block={self.side.value}"
+        others = [f"mask.kinds.{other}=0" for other in self.cfg.mask.kinds if other != self.kind.value]
+        kinds = " ".join([f"mask.kinds.{self.kind.value}=1", *others])
+        ratio = f"mask.alien_ratio={share:g}" if self.kind.value == "alien" else f"mask.ratio={share:g}"
+        blocks = f"mask.block={self.block.value / 100:g} mask.align={str(self.align.value).lower()}"
+        return f"{kinds} {ratio} mask.ratio_min={share:g} {blocks}"
+
+    def _take_drawn(self, mask: np.ndarray | None) -> None:
+        """Show a mask drawn by hand; None: blocks of the seed."""
+        if self._steady:
+            return
+        self.drawn = mask
+        self.redraw()
+
+    def _keep(self) -> None:
+        """Keep the mask beside the ones to come, or no longer."""
+        self.kept = self._chosen() if self.beside.value else None
+        self.redraw()
+
+    def _chosen(self) -> ChosenMask:
+        """The mask that the controls or the mouse have drawn."""
+        kind, seed = self.kind.value, whole_number(self.seed)
+        if kind == INVERSE:
+            side = self.side.value
+            words = f"visible blocks of {side} x {side} patches" if self.drawn is None else "drawn by hand"
+            return ChosenMask(self._inverse_pixels(seed), kind, seed, words)
+        if self.drawn is not None:
+            return ChosenMask(self.drawn, kind, seed, f"drawn by hand, {kind}")
+        masks = gmml(mask_key(seed), *self.clean.shape[1:], self._settings(), self.cfg.model.patch)
+        return ChosenMask(masks.pixels[0].numpy(), kind, seed, f"{int(masks.blocks)} blocks of {kind}")
+
+    def _settings(self) -> Mask:
+        return Mask.of_one_kind(self.kind.value, self.ratio.value / 100, self.block.value / 100, self.align.value)
+
+    def _inverse_pixels(self, seed: int) -> np.ndarray:
+        """ASDA's mask, in whole patches: bool [frames, mels]."""
+        patch = self.cfg.model.patch
+        if self.drawn is None:
+            visible = 1 - self.ratio.value / 100
+            hidden = inverse_blocks(mask_key(seed), self.cfg.grid, visible, self.side.value)[1].view(self.cfg.grid)
         else:
-            corrupted = corrupt(self.clean, masks, keys)
-        how = f"{int(masks.blocks)} blocks of {kind}"
-        return corrupted[0], masks.pixels[0].numpy(), masks.tokens(patch)[0].numpy(), how
+            hidden = token_mask(torch.from_numpy(self.drawn)[None], patch)[0]
+        return hidden.numpy().repeat(patch[0], axis=0).repeat(patch[1], axis=1)
 
-    def _inverse(self) -> tuple[Tensor, np.ndarray, np.ndarray, str]:
-        """ASDA's mask, as `_blocks`: hidden patches are not corrupted but left out, so they are NaN."""
-        visible = 1 - self.ratio.value / 100
-        hidden = inverse_blocks(self._keys(), self.cfg.grid, visible, self.side.value)[1]
-        tokens = hidden.view(self.cfg.grid).numpy()
-        pixels = tokens.repeat(self.cfg.model.patch[0], axis=0).repeat(self.cfg.model.patch[1], axis=1)
-        corrupted = self.clean[0].masked_fill(torch.from_numpy(pixels), torch.nan)
-        return corrupted, pixels, tokens, f"visible blocks of {self.side.value} x {self.side.value} patches"
+    def _fill(self, chosen: ChosenMask) -> Tensor:
+        """The clip, corrupted: [frames, mels]. ASDA leaves hidden patches out, so they are NaN."""
+        if chosen.kind == INVERSE:
+            return self.clean[0].masked_fill(torch.from_numpy(chosen.pixels), torch.nan)
+        donor = self.donor.log_mel(self.front_end, self.clean.shape[1]) if chosen.kind == "alien" else None
+        return fill(self.clean, drawn_masks(chosen.pixels, chosen.kind), chosen.seed, donor)[0]
+
+    def _count_over_seeds(self) -> None:
+        """Shares and sizes of the masks that other seeds draw, as a table."""
+        if self.clean is None:
+            raise InputError("there is no clip to corrupt yet")
+        if self.kind.value == INVERSE:
+            raise InputError("inverse blocks: every seed hides the same share; the kinds of GMML vary")
+        shape = tuple(self.clean.shape[1:])
+        self.numbers.value = shares_over_seeds(self._settings(), shape, self.cfg.model.patch, self.cfg.features.hop_ms)
 
     def _notes(self) -> list[str]:
         """What the picture does not say by itself."""
         (frames, mels), hop = self.cfg.model.patch, self.cfg.features.hop_ms / 1000
-        notes = [f"A token is {frames} frames ({1000 * frames * hop:.0f} ms) of {mels} bands."]
+        notes = ["Ratio, block or seed draw blocks again."] if self.drawn is not None else []
+        notes += [f"A token is {frames} frames ({1000 * frames * hop:.0f} ms) of {mels} bands."]
         if self.kind.value == "alien":
-            notes.append(f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor[1])}.")
+            notes.append(f"Alien blocks come from {self.donor.name}.")
         if self.kind.value == INVERSE:
             notes.append("Hidden patches are left out of the student's input.")
         else:
             notes.append("It counts as corrupted when at least half of its pixels are.")
         if self.frames < self.cfg.input_frames:
             clip, crop = self.frames * hop, self.cfg.input_frames * hop
-            notes.append(f"Pale grey at the end is padding: {clip:.2f} s of audio in a crop of {crop:.2f} s.")
+            notes.append(f"Grey at the end is padding: {clip:.2f} s of audio in a crop of {crop:.2f} s.")
         return notes
 
     # --- The sound ----------------------------------------------------------------------------------------------
@@ -233,6 +307,8 @@ class MaskExplorer(Explorer):
 
 
 _LISTEN = "Hear the log-mels"
+_BESIDE = "keep this mask in a second column while you change the other"
+_OVER_SEEDS = "how much other seeds hide, and how large their gaps are"
 _SUMMARY = (
     '<div aria-live="polite" style="line-height: 1.5"><b>{:.1f} %</b> of pixels and <b>{:.1f} %</b> of tokens'
     ' ({} of {}) are corrupted. <span style="color: var(--jp-ui-font-color2, #555)">{}</span></div>'

@@ -11,10 +11,12 @@ from ..data import DataSource
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
+from ..masking import gmml, token_mask
 from ..settings import MASK_KINDS, Mask
 from . import snapshots_compared as compared
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
-from .clips import ClipChooser, clip_name
+from .clips import ClipChooser
+from .corruption import Donor, drawn_masks, fill, mask_key
 from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
 from .reconstruction_numbers import error_table
 from .scene import Panel, Scene
@@ -50,8 +52,7 @@ class ReconstructionExplorer(Explorer):
         self.clean: torch.Tensor | None = None  # the crop's log-mel, normalised [1, T, M]
         self.results: list = []  # of each encoder: its reconstruction, or the error of its features [T, M]
         self.baselines: list[tuple[str, np.ndarray, float]] = []  # name, log-mel [T, M], L1 on corrupted pixels
-        # data set, row and raw log-mel that alien blocks come from
-        self._donor_clip: tuple[str, int, torch.Tensor] | None = None
+        self.drawn: np.ndarray | None = None  # mask drawn by hand, bool [T, M]
         with self.errors_in_words():
             sources = [encoder_or_run] if other is None else [encoder_or_run, other]
             self.sources = [compared.Snapshots(source, seed) for source in sources]
@@ -76,6 +77,7 @@ class ReconstructionExplorer(Explorer):
         self.ratio = ratio_slider(share)
         options = [(kind + " (pretrained)" * pretrained, kind) for kind, pretrained in kinds.items()]
         self.kind = ipywidgets.Dropdown(options=options, value=first_kind)
+        self.donor = Donor(self.chooser, self.seconds)
         self.block, self.side, self.align = block_controls(self.cfg)
         self.seed = seed_entry(seed)
         self.with_baselines = ipywidgets.Checkbox(True, indent=True)
@@ -88,21 +90,21 @@ class ReconstructionExplorer(Explorer):
         names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
         self.recording, *self.sounds = map(Sound, names)
         self.summary = ipywidgets.HTML()
-        masks = (
-            [self.ratio, self.kind, self.block, self.align, self.with_baselines]
-            if self.reconstructs
-            else [self.ratio, self.side]
-        )
+        blocks = [self.ratio, *([self.block, self.align] if self.reconstructs else [self.side]), self.seed]
+        others = [self.kind, self.donor.control, self.with_baselines] if self.reconstructs else []
         sounds = [self.listen, self.recording, *self.sounds] if self.reconstructs else [self.recording]
         self.picture.layout.max_width = "920px" if len(first) == 1 else "1300px"
         self.arrange(
-            [self.chooser, self.start, *self.snapshots, *masks, self.seed, *sounds],
+            [self.chooser, self.start, *self.snapshots, *others, *blocks, *sounds],
             [self.summary, self.picture],
             narrowest=520 if len(first) == 1 else 600,
         )
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
         self.on(self.start, self._cut)
-        self.on([*self.snapshots, *masks, self.seed], self.redraw)
+        self.on([*self.snapshots, *others], self.redraw)
+        self.on(blocks, lambda: self._take_drawn(None))
+        self.picture.drawable = True
+        self.picture.on_drawn = lambda mask: self._answer(lambda: self._take_drawn(mask))
         self.on_click(self.listen, self._make_sounds)
 
     @staticmethod
@@ -118,6 +120,7 @@ class ReconstructionExplorer(Explorer):
     def _take(self) -> None:
         """Another clip."""
         with self._one_redraw():
+            self.donor.offer()
             fit_start(self.start, self.chooser.wave, self.chooser.sample_rate, self.seconds)
         self._cut()
 
@@ -129,6 +132,8 @@ class ReconstructionExplorer(Explorer):
         self.first = round(self.start.value * rate)
         self.crop = self.chooser.wave[self.first : self.first + round(self.seconds * rate)]
         self.clean, self.results = compared.log_mel(self._encoders(), self.crop), []
+        if self.drawn is not None and self.drawn.shape != tuple(self.clean.shape[1:]):
+            self.drawn = None  # it was for a clip of another length
         self.recording.load(self.crop, rate)
         self._fill_in()
         self._fit_colours()
@@ -140,49 +145,59 @@ class ReconstructionExplorer(Explorer):
     def _titles(self) -> list[str]:
         return [source.title(slider.value) for source, slider in zip(self.sources, self.snapshots, strict=True)]
 
-    def _donor(self) -> torch.Tensor:
-        """Log-mel [1, T, M] of the next clip in the data set, where alien blocks come from."""
-        manifest, row, enc = self.chooser.manifest, self._donor_row(), self._encoders()[0]
-        if self._donor_clip is None or self._donor_clip[:2] != (manifest.source, row):
-            wave = manifest.read(row, self.cfg.features.sample_rate, 0.0, self.seconds)
-            raw = enc.front_end(torch.from_numpy(wave)[None].to(enc.device))
-            self._donor_clip = (manifest.source, row, raw.cpu())
-        return enc.front_end.normalise(enc.front_end.fit(self._donor_clip[2], self.clean.shape[1]))
-
-    def _donor_row(self) -> int:
-        manifest, row = self.chooser.manifest, self.chooser.row
-        if manifest is None or (row is not None and len(manifest) < 2):
-            raise InputError("kind alien: blocks of another clip need a data set of at least two clips")
-        return 0 if row is None else (row + 1) % len(manifest)
-
     # --- What is filled in ------------------------------------------------------------------------------------------
 
     def redraw(self) -> None:
         """Corrupt, fill in and draw as the controls say."""
+        if self._steady:
+            return
         self._fill_in()
         self._paint()
+
+    def _take_drawn(self, mask: np.ndarray | None) -> None:
+        """Fill in a mask drawn by hand; None: blocks of the seed."""
+        if not self._steady:
+            self.drawn = mask
+            self.redraw()
 
     def _fill_in(self) -> None:
         if self.clean is None:
             raise InputError("there is no clip to fill in yet")
+        self.donor.control.layout.display = None if self.kind.value == "alien" else "none"
         named = list(zip(self._encoders(), self._titles(), strict=True))
         if self.reconstructs:
-            kind, share = self.kind.value, self.ratio.value / 100
-            settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
-            donor = self._donor() if kind == "alien" else None
-            patch = self.cfg.model.patch
-            corrupted, mask = compared.corrupted_pixels(self.clean, settings, patch, whole_number(self.seed), donor)
+            corrupted, mask = self._corrupt(named[0][0])
             self.results = [compared.reconstruct_crop(enc, self.clean, corrupted, mask, name) for enc, name in named]
             self.baselines = compared.clip_baselines(self.results[0])
         else:
-            shape = tuple(self.clean.shape[1:])
-            grid = (shape[0] // self.cfg.model.patch[0], self.cfg.grid[1])
-            seed = whole_number(self.seed)
-            hidden = compared.hidden_patches(grid, self.ratio.value / 100, self.side.value, seed)
+            shape, seed, hidden = tuple(self.clean.shape[1:]), whole_number(self.seed), self._hide()
             self.results = [compared.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
         for player in self.sounds:  # they were of something else
             if player.layout.display != "none":
                 player.load(None, 0)
+
+    def _corrupt(self, enc: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
+        """The corrupted log-mel and its mask, [1, T, M]."""
+        kind, share, seed = self.kind.value, self.ratio.value / 100, whole_number(self.seed)
+        if self.drawn is None:
+            settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
+            masks = gmml(mask_key(seed), *self.clean.shape[1:], settings, self.cfg.model.patch)
+        else:
+            masks = drawn_masks(self.drawn, kind)
+        alien = kind == "alien"
+        donor = self.donor.log_mel(enc.front_end, self.clean.shape[1], enc.device) if alien else None
+        return fill(self.clean, masks, seed, donor), masks.pixels
+
+    def _hide(self) -> torch.Tensor:
+        """ASDA's mask: bool [time, freq], True = hidden."""
+        patch = self.cfg.model.patch
+        grid = (self.clean.shape[1] // patch[0], self.cfg.grid[1])
+        if self.drawn is None:
+            return compared.hidden_patches(grid, self.ratio.value / 100, self.side.value, whole_number(self.seed))
+        hidden = token_mask(torch.from_numpy(self.drawn)[None, : grid[0] * patch[0]], patch)[0]
+        if hidden.all() or not hidden.any():
+            raise InputError("draw a mask that hides some patches and leaves others: at least half of a patch hides it")
+        return hidden
 
     # --- The picture ------------------------------------------------------------------------------------------------
 
@@ -200,7 +215,8 @@ class ReconstructionExplorer(Explorer):
             MelAxes.of(features, normalised=True, start=self.first / self.chooser.sample_rate),
             (float(features.std), float(features.mean)),
             columns=len(self.results),
-            mask=self.results[0].mask if self.reconstructs else None,
+            mask=self.results[0].mask if self.reconstructs else np.isfinite(self.results[0]),
+            patch=self.cfg.model.patch,
             error_unit="|error|" if self.reconstructs else "squared error",
             names=self._titles(),
             file=f"reconstruction {self.chooser.name}",
@@ -245,7 +261,9 @@ class ReconstructionExplorer(Explorer):
         visible = np.where(np.isnan(self.results[0]), clean, np.nan)
         share = 100 * np.isfinite(self.results[0]).mean()
         panels = [Panel("clean", f"clean: {self.chooser.name}", clean)]
-        panels.append(Panel("visible", f"what the student sees ({share:.0f} % of patches hidden)", visible))
+        panels.append(
+            Panel("visible", f"what the student sees ({share:.0f} % of patches hidden)", visible, outline=True)
+        )
         for title, error in zip(self._titles(), self.results, strict=True):
             panels.append(Panel(f"error, {title}", f"error of predicted features: {title}", error, "error"))
         return panels
@@ -265,9 +283,10 @@ class ReconstructionExplorer(Explorer):
             return [f"Mean error over hidden patches: {'; '.join(means)}.", *_ABOUT_FEATURES]
         if not self.results[0].mask.any():
             return ["There are no corrupted pixels."]
+        words = ["The mask is drawn by hand; ratio, block or seed draw blocks again."] if self.drawn is not None else []
         if self.kind.value == "alien":
-            return [f"Alien blocks come from {clip_name(self.chooser.manifest, self._donor_row())}."]
-        return []
+            words.append(f"Alien blocks come from {self.donor.name}.")
+        return words
 
     # --- The sound --------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..figures.axes import MelAxes, array, mask_array
+from ..figures.axes import MelAxes, array, check_patches, mask_array
 
 DECIBELS = 10 / np.log(10)  # of one unit of natural log of power
 
 
 class Panel(NamedTuple):
-    """One panel: values float [frames, mels], NaN grey.
+    """One panel: values float [frames, mels], NaN grey, or a value for each `cell` of (frames, mels).
 
-    name: in readouts and tables. title: the text above the panel. kind: "level" (a log-mel) or "error". outline: draw
-    the outline of the mask. tokens: shade corrupted tokens. sound: name of the player for this panel.
+    name: in readouts and tables. title: the text above the panel. kind: "level" (a log-mel), "error", "weight" or
+    "difference" (attention, %). over: number of the panel of weights that lies over this one, -1: none. outline: draw
+    the outline of the mask. kept: that of the kept mask instead. tokens: shade corrupted tokens. sound: name of the
+    player for this panel.
     """
 
     name: str
@@ -24,8 +26,11 @@ class Panel(NamedTuple):
     values: Any
     kind: str = "level"
     outline: bool = False
+    kept: bool = False
     tokens: bool = False
     sound: str = ""
+    cell: tuple[int, int] = (1, 1)
+    over: int = -1
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class Scene:
     """Panels of one clip, `columns` per row, errors last, and what they share.
 
     axes: of all panels. scale: (standard deviation, mean) of the normalisation (x - mean) / (2 std), natural log. mask:
-    bool [frames, mels]; tokens: bool [time, freq] of `patch` (frames, mels); True = corrupted. error_unit: what errors
-    are, with names for each of several. Raises InputError for shapes that differ.
+    bool [frames, mels]; kept_mask: another one to compare with; tokens: bool [time, freq] of `patch` (frames, mels);
+    True = corrupted. error_unit: what errors are, with names for each of several. small: panels without Hz, to compare
+    many. Raises InputError for shapes that differ.
     """
 
     panels: Sequence[Panel]
@@ -42,23 +48,31 @@ class Scene:
     scale: tuple[float, float]
     columns: int = 1
     mask: np.ndarray | None = None
+    kept_mask: np.ndarray | None = None
     tokens: np.ndarray | None = None
     patch: tuple[int, int] = (1, 1)
     error_unit: str = "|error|"
     names: Sequence[str] = field(default_factory=tuple)
     file: str = "spectrogram"
+    small: bool = False
 
     def __post_init__(self):
         values = [array(panel.values, panel.title, "frames, mels") for panel in self.panels]
-        if len({image.shape for image in values}) != 1:
-            raise InputError(f"panels: expected some of one shape, got {sorted({image.shape for image in values})}")
-        if self.mask is not None:
-            mask_array(self.mask, "mask", self.shape)
+        full = {image.shape for image, panel in zip(values, self.panels, strict=True) if panel.cell == (1, 1)}
+        if len(full) > 1 or not self.panels:
+            raise InputError(f"panels: expected some of one shape, got {sorted(full)}")
+        for image, panel in zip(values, self.panels, strict=True):
+            check_patches(panel.cell, self.shape, image.shape, panel.title)
+        for name in ("mask", "kept_mask"):
+            if getattr(self, name) is not None:
+                mask_array(getattr(self, name), name, self.shape)
 
     @property
     def shape(self) -> tuple[int, int]:
         """frames, mels"""
-        return np.shape(self.panels[0].values)
+        panel = min(self.panels, key=lambda panel: panel.cell)  # a full one where there is one
+        frames, mels = np.shape(panel.values)
+        return frames * panel.cell[0], mels * panel.cell[1]
 
     @property
     def errors(self) -> list[Panel]:

@@ -18,12 +18,11 @@ from ..errors import InputError
 from ..figures import Reconstructed
 from ..figures.axes import spread_tokens
 from ..inspection.reconstruction_error import interpolate_in_time
-from ..masking import corrupt, gmml, inverse_blocks
+from ..masking import inverse_blocks
 from ..nn import ConvDecoder
-from ..random import key
 from ..runs.directory import load_run
-from ..settings import Mask
 from ..zoo import open_source
+from .corruption import mask_key
 
 KEPT = 3  # encoders of one source in memory: those of ViT-B take 0.7 GB each
 
@@ -110,27 +109,11 @@ def log_mel(encoders: list[Encoder], wave: np.ndarray) -> Tensor:
     return enc.front_end.normalise(enc.front_end.fit(raw, max(step, raw.shape[1] // step * step))).cpu()
 
 
-def corrupted_pixels(
-    clean: Tensor, mask: Mask, patch: tuple[int, int], seed: int, donor: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """GMML's corruption of a log-mel [1, T, M]: the corrupted one, and the mask, bool [1, T, M].
-
-    The blocks are those of `Encoder.draw_mask` with this seed and these settings. donor: log-mel [1, T, M] that alien
-    blocks come from; needed for that kind alone.
-    """
-    keys = key(seed, 0, torch.arange(1), "reconstruct")
-    masks = gmml(keys, *clean.shape[1:], mask, patch)
-    if donor is not None:
-        return torch.where(masks.pixels, donor, clean), masks.pixels
-    return corrupt(clean, masks, keys), masks.pixels
-
-
 def hidden_patches(grid: tuple[int, int], share: float, block: int, seed: int) -> Tensor:
     """ASDA's mask of a grid: bool [time, freq], True = hidden; as near to `share` as leaves patches of both kinds."""
     patches = math.prod(grid)
     visible = min(max(1 - share, 1 / patches), 1 - 1 / patches)
-    keys = key(seed, 0, torch.arange(1), "reconstruct")
-    return inverse_blocks(keys, grid, visible, block)[1].view(grid)
+    return inverse_blocks(mask_key(seed), grid, visible, block)[1].view(grid)
 
 
 # --- What they fill in --------------------------------------------------------------------------------------------

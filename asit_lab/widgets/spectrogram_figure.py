@@ -1,34 +1,59 @@
 """The static picture of a spectrogram view: its panels above each other, the error's means by time and by band."""
 
 import warnings
+from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import FuncNorm, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from ..figures.attention import SIGNED_MAP, signed_root, signed_square
 from ..figures.axes import frequency_axis, image
 from ..figures.spectrograms import draw_patch_grid
-from ..figures.style import COLOURS, DASHES, ERROR_MAP, TITLE_SIZE, new_figure, short_name, styled
-from .scene import Scene
+from ..figures.style import (
+    ATTENTION_MAP,
+    COLOURS,
+    DASHES,
+    ERROR_MAP,
+    NOTHING,
+    TITLE_SIZE,
+    new_figure,
+    short_name,
+    styled,
+)
+from .scene import Panel, Scene
 
 _SHADE = (128, 128, 128, 215)  # RGBA of a corrupted token: unlike every colour of a log-mel, and of padding
+WEIGHT_LABELS = {"weight": "attention (%)", "difference": "weight (%)"}  # kinds of panels, and what they show
 _MOST_LETTERS = {1: 78, 2: 56}  # of a title, in one column and in each of two
 
 
 @styled
 def spectrogram_figure(
-    scene: Scene, low: float, high: float, most: float, colours: str, decibels: bool = False
+    scene: Scene,
+    low: float,
+    high: float,
+    most: float,
+    colours: str,
+    decibels: bool = False,
+    peak: float = 1.0,
+    marked: Sequence[Sequence[int]] = (),
 ) -> Figure:
-    """`scene` on colour scales from `low` to `high` and, for errors, from 0 to `most`.
+    """`scene` on colour scales from `low` to `high` and, for errors, from 0 to `most`, for weights to `peak` percent.
+
+    marked: first frame, first band, frames and bands of places that are framed in every panel.
 
     Its axes have labels: "panel" (time and frequency), "time", "band". decibels: whether levels are in dB.
     """
     columns, errors = scene.columns, scene.errors
     rows = -(-len(scene.panels) // columns)
-    height = 1.05 if rows > 5 else 1.25 if rows > 3 else 1.6  # of a row with its title, inches
+    height = 0.5 if scene.small else 1.05 if rows > 5 else 1.25 if rows > 3 else 1.6  # of a row with its title, inches
     figure = new_figure(8.0 if columns == 1 else 11.0, 0.5 + height * rows + (1.15 if errors else 0))
     ratios = [height] * rows + [1.15] * bool(errors)
     widths = [*[1] * columns, 0.13 / columns] if errors else [1] * columns
@@ -38,16 +63,25 @@ def spectrogram_figure(
     for number, panel in enumerate(scene.panels):
         ax = figure.add_subplot(grid[divmod(number, columns)], sharex=axes[0] if axes else None, label="panel")
         look = ((low, high), colours) if panel.kind == "level" else ((0.0, most), ERROR_MAP)
-        drawn.append(image(ax, np.asarray(panel.values), scene.axes, *look))
-        fit_text(ax.set_title(panel.title), panel.title, _MOST_LETTERS[columns])
+        if panel.kind in WEIGHT_LABELS:
+            drawn.append(_weights(ax, panel, scene, peak))
+        else:
+            drawn.append(image(ax, np.asarray(panel.values), scene.axes, *look))
+        if panel.over >= 0:
+            _weights(ax, scene.panels[panel.over], scene, peak, over=True)
+        for place in marked:
+            _frame(ax, scene, place)
+        fit_text(ax.set_title(panel.title), panel.title, _MOST_LETTERS.get(columns, 90 // columns))
         if panel.tokens:
             _shade(ax, scene)
-        if panel.outline and scene.mask is not None:
-            _outline(ax, scene, borders(scene.mask), (1, 1))
+        mask = scene.kept_mask if panel.kept else scene.mask
+        if panel.outline and mask is not None:
+            _outline(ax, scene, borders(mask), (1, 1))
         last = number >= len(scene.panels) - columns and len(errors) != 1
-        ax.tick_params(labelbottom=last, labelleft=number % columns == 0)
+        ax.tick_params(labelbottom=last, labelleft=number % columns == 0 and not scene.small)
         ax.set_xlabel("time (s)" if last else "")
-        ax.set_ylabel("frequency (Hz)" if number % columns == 0 and number // columns == rows // 2 else "")
+        middle = number % columns == 0 and number // columns == rows // 2 and not scene.small
+        ax.set_ylabel("frequency (Hz)" if middle else "")
         axes.append(ax)
         unit = "level (dB)" if decibels else scene.axes.unit
     if errors:
@@ -56,9 +90,47 @@ def spectrogram_figure(
         cell.set_axis_off()
         bar = figure.colorbar(drawn[0], cax=cell.inset_axes((0, 0.1, 0.18 * columns, 0.8)), extend="both", label=unit)
     else:
-        bar = figure.colorbar(drawn[0], ax=axes, extend="both", label=unit, aspect=40, pad=0.01)
+        kinds = {panel.kind: picture for panel, picture in zip(reversed(scene.panels), reversed(drawn), strict=True)}
+        for kind, picture in kinds.items():  # the first of each
+            label = unit if kind == "level" else WEIGHT_LABELS[kind]
+            bar = figure.colorbar(picture, ax=axes, extend="both", label=label, aspect=40, pad=0.01)
     bar.outline.set_linewidth(0.5)
     return figure
+
+
+def _weights(ax: Axes, panel: Panel, scene: Scene, peak: float, over: bool = False):
+    """Weights of attention on a square-root scale. over: the weaker, the more transparent."""
+    shares = np.ma.masked_invalid(np.asarray(panel.values, float).T)
+    signed = panel.kind == "difference"
+    norm = FuncNorm((signed_root, signed_square), -peak, peak) if signed else PowerNorm(0.5, 0, peak)
+    strength = np.clip(np.sqrt(np.abs(shares.filled(0)) / peak), 0, 1)
+    covered = (shares.shape[1] * panel.cell[0], shares.shape[0] * panel.cell[1])
+    limits = ax.get_xlim(), ax.get_ylim()
+    drawn = ax.imshow(
+        shares,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=scene.axes.extent(covered),
+        cmap=matplotlib.colormaps[SIGNED_MAP if signed else ATTENTION_MAP].with_extremes(bad=NOTHING),
+        norm=norm,
+        alpha=0.9 * strength if over else None,
+    )
+    if over:
+        ax.set(xlim=limits[0], ylim=limits[1])
+    else:
+        frequency_axis(ax.yaxis, scene.axes, scene.shape[1])
+        ax.set(xlim=scene.axes.extent(scene.shape)[:2], ylim=(0, scene.shape[1]))
+        for spine in ax.spines.values():
+            spine.set_visible(True)
+    return drawn
+
+
+def _frame(ax: Axes, scene: Scene, place: Sequence[int]) -> None:
+    frame, band, frames, bands = place
+    for colour, width in (("black", 2.6), ("white", 1.2)):
+        look = {"fill": False, "edgecolor": colour, "linewidth": width}
+        ax.add_patch(Rectangle((scene.axes.time(frame), band), scene.axes.seconds(frames), bands, **look))
 
 
 def _profiles(figure, grid, axes, drawn, scene: Scene, most: float, decibels: bool) -> None:

@@ -15,7 +15,10 @@ window.fakeModel = (state) => {
     save_changes: () => {},
     on: (name, call) => (handlers[name] ??= []).push(call),
     off: () => {},
-    send: (content) => (window.sent ??= []).push(content),
+    send: (content, _callbacks, buffers) => {
+      (window.sent ??= []).push(content);
+      window.sentBuffers = (buffers ?? []).map((buffer) => new Uint8Array(buffer));
+    },
   };
 };
 window.load = async (source) => {

@@ -9,6 +9,7 @@ from lab_case import PROJECT
 
 pytestmark = pytest.mark.browser
 
+THEMES = {"dark": "JupyterLab Dark", "light": "JupyterLab Light"}
 SIZES = {"1024": (1024, 768), "1440": (1440, 900), "1920": (1920, 1080)}
 # What a notebook of explorers holds, and which of its controls change something else than the picture.
 EXPLORERS = {
@@ -22,7 +23,11 @@ EXPLORERS = {
 OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
-    "show the class token": "marks",
+    "clips that drive this head": "controls",
+    "shares over 50 seeds": "words",
+    "copy as overrides": "controls",  # its own words
+    "mouse": None,  # test_drawing.py draws
+    "brush": None,
     "label": None,  # until it is saved
     "save label": "words",
     "remove label": "words",
@@ -43,15 +48,21 @@ def test_every_notebook_with_an_explorer_is_here():
 
 
 def keep_screenshots(explorer: Explorer, name: str, folder) -> dict[str, list[str]]:
-    """The page as on a laptop and on a desk, and the whole explorer, however tall. What is cut off, by width."""
+    """The page as on a laptop and on a desk, and the whole explorer, however tall, in both themes. What is cut off, by
+    width and theme."""
     page, cut = explorer.page, {}
-    for width, size in SIZES.items():
-        for suffix, height in (("", size[1]), ("-whole", 2400)):
-            page.set_viewport_size({"width": size[0], "height": height})
-            explorer.root.evaluate("root => root.scrollIntoView({block: 'start'})")
-            explorer.settle()
-            page.screenshot(path=folder / f"{name}-{width}{suffix}.png")
-        cut[width] = explorer.ask("clipped")
+    for theme in ("dark", "light"):
+        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", THEMES[theme])
+        page.wait_for_function(
+            "theme => document.body.dataset.jpThemeLight === theme", arg=str(theme == "light").lower()
+        )
+        for width, size in SIZES.items():
+            for suffix, height in (("", size[1]), ("-whole", 2400)):
+                page.set_viewport_size({"width": size[0], "height": height})
+                explorer.root.evaluate("root => root.scrollIntoView({block: 'start'})")
+                explorer.settle()
+                page.screenshot(path=folder / f"{name}-{width}-{theme}{suffix}.png")
+            cut[f"{width} {theme}"] = explorer.ask("clipped")
     return cut
 
 

@@ -73,6 +73,20 @@ def test_enter_does_not_take_what_lies_under_the_mouse(bare, clickable):
     assert selected(bare) == 0
 
 
+def test_settings_are_copied(bare):
+    bare.evaluate(
+        """async (source) => {
+          const el = document.querySelector("#here");
+          (await load(source)).render({ model: fakeModel({ text: "mask.ratio=0.7" }), el });
+          document.addEventListener("copy", () => (window.copied = getSelection().toString()));
+        }""",
+        (STATIC / "copy_text.js").read_text(),
+    )
+    bare.get_by_role("button", name="copy as overrides").click()
+    assert bare.evaluate("() => window.copied") == "mask.ratio=0.7"
+    assert bare.get_by_role("button").inner_text() == "copied"
+
+
 def test_one_sound_at_a_time(bare):
     paused = bare.evaluate(
         """async (source) => {

@@ -25,7 +25,7 @@ LOAD = """async ([esm, css, state, sounds]) => {
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
   state.values = state.values.map(bytes);
-  for (const name of ["mask", "tokens"]) state[name] = bytes(state[name]);
+  for (const name of ["mask", "kept", "tokens"]) state[name] = bytes(state[name]);
   for (const name in state.maps) state.maps[name] = bytes(state.maps[name]);
   window.model = fakeModel(state);
   const here = document.querySelector("#here");
@@ -55,7 +55,7 @@ def scene() -> Scene:
         Panel("corrupted", "corrupted", np.where(mask, 0.0, frame + band), outline=True, sound="corrupted"),
         Panel("error", "error", np.where(mask, 0.25, np.nan), "error"),
     ]
-    return Scene(panels, AXES, (2.0, -7.0), mask=mask, file="a clip")
+    return Scene(panels, AXES, (2.0, -7.0), mask=mask, patch=(10, 4), file="a clip")
 
 
 def wav(wave: np.ndarray) -> str:
@@ -120,10 +120,11 @@ def view(bare):
     bare.set_viewport_size({"width": 800, "height": 900})
     widget = SpectrogramView()
     widget.show(scene(), "a clip, with its error.")
-    text = {name: base64.b64encode(getattr(widget, name)).decode() for name in ("mask", "tokens")}
+    text = {name: base64.b64encode(getattr(widget, name)).decode() for name in ("mask", "kept", "tokens")}
     state = {
         name: getattr(widget, name) for name in ("scene", "low", "high", "most", "fitted", "unit", "colours", "alt")
     }
+    state["drawable"] = True
     state["values"] = [base64.b64encode(values).decode() for values in widget.values]
     state["maps"] = {name: base64.b64encode(colours).decode() for name, colours in widget.maps.items()}
     css = (STATIC / "spectrogram.css").read_text()
@@ -285,6 +286,45 @@ def test_colours_follow_range_and_map_and_what_the_kernel_sends(view):
     assert view.page.evaluate("() => model.get('high')") == 1
     view.page.evaluate("() => model.set('mask', new DataView(new ArrayBuffer(0)))")
     assert (view.pixels() != grey).any()
+
+
+def sent_mask(page) -> np.ndarray:
+    """The mask that the page sent last."""
+    assert page.evaluate("() => window.sent.at(-1).kind") == "mask"
+    sent = page.evaluate("() => [...window.sentBuffers[0]]")
+    return np.array(sent, dtype=bool).reshape(FRAMES, BANDS)
+
+
+def test_a_mask_is_drawn_and_erased_by_the_mouse(view):
+    before, clean = view.pixels(), scene().mask
+    view.page.get_by_label("mouse").select_option("draw")
+    view.drag(0.72, 0.88, up=0.8)  # patches of 10 frames and 4 bands: 14 to 17, the upmost
+    drawn = clean.copy()
+    drawn[140:180, 12:16] = True
+    assert np.array_equal(sent_mask(view.page), drawn)
+    assert (view.pixels() != before).any()  # without an answer of the kernel
+    assert view.time(0.001) == pytest.approx(START, abs=0.01)  # the window has not moved
+    view.page.get_by_label("brush").select_option("three patches")
+    view.frame.focus()
+    view.page.keyboard.press("e")
+    view.page.mouse.click(*view.point(0.25, 0.25))
+    drawn[35:65, 0:10] = False
+    assert np.array_equal(sent_mask(view.page), drawn)
+    view.page.get_by_role("button", name="Clear").click()
+    assert not sent_mask(view.page).any()
+    view.page.get_by_label("mouse").select_option("move")
+    view.drag(0.5, 0.6)
+    assert not sent_mask(view.page).any()
+
+
+def test_the_outline_of_the_mask_can_be_left_out(view):
+    before = view.pixels()
+    button = view.page.get_by_role("button", name="Outline")
+    button.click()
+    assert (view.pixels() != before).any() and button.get_attribute("aria-pressed") == "false"
+    view.frame.focus()
+    view.page.keyboard.press("o")
+    assert (view.pixels() == before).all()
 
 
 def test_a_dark_page_has_bright_text_and_the_saved_picture_is_light(view):

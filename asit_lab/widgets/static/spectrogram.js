@@ -18,6 +18,8 @@ class SpectrogramView {
     this.frame = element("div", { className: "asit-spectrogram", tabIndex: 0 }, [this.plot, this.over]);
     this.frame.setAttribute("role", "application");
     this.frame.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys
+    this.outlined = true; // masks are outlined
+    this.brush = new Brush(this);
     this.read();
     this.toolbar = new Toolbar(this);
     this.gestures = new Gestures(this);
@@ -45,6 +47,7 @@ class SpectrogramView {
     const lines = (mask, shape) => (mask.length ? borders(mask, ...shape) : []);
     this.outlines = {
       pixels: lines(this.masks.pixels, scene.shape),
+      kept: lines(bytesOf(model.get("kept")), scene.shape),
       tokens: lines(this.masks.tokens, scene.grid),
       shaded: this.masks.tokens,
     };
@@ -55,14 +58,31 @@ class SpectrogramView {
     this.rasters = new Map(); // theme -> pictures of the panels
   }
 
+  // NaN where a panel has nothing.
+  valueAt(i, frame, band) {
+    const { cell, grid } = this.scene.panels[i];
+    const [column, row] = [Math.floor(frame / cell[0]), Math.floor(band / cell[1])];
+    return column < grid[0] && row < grid[1] ? this.values[i][column * grid[1] + row] : NaN;
+  }
+
+  // A mask that is being drawn by hand.
+  showMask(pixels) {
+    this.masks.pixels = pixels;
+    this.outlines.pixels = borders(pixels, ...this.scene.shape);
+    this.schedule();
+  }
+
   get limits() {
-    const [low, high, most] = ["low", "high", "most"].map((name) => this.model.get(name));
-    return { level: [low, high > low ? high : low + 0.05], error: [0, most > 0 ? most : 1e-6] };
+    const [low, high, most, peak] = ["low", "high", "most", "peak"].map((name) => this.model.get(name));
+    const level = [low, high > low ? high : low + 0.05];
+    return { level, error: [0, most > 0 ? most : 1e-6], weight: [0, peak], difference: [-peak, peak] };
   }
 
   get maps() {
     const maps = this.model.get("maps");
-    return { level: bytesOf(maps[this.model.get("colours")]), error: bytesOf(maps[this.scene.error_map]) };
+    const { error_map, weight_map, difference_map } = this.scene;
+    const colours = { level: this.model.get("colours"), error: error_map, weight: weight_map, difference: difference_map };
+    return Object.fromEntries(Object.entries(colours).map(([kind, name]) => [kind, bytesOf(maps[name])]));
   }
 
   set(changes) {
@@ -93,13 +113,18 @@ class SpectrogramView {
     canvas.height = Math.round(layout.height * theme.ratio);
     const context = canvas.getContext("2d");
     context.scale(theme.ratio, theme.ratio);
-    const { scene, axes, unit, range, outlines, profiles, limits, maps } = this;
+    const { scene, axes, unit, range, profiles, limits, maps } = this;
+    const outlines = this.outlined ? this.outlines : { ...this.outlines, pixels: [], kept: [] };
     if (!this.rasters.has(theme.name)) {
-      const colour = (values, i) => [values, axes, limits[scene.panels[i].kind], maps[scene.panels[i].kind], theme.nothing];
-      this.rasters.set(theme.name, this.values.map((values, i) => raster(...colour(values, i))));
+      const look = ({ kind, grid }) => [grid, kind, limits[kind], maps[kind], theme.nothing];
+      const draw = (i, fade) => raster(this.values[i], ...look(scene.panels[i]), fade);
+      const rasters = scene.panels.map((_, i) => draw(i, false));
+      rasters.over = scene.panels.map(({ over }) => (over < 0 ? null : draw(over, true)));
+      this.rasters.set(theme.name, rasters);
     }
     const rasters = this.rasters.get(theme.name);
-    new Drawing(context, layout, { scene, axes, unit, range, outlines, profiles, limits, maps, rasters, theme }).all();
+    const marked = this.model.get("marked");
+    new Drawing(context, layout, { scene, axes, unit, range, outlines, profiles, limits, maps, rasters, theme, marked }).all();
   }
 
   // Draw in the next frame of the page. whole: redraw the panels too, not just the overlay.
@@ -169,6 +194,11 @@ class SpectrogramView {
         const head = sounds.audio && (sounds.playing || sounds.head > axes.start) ? xOf(sounds.head) : null;
         if (head !== null) stroke(context, [head, cell.y, head, cell.y + cell.h], "#2ee66b", 2);
         if (!pointer) return;
+        if (this.brush.active && cell !== layout.byTime) {
+          const [t0, t1, b0, b1] = this.brush.covers(pointer.frame, pointer.band);
+          const [x0, x1, y0, y1] = [drawing.x(cell, t0), drawing.x(cell, t1), drawing.y(cell, b0), drawing.y(cell, b1)];
+          stroke(context, [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0], "white");
+        }
         const x = drawing.x(cell, pointer.frame);
         const colour = cell === layout.byTime ? text : "white";
         stroke(context, [x, cell.y, x, cell.y + cell.h], colour);
@@ -194,7 +224,7 @@ class SpectrogramView {
       const place = `${axes.time(pointer.frame).toFixed(3)} s, ${Math.round(axes.hz(pointer.band))} Hz (band ${band})`;
       this.readout.textContent = words ? `${place}; ${words}` : place;
       this.tags?.forEach((tag, i) => {
-        tag.textContent = unit.text(this.values[i][frame * axes.bands + band], scene.panels[i].kind);
+        tag.textContent = unit.text(this.valueAt(i, frame, band), scene.panels[i].kind);
       });
     }
     const soundState = [...sounds.available().keys(), sounds.chosen, sounds.playing, sounds.loop].join("\n");
@@ -237,6 +267,11 @@ class SpectrogramView {
     this.show(start, start + width, bottom, bottom + height);
   }
 
+  toggleOutline() {
+    this.outlined = !this.outlined;
+    this.schedule();
+  }
+
   toggleLoop() {
     this.sounds.loop = !this.sounds.loop;
     this.schedule();
@@ -260,7 +295,7 @@ class SpectrogramView {
   }
 
   saveValues() {
-    download(this.fileName("csv"), csvOf(this, this.range), "text/csv");
+    download(this.fileName("csv"), csvOf(this), "text/csv");
   }
 
   async saveSound() {
@@ -274,7 +309,7 @@ class SpectrogramView {
 
   listen(el) {
     const { model } = this;
-    const names = ["scene", "values", "mask", "tokens", "low", "high", "most", "unit", "colours", "alt"];
+    const names = ["scene", "values", "mask", "kept", "tokens", "drawable", "marked", "low", "high", "most", "peak", "unit", "colours", "alt"];
     let reading = 0; // the kernel sends several changes at once
     const changed = () => {
       reading ||= requestAnimationFrame(() => {
@@ -316,13 +351,13 @@ class SpectrogramView {
   }
 }
 
-function stroke(context, [x0, y0, x1, y1], colour, width = 1) {
+function stroke(context, [x0, y0, ...rest], colour, width = 1) {
   for (const [style, wide] of [["rgb(0 0 0 / 60%)", width + 1], [colour, width]]) {
     context.strokeStyle = style;
     context.lineWidth = wide;
     context.beginPath();
     context.moveTo(x0, y0);
-    context.lineTo(x1, y1);
+    for (let i = 0; i < rest.length; i += 2) context.lineTo(rest[i], rest[i + 1]);
     context.stroke();
   }
 }

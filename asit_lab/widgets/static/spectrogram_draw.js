@@ -17,7 +17,8 @@ function layoutOf(scene, width) {
   const columns = scene.columns;
   const rows = Math.ceil(scene.panels.length / columns);
   const errors = scene.panels.filter(({ kind }) => kind === "error").length;
-  const height = rows > 5 ? 84 : rows > 3 ? 98 : 128;
+  const height = scene.small ? 34 : rows > 5 ? 84 : rows > 3 ? 98 : 128;
+  const kinds = new Set(scene.panels.map(({ kind }) => kind));
   const across = (width - LEFT - RIGHT - GAP * (columns - 1)) / columns;
   const cells = [];
   let top = 0;
@@ -33,8 +34,13 @@ function layoutOf(scene, width) {
   if (times.length) top += TICKS;
   const layout = { width, cells, times, byTime: null, byBand: null, strip: null, bars: [] };
   const right = LEFT + columns * across + (columns - 1) * GAP;
-  const levelCells = cells.filter((_, i) => scene.panels[i].kind === "level");
-  layout.bars.push({ kind: "level", x: right + 14, y: levelCells[0].y, w: 10, h: levelCells.at(-1).y + height - levelCells[0].y });
+  const levelCells = cells.filter((_, i) => scene.panels[i].kind !== "error");
+  const bars = ["level", "weight", "difference"].filter((kind) => kinds.has(kind));
+  bars.forEach((kind, n) => {
+    const last = levelCells.at(-1).y + height; // of several bars each has its part of the height
+    const [from, to] = [n, n + 1].map((part) => levelCells[0].y + ((last - levelCells[0].y + 14) * part) / bars.length);
+    layout.bars.push({ kind, x: right + 14, y: from, w: 10, h: to - from - 14 });
+  });
   if (errors) {
     top += TITLE;
     const below = { y: top, h: 62, w: across };
@@ -114,16 +120,50 @@ class Drawing {
     this.inside(cell, () => {
       const ratio = this.theme.ratio;
       const [wide, high] = [range.t1 - range.t0, range.b1 - range.b0];
-      context.imageSmoothingEnabled = wide > cell.w * ratio || high > cell.h * ratio; // fewer pixels than values
-      context.drawImage(this.rasters[i], range.t0, axes.bands - range.b1, wide, high, cell.x, cell.y, cell.w, cell.h);
+      const paint = (picture, { cell: [frames, bands], grid }) => {
+        const [across, up] = [wide / frames, high / bands];
+        context.imageSmoothingEnabled = across > cell.w * ratio || up > cell.h * ratio; // fewer pixels than values
+        const top = grid[1] - range.b1 / bands;
+        context.drawImage(picture, range.t0 / frames, top, across, up, cell.x, cell.y, cell.w, cell.h);
+      };
+      paint(this.rasters[i], panel);
+      if (panel.over >= 0) paint(this.rasters.over[i], scene.panels[panel.over]);
+      if (panel.kind === "difference") this.hatch(cell, i);
+      for (const place of this.marked) this.box(cell, place);
       if (panel.tokens) this.tokens(cell);
-      if (panel.outline) this.lines(cell, this.outlines.pixels, [1, 1]);
+      if (panel.outline) this.lines(cell, this.outlines[panel.kept ? "kept" : "pixels"], [1, 1]);
     });
     this.frame(cell);
     context.font = FONT;
     const font = context.measureText(panel.title).width > cell.w ? SMALL : FONT;
     this.text(panel.title, cell.x, cell.y - 6, { font, most: cell.w }); // the value under the cursor covers its end
-    if (cell.first) this.hzTicks(cell);
+    if (cell.first && !scene.small) this.hzTicks(cell);
+  }
+
+  // Diagonals over what is negative, which colours alone do not tell in grey.
+  hatch(cell, i) {
+    const { cell: [frames, bands], grid } = this.scene.panels[i];
+    const { context } = this;
+    context.beginPath();
+    this.values[i].forEach((value, place) => {
+      if (!(value < 0)) return;
+      const [column, row] = [Math.floor(place / grid[1]), place % grid[1]];
+      context.moveTo(this.x(cell, column * frames), this.y(cell, row * bands));
+      context.lineTo(this.x(cell, (column + 1) * frames), this.y(cell, (row + 1) * bands));
+    });
+    context.strokeStyle = "rgb(85 85 85 / 70%)";
+    context.lineWidth = 0.8;
+    context.stroke();
+  }
+
+  // A frame, white on black: first frame and band, frames and bands.
+  box(cell, [frame, band, frames, bands]) {
+    const [x0, x1, y0, y1] = [this.x(cell, frame), this.x(cell, frame + frames), this.y(cell, band + bands), this.y(cell, band)];
+    for (const [colour, width] of [["black", 4], ["white", 2]]) {
+      this.context.strokeStyle = colour;
+      this.context.lineWidth = width;
+      this.context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
   }
 
   // Corrupted tokens shaded, all patches ruled.
@@ -212,10 +252,10 @@ class Drawing {
       context.fillRect(x, y + i, w, 1.5);
     }
     this.frame({ x, y, w, h });
-    const [low, high] = this.limits[kind].map((value) => this.unit.displayed(value, kind));
-    const ticks = niceSteps(low, high, Math.max(2, Math.min(6, h / 40)));
+    const limits = this.limits[kind].map((value) => this.unit.displayed(value, kind));
+    const ticks = niceSteps(...limits, Math.max(2, Math.min(6, h / 40)));
     labels(ticks).forEach((label, i) => {
-      const level = y + h - ((ticks[i] - low) / (high - low)) * h;
+      const level = y + h - fraction(ticks[i], kind, limits) * h;
       this.text(label, x + w + 4, Math.min(Math.max(level + 4, y + 8), y + h));
     });
     context.save();

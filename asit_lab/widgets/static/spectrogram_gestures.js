@@ -17,7 +17,7 @@ class Gestures {
       [frame, "pointermove", (event) => this.onMove(event)],
       [frame, "pointerup", () => this.onUp()],
       [frame, "pointerleave", () => this.onLeave()],
-      [frame, "dblclick", () => view.reset()],
+      [frame, "dblclick", () => view.brush.active || view.reset()],
       [frame, "keydown", (event) => this.onKey(event)],
       [document, "scroll", () => (this.scrolled = true), true],
       [document, "pointermove", (event) => this.onAnyMove(event), true],
@@ -67,7 +67,9 @@ class Gestures {
     const { frame, range } = this.view;
     frame.focus({ preventScroll: true });
     frame.setPointerCapture(event.pointerId);
-    this.drag = { x: event.clientX, y: event.clientY, start, range, select: event.shiftKey, moved: false };
+    const paint = this.view.brush.active && !event.shiftKey;
+    this.drag = { x: event.clientX, y: event.clientY, start, range, select: event.shiftKey, paint, moved: false };
+    if (paint) this.view.brush.paint(start);
     event.preventDefault();
   }
 
@@ -84,7 +86,9 @@ class Gestures {
       const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
       drag.moved ||= Math.hypot(dx, dy) > NEAR;
       const { cell } = drag.start;
-      if (drag.moved && drag.select) {
+      if (drag.paint) {
+        view.brush.paint(this.within(cell, event));
+      } else if (drag.moved && drag.select) {
         view.select(view.axes.time(drag.start.frame), view.axes.time(this.within(cell, event).frame));
       } else if (drag.moved) {
         const { t0, t1, b0, b1 } = drag.range;
@@ -99,11 +103,19 @@ class Gestures {
   onUp() {
     const { drag, view } = this;
     this.drag = null;
+    if (drag?.paint) return view.brush.release();
     if (!drag || drag.moved) return;
     if (drag.select) return view.select(0, 0);
-    const { sound } = view.scene.panels[view.layout.cells.indexOf(drag.start.cell)];
+    const panel = view.layout.cells.indexOf(drag.start.cell);
+    if (view.model.get("choosable")) view.model.send({ kind: "place", panel, ...this.rounded(drag.start) });
+    const { sound } = view.scene.panels[panel];
     if (sound) view.sounds.choose(sound);
     view.sounds.seek(view.axes.time(drag.start.frame));
+  }
+
+  // Frame and band as the kernel counts them.
+  rounded({ frame, band }) {
+    return { frame: Math.floor(frame), band: Math.floor(band) };
   }
 
   onLeave() {
@@ -134,8 +146,18 @@ class Gestures {
       "]": () => view.select(Math.min(from, head), head),
       Escape: () => view.select(0, 0),
       l: () => view.toggleLoop(),
+      o: () => view.toggleOutline(),
+      ...(view.brush.offered && {
+        d: () => view.brush.choose("draw"),
+        e: () => view.brush.choose("erase"),
+        m: () => view.brush.choose("move"),
+      }),
     };
     const sound = [...sounds.available().keys()][Number(event.key) - 1];
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    if (event.shiftKey && view.model.get("choosable") && event.key in steps) {
+      keys[event.key] = () => view.model.send({ kind: "step", by: steps[event.key] });
+    }
     const act = keys[event.key] ?? (sound && (() => sounds.choose(sound)));
     if (!act) return;
     event.preventDefault();

@@ -72,7 +72,7 @@ class Unit {
   }
 
   applies(kind) {
-    return this.decibels && (kind === "level" || this.scene.error_decibels);
+    return this.decibels && (kind === "level" || (kind === "error" && this.scene.error_decibels));
   }
 
   displayed(value, kind) {
@@ -87,11 +87,14 @@ class Unit {
 
   text(value, kind) {
     if (Number.isNaN(value)) return "–";
+    if (kind === "weight" || kind === "difference") return `${Number(value.toPrecision(2))} %`;
     const displayed = this.displayed(value, kind);
     return this.applies(kind) ? `${displayed.toFixed(1)} dB` : displayed.toFixed(Math.abs(displayed) < 0.1 && kind === "error" ? 4 : 2);
   }
 
   name(kind) {
+    if (kind === "weight") return "attention (%)";
+    if (kind === "difference") return "weight (%)";
     if (kind === "level") return this.decibels ? "level (dB)" : this.scene.level_unit;
     return this.applies(kind) ? `${this.scene.error_unit} (dB)` : this.scene.error_unit;
   }
@@ -119,23 +122,35 @@ function floats(view) {
   return values;
 }
 
-// Values [frames, bands] as a picture, frames to the right and bands upwards; NaN has the colour `nothing`.
-function raster(values, axes, [low, high], colours, nothing) {
-  const canvas = new OffscreenCanvas(axes.frames, axes.bands);
+// Where a value is on the colours of its kind, 0 to 1. Weights of attention have a square-root scale, of both signs
+// where they are differences.
+function fraction(value, kind, [low, high]) {
+  if (kind === "weight") return Math.sqrt(Math.max(0, value) / high);
+  if (kind === "difference") return 0.5 + 0.5 * Math.sign(value) * Math.sqrt(Math.abs(value) / high);
+  return (value - low) / (high - low);
+}
+
+// Values [columns, rows] as a picture, columns to the right and rows upwards; NaN has the colour `nothing`. fade: the
+// weaker, the more transparent, to lie over another picture.
+function raster(values, [columns, rows], kind, limits, colours, nothing, fade = false) {
+  const canvas = new OffscreenCanvas(columns, rows);
   const context = canvas.getContext("2d");
-  const image = context.createImageData(axes.frames, axes.bands);
+  const image = context.createImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
   const table = new Uint32Array(257);
   for (let i = 0; i < 256; i++) {
     table[i] = (255 << 24) | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i];
   }
   table[256] = (255 << 24) | (nothing[2] << 16) | (nothing[1] << 8) | nothing[0];
-  const scale = 256 / (high - low);
-  for (let frame = 0, i = 0; frame < axes.frames; frame++) {
-    for (let band = 0; band < axes.bands; band++, i++) {
+  if (fade) {
+    const strength = (i) => (kind === "difference" ? Math.abs(2 * i - 255) : i) / 255;
+    table.forEach((colour, i) => (table[i] = (colour & 0xffffff) | (Math.round(230 * (i < 256 ? strength(i) : 0)) << 24)));
+  }
+  for (let column = 0, i = 0; column < columns; column++) {
+    for (let row = 0; row < rows; row++, i++) {
       const value = values[i];
-      const level = Number.isNaN(value) ? 256 : Math.min(255, Math.max(0, Math.floor((value - low) * scale)));
-      pixels[(axes.bands - 1 - band) * axes.frames + frame] = table[level];
+      const place = Math.floor(256 * fraction(value, kind, limits));
+      pixels[(rows - 1 - row) * columns + column] = table[Number.isNaN(value) ? 256 : Math.min(255, Math.max(0, place))];
     }
   }
   context.putImageData(image, 0, 0);

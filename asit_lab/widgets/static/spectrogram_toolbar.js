@@ -53,7 +53,15 @@ class Toolbar {
     this.high = entry("highest level", (value) => view.setLimit("high", value));
     this.most = entry("largest error", (value) => view.setLimit("most", value));
     this.fit = button("Fit", "the colour range that suits the clip", () => view.fitColours());
+    this.outline = button("Outline", "outline the mask (O)", () => view.toggleOutline());
+    const { brush } = view;
+    this.tools = choice("mouse", (tool) => brush.choose(tool));
+    this.tools.title = "what a drag of the mouse does (D, E, M); Shift-drag selects as ever";
+    this.brushes = choice("brush", (size) => ((brush.size = size), view.schedule(false)));
+    this.clear = button("Clear", "an empty mask", () => brush.clear());
     this.errors = element("label", {}, ["error to ", this.most]);
+    this.peak = entry("largest weight, %", (value) => value > 0 && view.set({ peak: value }));
+    this.weights = element("label", {}, ["weights to ", this.peak]);
     this.saves = [
       button("PNG", "save what is shown as a picture", () => view.savePicture()),
       button("PDF", "save what is shown as a figure for print", () => model.send({ kind: "pdf", view: { ...view.range } })),
@@ -63,7 +71,8 @@ class Toolbar {
     const group = (...parts) => element("span", {}, parts);
     this.element = element("div", { className: "asit-tools" }, [
       group(this.play, this.loop, this.sound),
-      group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.errors, this.fit, this.all),
+      group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.errors, this.weights, this.fit, this.all),
+      (this.mask = group("mask ", this.outline, this.tools, this.brushes, this.clear)),
       group("save ", ...this.saves),
     ]);
   }
@@ -77,10 +86,17 @@ class Toolbar {
     this.loop.setAttribute("aria-pressed", sounds.loop);
     offer(this.sound, [...players.keys()], sounds.audio ? sounds.chosen : "");
     this.sound.hidden = players.size < 2;
-    offer(this.colours, Object.keys(model.get("maps")).filter((name) => name !== scene.error_map), model.get("colours"));
+    offer(this.colours, scene.level_maps, model.get("colours"));
     offer(this.unit, ["normalised", "dB"], model.get("unit"));
+    this.mask.hidden = !scene.panels.some(({ outline }) => outline);
+    this.outline.classList.toggle("mod-active", this.view.outlined);
+    this.outline.setAttribute("aria-pressed", this.view.outlined);
+    for (const part of [this.tools, this.brushes, this.clear]) part.hidden = !this.view.brush.offered;
+    offer(this.tools, TOOLS, this.view.brush.tool);
+    offer(this.brushes, Object.keys(BRUSHES), this.view.brush.size);
     this.errors.hidden = !scene.panels.some(({ kind }) => kind === "error");
-    for (const [name, kind] of [["low", "level"], ["high", "level"], ["most", "error"]]) {
+    this.weights.hidden = !scene.panels.some(({ kind }) => kind === "weight" || kind === "difference");
+    for (const [name, kind] of [["low", "level"], ["high", "level"], ["most", "error"], ["peak", "weight"]]) {
       const value = unit.displayed(model.get(name), kind);
       this[name].step = unit.applies(kind) ? 1 : Math.abs(value) < 0.1 ? 0.005 : 0.05;
       this[name].value = Number(value.toFixed(unit.applies(kind) ? 1 : 3));
@@ -94,17 +110,18 @@ function download(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-// The values inside the window `view`: a row for each frame and band, a column for each panel.
-function csvOf({ scene, axes, unit, values, masks }, view) {
-  const panels = scene.panels.map((panel, i) => ({ ...panel, values: values[i] }));
+// The values inside the window of a view: a row for each frame and band, a column for each panel.
+function csvOf(view) {
+  const { scene, axes, unit, masks, range } = view;
+  const panels = scene.panels.map((panel, place) => ({ ...panel, place }));
   const columns = panels.filter(({ tokens }) => !tokens); // which shows the levels of another panel
   const names = columns.map(({ name, kind }) => (unit.applies(kind) ? `${name} (dB)` : name));
   const rows = [["time_s", "frequency_hz", ...(masks.pixels.length ? ["masked"] : []), ...names].map(quoted).join(",")];
-  for (let frame = Math.floor(view.t0); frame < Math.ceil(view.t1); frame++) {
-    for (let band = Math.floor(view.b0); band < Math.ceil(view.b1); band++) {
+  for (let frame = Math.floor(range.t0); frame < Math.ceil(range.t1); frame++) {
+    for (let band = Math.floor(range.b0); band < Math.ceil(range.b1); band++) {
       const index = frame * axes.bands + band;
       const cells = columns.map((panel) => {
-        const level = panel.values[index];
+        const level = view.valueAt(panel.place, frame, band);
         return Number.isNaN(level) ? "" : unit.displayed(level, panel.kind).toPrecision(4);
       });
       const masked = masks.pixels.length ? [masks.pixels[index]] : [];
