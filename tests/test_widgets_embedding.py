@@ -9,12 +9,15 @@ import pytest
 import soundfile
 from notebook_case import stock_papermill
 from PIL import Image
+from scipy.spatial.distance import pdist
 from test_figures import check_layout
 from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
+from asit_lab.embedding.projection import align, project
 from asit_lab.encoder import Encoder
+from asit_lab.errors import InputError
 from asit_lab.figures import embedding_map
 from asit_lab.widgets import EmbeddingExplorer, embedding
 from asit_lab.widgets.embedding import NEIGHBOURS
@@ -64,7 +67,7 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert image.width > 600 and image.height > 800 and np.asarray(image)[..., :3].std() > 10
     assert {"asit-explorer", "asit-embedding"} <= set(explorer._dom_classes)
-    assert len(explorer.map.fractions) == len(explorer.map.labels) == 24
+    assert len(explorer.map.names) == 24
 
 
 def test_nothing_is_played_before_a_click(enc):
@@ -78,7 +81,7 @@ def test_a_click_is_heard(explorer):
     np.testing.assert_allclose(heard(explorer.sound), wave_of(7), atol=1e-4)
     assert explorer.sound.player.autoplay and explorer.near_sound.layout.display == "none"
     label = load_manifest("synth:24").table["label"].iloc[7]
-    assert explorer.map.labels[7] == f"{label}, clip 7, 7" and explorer.map.labels[7] in explorer.facts.value
+    assert explorer.map.names[7] == f"{label}, clip 7, 7" and explorer.map.names[7] in explorer.facts.value
 
 
 def test_neighbours_are_the_nearest_by_cosine(explorer):
@@ -88,7 +91,7 @@ def test_neighbours_are_the_nearest_by_cosine(explorer):
         cosines = [np.dot(vectors[clip], one) / np.linalg.norm(vectors[clip]) / np.linalg.norm(one) for one in vectors]
         expected = [one for one in np.argsort(cosines)[::-1].tolist() if one != clip][:NEIGHBOURS]
         assert explorer.near.tolist() == expected
-        assert explorer.strip.labels[0] == f"similarity {cosines[expected[0]]:.2f}, {explorer.map.labels[expected[0]]}"
+        assert explorer.strip.labels[0] == f"similarity {cosines[expected[0]]:.2f}, {explorer.map.names[expected[0]]}"
         labels = explorer.space.labels
         same = sum(labels[one] == labels[clip] for one in expected)
         assert f"{same} of 8 nearest neighbours have its label." in explorer.facts.value
@@ -103,9 +106,7 @@ def test_planted_neighbours(explorer, monkeypatch):
     steps = {(7 * clip - 7 * 10) % 24: clip for clip in range(24)}
     wanted = [{steps[step], steps[24 - step]} for step in (1, 2, 3, 4)]
     assert [set(explorer.near[at : at + 2].tolist()) for at in range(0, 8, 2)] == wanted
-    segments = explorer._drawn.ax.collections[0].get_segments()
-    points = explorer._drawn.points
-    np.testing.assert_allclose([end for _, end in segments], points[explorer.near])
+    assert explorer.map.near == explorer.near.tolist()
 
 
 def test_a_neighbour_is_heard_and_can_be_chosen(explorer):
@@ -125,7 +126,7 @@ def test_a_neighbour_is_heard_and_can_be_chosen(explorer):
 def test_hovering_shows_a_clip_and_leaving_the_chosen_one(explorer):
     chosen = explorer.thumbnail.value
     explorer.map.hovered = 11
-    assert explorer.thumbnail.value != chosen and explorer.map.labels[11] in explorer.thumbnail.tooltip
+    assert explorer.thumbnail.value != chosen and explorer.map.names[11] in explorer.thumbnail.tooltip
     explorer.map.hovered = -1
     assert explorer.thumbnail.value == chosen and explorer.map.selected == 0
 
@@ -140,33 +141,79 @@ def test_hovering_shows_a_clip_and_leaving_the_chosen_one(explorer):
 )
 def test_another_layer_or_pooling_gives_other_points(explorer, control, value):
     explorer.map.selected = 4
-    before, targets = explorer.png(), explorer.map.targets
+    before = explorer.png()
     getattr(explorer, control).value = value
-    assert explorer.message.text == "" and explorer.png() != before and explorer.map.targets != targets
-    assert explorer.map.selected == 4
+    assert explorer.message.text == "" and explorer.png() != before and explorer.map.selected == 4
     points = explorer.space.points(explorer.layer.value, explorer.pool.value)
-    np.testing.assert_allclose(explorer._drawn.points, points)
+    np.testing.assert_allclose(pdist(points_on(explorer.map)), pdist(points), rtol=1e-3)  # turned, perhaps
 
 
-def test_points_are_drawn_where_they_can_be_clicked(explorer):
-    """The fractions of the picture follow the plane: further right is further right."""
-    points, fractions = explorer._drawn.points, explorer.map.fractions
-    assert np.corrcoef(points[:, 0], fractions[:, 0])[0, 1] > 0.999
-    assert np.corrcoef(points[:, 1], fractions[:, 1])[0, 1] < -0.999
-    assert (fractions > 0).all() and (fractions < 1).all()
+def test_maps_keep_their_orientation(explorer):
+    """A mirrored, turned map is put back; distances stay."""
+    points = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    turned = points @ np.array([[0.6, 0.8], [0.8, -0.6]]) + 5
+    np.testing.assert_allclose(align(turned, points), points - points.mean(0), atol=1e-5)
 
 
-def test_a_long_title_ends_before_the_legend(enc, monkeypatch, tmp_path):
+def test_methods_of_projection(explorer):
+    explorer.method.value = "PCA"
+    main = project(explorer.space.vectors(2, "mean+std"), method="PCA")
+    np.testing.assert_allclose(pdist(points_on(explorer.map)), pdist(main), rtol=1e-3)
+    assert explorer.map.method.startswith("PCA of final output")
+    explorer.method.value = "t-SNE"
+    with pytest.raises(InputError, match="'LDA' is not one of t-SNE, PCA, UMAP"):
+        project(main, method="LDA")
+
+
+@pytest.mark.parametrize("column", ["label", "prediction", "error", "fold", "group", "length", "level"])
+def test_points_are_coloured_by(explorer, column):
+    explorer.colour.value = column
+    plane, values = explorer.map, np.frombuffer(explorer.map.values, "<f4")
+    assert explorer.message.text == "" and len(values) == 24
+    if column in ("length", "level"):
+        assert plane.range == pytest.approx([values.min(), values.max()]) and plane.categories == []
+        wave = wave_of(3)
+        wanted = {"length": len(wave) / RATE, "level": 10 * np.log10(np.mean(wave.astype(float) ** 2))}
+        assert values[3] == pytest.approx(wanted[column], abs=0.01)
+    else:
+        assert plane.range == [] and values.max() < len(plane.categories)
+        shown = [plane.categories[int(value)] for value in values]
+        predicted = explorer.space.predicted(8, 2, "mean+std")
+        labels = explorer.space.labels
+        right = ["right" if a == b else "wrong" for a, b in zip(predicted, labels, strict=True)]
+        if column in ("label", "prediction", "error"):
+            assert shown == {"label": labels, "prediction": predicted, "error": right}[column]
+    explorer.colour.value = "label"
+
+
+def test_ten_classes_have_ten_colours(explorer):
+    assert len(explorer.map.categories) == 10 and len(set(explorer.map.palette[:10])) == 10
+
+
+def test_the_table_of_the_plane_says_what_a_clip_is(explorer):
+    table = dict(zip(explorer.map.columns, explorer.map.rows[7], strict=True))
+    row = load_manifest("synth:24").table.iloc[7]
+    assert (table["clip"], table["label"]) == ("7", row["label"]) and table["path"] == row["path"]
+    assert float(table["seconds"]) == pytest.approx(row["seconds"], abs=1e-3)
+
+
+def points_on(plane) -> np.ndarray:
+    return np.frombuffer(plane.points, "<f4").reshape(-1, 2)
+
+
+def test_a_long_title_ends_before_the_legend(enc, tmp_path):
     (tmp_path / "with_a_name_that_goes_on").mkdir()
     for number in range(4):
         wave = np.random.default_rng(number).normal(0, 0.1, RATE)
         soundfile.write(tmp_path / "with_a_name_that_goes_on" / f"{number}.wav", wave, RATE)
-    drawn = []
-    made = embedding.NeighbourMap
-    monkeypatch.setattr(embedding, "NeighbourMap", lambda *arguments: drawn.append(arguments) or made(*arguments))
     explorer = EmbeddingExplorer(enc, f"folder:{tmp_path / 'with_a_name_that_goes_on'}")
     assert explorer.message.text == ""
-    [(points, labels, title, method)] = drawn
+    points, labels, title, method = (
+        points_on(explorer.map),
+        explorer.space.labels,
+        explorer.map.title,
+        explorer.map.method,
+    )
     assert title.startswith("random init (seed 0); 4 clips of folder:") and title.endswith("…")
     check_layout(embedding_map(points, labels, title, method))
 
@@ -175,7 +222,7 @@ def test_a_long_title_ends_before_the_legend(enc, monkeypatch, tmp_path):
 def test_another_data_set_and_one_that_is_none(explorer):
     explorer.map.selected = 20
     explorer.data.value = "synth:11"
-    assert len(explorer.map.fractions) == 11 and explorer.map.selected == 0
+    assert len(explorer.map.names) == 11 and explorer.map.selected == 0
     np.testing.assert_allclose(heard(explorer.sound), wave_of(0), atol=1e-4)
     before, facts = explorer.png(), explorer.facts.value
     explorer.data.value = "sinth:11"
@@ -187,11 +234,11 @@ def test_another_data_set_and_one_that_is_none(explorer):
 
 def test_a_large_data_set_is_drawn_from(enc):
     explorer = EmbeddingExplorer(enc, "synth:40", clips=12)
-    assert len(explorer.map.fractions) == 12 and len(explorer.near) == NEIGHBOURS
+    assert len(explorer.map.names) == 12 and len(explorer.near) == NEIGHBOURS
     row = int(explorer.space.rows[5])
     explorer.map.selected = 5
     np.testing.assert_allclose(heard(explorer.sound), wave_of(row, "synth:40"), atol=1e-4)
-    assert f"clip {row}," in explorer.map.labels[5]
+    assert f"clip {row}," in explorer.map.names[5]
 
 
 def test_few_clips_have_fewer_neighbours(enc):
@@ -210,7 +257,7 @@ def test_files_that_cannot_be_read_are_left_out_and_said(enc, tmp_path, monkeypa
     explorer = EmbeddingExplorer(enc, "synth:10")
     monkeypatch.setattr(embedding, "load_manifest", lambda spec: manifest)  # listed before it was damaged
     explorer.data.value = manifest.source
-    assert len(explorer.map.fractions) == 4 and explorer.space.rows.tolist() == [0, 2, 3, 4]
+    assert len(explorer.map.names) == 4 and explorer.space.rows.tolist() == [0, 2, 3, 4]
     assert (
         "Left out, as they cannot be embedded: 1; the first: " in explorer.facts.value and explorer.message.text == ""
     )

@@ -251,11 +251,20 @@ def test_a_short_clip_is_padded_and_a_long_one_gets_a_slider(explorer, tmp_path)
     explorer.chooser.source.value = "file"
     explorer.chooser.path.value = str(tmp_path / "short.wav")
     assert "padding" in explorer.summary.value and explorer.start.layout.display == "none"
+    assert explorer.overview.layout.display == "none"
     assert 0 < explorer.frames < explorer.clean.shape[1]
     explorer.chooser.path.value = str(tmp_path / "a$long$.wav")
     assert explorer.start.max == pytest.approx(4, abs=0.01) and explorer.start.layout.display is None
     assert "padding" not in explorer.summary.value
     assert explorer.start.value == pytest.approx(4, abs=0.11)  # the tone swells: the end is the loudest
+    overview = explorer.overview
+    assert overview.layout.display is None and overview.start == explorer.start.value
+    assert overview.total == pytest.approx(crop + 4, abs=0.01) and overview.seconds == pytest.approx(crop, abs=0.1)
+    peaks = np.frombuffer(overview.peaks, np.int8).reshape(-1, 2)
+    assert peaks.max() == 127 and (np.diff(np.abs(peaks).max(1).astype(int)) >= -1).all()  # it swells
+    overview.start = 1.234
+    assert explorer.start.value == overview.start == pytest.approx(1.2)
+    explorer.start.value = explorer.start.max
     loud = float(explorer.clean.mean())
     explorer.start.value = 0
     assert float(explorer.clean.mean()) < loud and explorer.message.text == ""

@@ -1,5 +1,6 @@
 """Embeddings of a data set by any layer and pooling, with their projection and the nearest neighbours of a clip."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache, lru_cache
 
@@ -70,9 +71,15 @@ class EmbeddingSpace:
         mean, deviation = pooled.mean(0), pooled.std(0)
         return (pooled - mean) / np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
 
-    def _points(self, layer: int, pool: str) -> np.ndarray:
+    def _points(self, layer: int, pool: str, method: str = "t-SNE") -> np.ndarray:
         """float32 [clips, 2], see `project`."""
-        return project(self.vectors(layer, pool), self.seed)
+        return project(self.vectors(layer, pool), self.seed, method)
+
+    def predicted(self, count: int, layer: int, pool: str) -> list[str]:
+        """For each clip the label that most of its `count` nearest neighbours have; of equals the nearest's."""
+        vectors = self.vectors(layer, pool)
+        near = [nearest_vectors(vectors, clip, count)[0] for clip in range(len(vectors))]
+        return [Counter(self.labels[clip] for clip in clips).most_common(1)[0][0] for clips in near]
 
     def nearest(self, clip: int, count: int, layer: int, pool: str) -> tuple[np.ndarray, np.ndarray]:
         """The `count` clips nearest to `clip` by cosine, see `nearest_vectors`: their numbers and similarities."""

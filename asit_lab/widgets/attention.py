@@ -20,6 +20,7 @@ from .base import Explorer, Sound, labelled
 from .clickable import ClickableImage
 from .clips import ClipChooser
 from .head_search import ClipsOfHead
+from .overview import Overview
 from .spectrogram_view import SpectrogramView
 from .work import LongWork
 
@@ -105,7 +106,8 @@ class AttentionExplorer(Explorer):
         self.work = LongWork()
         chosen = [self.view, self.work, self.layer, self.head, self.class_token, self.measured]
         column = [self.chooser, self.start, self.sound, *chosen, self.heads, self.search]
-        self.arrange(column, [self.maps, self.facts, self.multiples])
+        self.overview = Overview(self.start)
+        self.arrange(column, [self.overview, self.maps, self.facts, self.multiples])
         self._connect()
 
     def _connect(self) -> None:
@@ -188,19 +190,19 @@ class AttentionExplorer(Explorer):
 
     def look(self) -> None:
         """Compute attention in the window that is chosen, all layers at once, and draw everything."""
-        enc, wave = self.encoder, self.chooser.wave
+        enc, wave, rate = self.encoder, self.chooser.wave, self.chooser.sample_rate
         last = last_window(enc, len(wave))
         patches = min(round(self.start.value / self.start.step), last)
         audible = window(enc, wave, patches)
         if self.other is not None:
             audible = audible[: len(window(self.other, audible))]
         self._first = patches * self.start.step  # s
-        rate = enc.config.features.sample_rate
         self.attention = ClipAttention(enc, audible, rate, self._first)
         self.other_attention = self.other and ClipAttention(self.other, audible, rate, self._first)
         with self._one_redraw():
             self.start.layout.display = None if last else "none"
             self.start.max = max(last, 1) * self.start.step
+            self.overview.show(wave, rate, len(audible) / rate)
             if not 0 <= self.token <= self.attention.grid[0] * self.attention.grid[1]:
                 self.token = self.attention.loudest
         self.maps.fit(self.attention.log_mel)

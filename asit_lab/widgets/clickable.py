@@ -20,7 +20,7 @@ class ClickableImage(anywidget.AnyWidget):
     Observe `selected` and `hovered`, numbers of targets, -1 for none. The selected target carries a ring.
     """
 
-    _esm = _STATIC / "clickable.js"
+    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("targets.js", "clickable.js"))
     _css = _STATIC / "clickable.css"
 
     png = traitlets.Bytes().tag(sync=True)

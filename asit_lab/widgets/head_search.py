@@ -13,6 +13,7 @@ from .work import LongWork, ReportProgress
 
 _SEARCHED = 40  # clips of a data set, evenly spread
 _LISTED = 6
+_NONE = -1  # in the list
 
 
 class ClipsOfHead(ipywidgets.VBox):
@@ -25,7 +26,7 @@ class ClipsOfHead(ipywidgets.VBox):
         self.work = LongWork()
         self.button = ipywidgets.Button(icon="search")
         labelled(self.button, "clips that drive this head", f"the lowest entropy of attention in {_SEARCHED} clips")
-        self.list = labelled(ipywidgets.Select(rows=_LISTED), "entropy", "choose a clip to open it")
+        self.list = labelled(ipywidgets.Dropdown(), "entropy", "clips by entropy of this head, the most focused first")
         self.list.layout.display = "none"
         super().__init__([self.button, self.work, self.list])
         self.entropy = np.empty((0, 0, 0))  # [clips, layers, heads + 1]
@@ -49,7 +50,7 @@ class ClipsOfHead(ipywidgets.VBox):
             (f"{scores[n]:.3f}  {self.rows[n]}: {labels.iloc[self.rows[n]] or 'no label'}", self.rows[n]) for n in best
         ]
         self._listing = True
-        self.list.options, self.list.value = options, None
+        self.list.options, self.list.value = [("choose one", _NONE), *options], _NONE
         self._listing = False
         self.list.layout.display = None
 
@@ -76,7 +77,7 @@ class ClipsOfHead(ipywidgets.VBox):
 
     def _open(self) -> None:
         row = self.list.value
-        if self._listing or row is None or row == self.chooser.row:
+        if self._listing or row in (_NONE, self.chooser.row):
             return
         if row not in dict(self.chooser.clip.options).values():
             label = self.chooser.manifest.table["label"].iloc[row] or "no label"

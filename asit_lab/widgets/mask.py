@@ -21,6 +21,7 @@ from .copy_text import CopyText
 from .corruption import Donor, drawn_masks, fill, mask_key
 from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
 from .mask_numbers import SEEDS, shares_over_seeds
+from .overview import Overview
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
 
@@ -75,7 +76,9 @@ class MaskExplorer(Explorer):
         blocks = [self.ratio, self.block, self.side, self.align, self.seed]
         masks = [self.kind, self.donor.control, *blocks, self.beside, self.over_seeds, self.overrides]
         sounds = [self.listen, self.original, self.clean_sound, self.corrupted_sound]
-        self.arrange([self.chooser, self.start, *masks, *sounds], [self.summary, self.numbers, self.picture])
+        self.overview = Overview(self.start)
+        pictures = [self.summary, self.numbers, self.overview, self.picture]
+        self.arrange([self.chooser, self.start, *masks, *sounds], pictures)
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
         self.on(self.start, self._cut)
         self.on([self.kind, self.donor.control], self.redraw)
@@ -114,6 +117,7 @@ class MaskExplorer(Explorer):
         with self._one_redraw():
             self.donor.offer()
             fit_start(self.start, self.chooser.wave, rate, self.cfg.crop_samples / rate)
+            self.overview.show(self.chooser.wave, rate, self.cfg.crop_samples / rate)
         self._cut()
 
     def _cut(self) -> None:

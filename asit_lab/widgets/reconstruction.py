@@ -18,6 +18,7 @@ from .base import Explorer, Sound, labelled, seed_entry, whole_number
 from .clips import ClipChooser
 from .corruption import Donor, drawn_masks, fill, mask_key
 from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
+from .overview import Overview
 from .reconstruction_numbers import error_table
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
@@ -73,6 +74,7 @@ class ReconstructionExplorer(Explorer):
         share = mask.ratio if self.reconstructs else 1 - asda.visible
         self.chooser = ClipChooser(data, clip, self.cfg.features.sample_rate)
         self.start = start_slider()
+        self.overview = Overview(self.start)
         self.snapshots = [self._snapshot_slider(source) for source in self.sources]
         self.ratio = ratio_slider(share)
         options = [(kind + " (pretrained)" * pretrained, kind) for kind, pretrained in kinds.items()]
@@ -96,7 +98,7 @@ class ReconstructionExplorer(Explorer):
         self.picture.layout.max_width = "920px" if len(first) == 1 else "1300px"
         self.arrange(
             [self.chooser, self.start, *self.snapshots, *others, *blocks, *sounds],
-            [self.summary, self.picture],
+            [self.summary, self.overview, self.picture],
             narrowest=520 if len(first) == 1 else 600,
         )
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
@@ -122,6 +124,7 @@ class ReconstructionExplorer(Explorer):
         with self._one_redraw():
             self.donor.offer()
             fit_start(self.start, self.chooser.wave, self.chooser.sample_rate, self.seconds)
+            self.overview.show(self.chooser.wave, self.chooser.sample_rate, self.seconds)
         self._cut()
 
     def _cut(self) -> None:

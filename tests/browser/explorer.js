@@ -15,6 +15,9 @@
     sound: "audio[controls]",
     clickable: ".asit-clickable[tabindex]",
     spectrogram: ".asit-spectrogram[tabindex]",
+    overview: ".asit-overview[tabindex]",
+    plane: ".asit-points[tabindex]",
+    legend: ".asit-legend button",
   };
   // Parts of a control that have their own place in the order of focus.
   const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *";

@@ -187,6 +187,22 @@ class Explorer:
             view.press(key)
             yield
 
+    def _overview(self, control: Control, frame) -> Iterator[None]:
+        for key in ("ArrowLeft", "ArrowRight"):
+            frame.press(key)
+            yield
+
+    def _plane(self, control: Control, points) -> Iterator[None]:
+        points.focus()
+        for key in ("ArrowRight", "ArrowDown", "Home"):
+            points.press(key)
+            yield
+
+    def _legend(self, control: Control, entry) -> Iterator[None]:
+        for _ in range(2):
+            entry.click()
+            yield
+
     def _entry(self, control: Control) -> str:
         known = [value for name, value in self.typed.items() if name.lower() in control.name.lower()]
         assert known, f"{control.kind} {control.name!r}: the test does not know what to enter here"

@@ -20,6 +20,7 @@ EXPLORERS = {
     "explore_predictions": "asit-classifier",
     "monitor_runs": "asit-monitor",
 }
+TYPED = {"data set": "synth:12", "label": "wren", "search": "bell"}
 OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
@@ -70,7 +71,9 @@ def keep_screenshots(explorer: Explorer, name: str, folder) -> dict[str, list[st
 def test_explorer(name, opened, screenshots, recordings):
     notebook = opened(name)
     notebook.run_all()
-    explorer = Explorer(notebook, EXPLORERS[name], {"data set": "synth:12", "label": "wren"} | recordings)
+    explorer = Explorer(
+        notebook, EXPLORERS[name], {"data set": "synth:12", "label": "wren", "search": "bell"} | recordings
+    )
     cut = keep_screenshots(explorer, name, screenshots)
     assert explorer.ask("unknown") == []
     moved = explorer.move_all()

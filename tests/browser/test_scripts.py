@@ -3,9 +3,13 @@
 import base64
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 from script_case import STATIC
+
+from asit_lab.widgets.clickable import ClickableImage
+from asit_lab.widgets.overview import peaks_of
 
 pytestmark = pytest.mark.browser
 
@@ -32,7 +36,7 @@ def clickable(bare):
               render({ model: window.model, el });
               while (!el.querySelector("img").naturalWidth) await new Promise((next) => setTimeout(next, 10));
             }""",
-            [(STATIC / "clickable.js").read_text(), (STATIC / "clickable.css").read_text(), png, targets],
+            [ClickableImage._esm, (STATIC / "clickable.css").read_text(), png, targets],
         )
         return bare.locator(".asit-clickable")
 
@@ -85,6 +89,39 @@ def test_settings_are_copied(bare):
     bare.get_by_role("button", name="copy as overrides").click()
     assert bare.evaluate("() => window.copied") == "mask.ratio=0.7"
     assert bare.get_by_role("button").inner_text() == "copied"
+
+
+def test_the_window_of_a_long_recording_is_dragged(bare):
+    peaks = base64.b64encode(peaks_of(np.sin(np.arange(20000) / 3)).tobytes()).decode()
+    bare.evaluate(
+        """async ([source, css, peaks]) => {
+          document.head.append(Object.assign(document.createElement("style"), {textContent: css}));
+          const bytes = Uint8Array.from(atob(peaks), (c) => c.charCodeAt(0));
+          window.model = fakeModel({ peaks: new DataView(bytes.buffer), total: 100, seconds: 10, start: 20 });
+          const { render } = await load(source);
+          render({ model: window.model, el: document.querySelector("#here") });
+        }""",
+        [(STATIC / "overview.js").read_text(), (STATIC / "overview.css").read_text(), peaks],
+    )
+    box = bare.locator(".asit-overview").bounding_box()
+    place = lambda time: (box["x"] + time / 100 * box["width"], box["y"] + 20)  # noqa: E731
+    start = lambda: bare.evaluate("() => window.model.get('start')")  # noqa: E731
+    bare.mouse.move(*place(22))
+    bare.mouse.down()
+    bare.mouse.move(*place(52), steps=4)
+    bare.mouse.up()
+    assert start() == pytest.approx(50, abs=0.5)
+    bare.mouse.click(*place(80))  # beside the window: it is centred there
+    assert start() == pytest.approx(75, abs=0.5)
+    bare.mouse.move(*place(78))
+    bare.mouse.down()
+    bare.mouse.move(*place(99.9))
+    bare.mouse.up()
+    assert start() == 90  # not beyond the end
+    bare.locator(".asit-overview").press("ArrowLeft")
+    assert start() == 85
+    drawn = bare.locator(".asit-overview canvas").evaluate("canvas => canvas.toDataURL().length")
+    assert drawn > 1000
 
 
 def test_one_sound_at_a_time(bare):

@@ -114,25 +114,10 @@ function render({ model, el }) {
     return best;
   }
 
-  // The nearest target in a direction, in pixels; what lies aside counts twice. First those on the way, then any that
-  // lie further on, so that every target can be reached.
   function towards(dx, dy) {
-    const from = model.get("selected");
-    if (from < 0 || from >= count()) return count() ? 0 : -1;
     const box = image.getBoundingClientRect();
-    const best = { same: -1, ahead: -1, beyond: -1 };
-    const least = { ahead: Infinity, beyond: Infinity };
-    for (let i = 0; i < count(); i++) {
-      const x = (places[2 * i] - places[2 * from]) * box.width;
-      const y = (places[2 * i + 1] - places[2 * from + 1]) * box.height;
-      const along = x * dx + y * dy;
-      const aside = Math.abs(x * dy) + Math.abs(y * dx);
-      if (along + aside < 0.5 && (i - from) * (dx + dy) > 0 && best.same < 0) best.same = i; // points on each other
-      if (along <= 0.5) continue;
-      const kind = aside <= 2 * along ? "ahead" : "beyond";
-      if (along + 2 * aside < least[kind]) [best[kind], least[kind]] = [i, along + 2 * aside];
-    }
-    return [best.same, best.ahead, best.beyond, from].find((i) => i >= 0);
+    const place = (i) => [places[2 * i] * box.width, places[2 * i + 1] * box.height];
+    return nextTarget(count(), place, model.get("selected"), dx, dy);
   }
 
   function set(name, i) {
