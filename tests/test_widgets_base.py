@@ -185,7 +185,7 @@ def test_a_selection_outlives_a_drawing_unless_its_target_is_gone():
 def test_the_script_needs_no_network_and_writes_no_html():
     scripts = {path.name: path.read_text() for path in (Path(base.__file__).parent / "static").glob("*.js")}
     parts = {f"spectrogram{part}.js" for part in ("", "_scales", "_draw", "_sound", "_brush", "_toolbar", "_gestures")}
-    others = {"copy_text.js", "overview.js", "plane.js", "targets.js"}
+    others = {"copy_text.js", "overview.js", "plane.js", "targets.js", "curves.js"}
     assert set(scripts) == {"clickable.js", "page.js", "upload.js", *others, *parts}
     own = {
         f"spectrogram{part}.js" for part in ("", "_scales", "_draw", "_brush", "_toolbar")

@@ -95,7 +95,7 @@ def test_a_finished_run(tmp_path):
         "loss", "loss_local", "rate", "clips_per_second", "entropy_local",
     ]  # fmt: skip
     assert monitor.curves.value == ("loss", "loss_local")
-    assert is_picture(image(monitor.picture.value))
+    assert is_picture(image(monitor.picture.png))
     assert monitor.reconstructions.value == (tmp_path / "a/samples/step-400.png").read_bytes()
     assert not monitor.watch.value and "all chosen runs have ended" in monitor.state.value
 
@@ -104,7 +104,7 @@ def test_every_control_changes_the_picture(tmp_path):
     make_run(tmp_path / "a", rows=40), make_run(tmp_path / "b", rows=30, level=3.0)
     monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
     assert monitor.runs.value == ("a", "b")
-    seen = [monitor.picture.value]
+    seen = [monitor.picture.png]
     for control, value in [
         (monitor.axis, "logarithmic"),
         (monitor.smoothing, 0),
@@ -113,13 +113,88 @@ def test_every_control_changes_the_picture(tmp_path):
         (monitor.runs, ("a",)),
     ]:
         control.value = value
-        assert monitor.message.text == "" and monitor.picture.value not in seen
-        seen.append(monitor.picture.value)
+        assert monitor.message.text == "" and monitor.picture.png not in seen
+        seen.append(monitor.picture.png)
     monitor.curves.value = ()
     assert monitor.message.text == "choose a curve in the list"
     monitor.curves.value = ("loss",)
     monitor.runs.value = ()
     assert monitor.message.text == "choose a run in the list" and monitor.png() == b""
+
+
+def lines_of(monitor, curve="loss") -> list[dict]:
+    (panel,) = [panel for panel in monitor.picture.panels if panel["name"] == curve]
+    return panel["lines"]
+
+
+def test_the_page_gets_the_lines_and_their_references(tmp_path):
+    run = make_run(tmp_path / "a", rows=40)
+    monitor = RunMonitor(run)
+    (line,) = lines_of(monitor)
+    assert line["x"] == (np.arange(40) * 10).tolist() and line["raw"] == pytest.approx(metrics_of(40)["loss"], rel=1e-5)
+    assert min(line["smooth"]) > min(line["raw"])
+    (panel,) = [panel for panel in monitor.picture.panels if panel["name"] == "loss_local"]
+    assert panel["references"][0][1].startswith("ln ")
+    monitor.smoothing.value = 0
+    assert lines_of(monitor)[0]["raw"] == [] and monitor.picture.png
+
+
+def test_curves_along_time_and_epochs(tmp_path):
+    make_run(tmp_path / "a", rows=40)
+    monitor = RunMonitor(tmp_path / "a")
+    monitor.along.value = "hours"
+    assert (
+        lines_of(monitor)[0]["x"][-1] == pytest.approx(390 * 0.5 / 3600, rel=1e-4) and monitor.picture.axis == "hours"
+    )
+    monitor.along.value = "epoch"
+    assert "length is given in steps" in monitor.message.text
+    settings = load_config("smoke", ["train.steps=null", "train.epochs=8"])
+    run = open_run(tmp_path / "b", settings)
+    log(run, 40)
+    write_json(run.dir / "status.json", {"status": "finished", "step": 391, "total_steps": 400})
+    monitor = RunMonitor(tmp_path / "b")
+    monitor.along.value = "epoch"
+    assert lines_of(monitor)[0]["x"][-1] == pytest.approx(390 / 400 * 8) and monitor.message.text == ""
+
+
+def test_runs_that_differ_in_their_seed_are_one_band(tmp_path):
+    for seed in (1, 2):
+        run = open_run(tmp_path / f"seed{seed}", load_config("smoke", [f"train.seed={seed}"]))
+        log(run, 40 + seed, level=seed)
+        write_json(run.dir / "status.json", {"status": "finished", "total_steps": 400})
+    run = open_run(tmp_path / "rate", load_config("smoke", ["optim.rate=1e-4"]))
+    log(run, 30)
+    write_json(run.dir / "status.json", {"status": "finished", "total_steps": 400})
+    monitor = RunMonitor([tmp_path / "seed1", tmp_path / "seed2", tmp_path / "rate"])
+    monitor.smoothing.value, monitor.grouped.value = 0, True
+    band, alone = lines_of(monitor)
+    assert band["name"] == "seed1: mean of 2" and alone["name"] == "rate" and alone["low"] == []
+    one, two = (metrics_of(41, level)["loss"][:41] for level in (1, 2))
+    np.testing.assert_allclose(band["smooth"], (one + two) / 2, rtol=1e-5)
+    np.testing.assert_allclose(band["low"], np.minimum(one, two), rtol=1e-5)
+    assert band["colour"] == 0 and monitor.message.text == ""
+    assert "optim.rate" in monitor.table.value and "train.seed" in monitor.table.value  # what differs
+
+
+def test_runs_are_filtered_by_name(tmp_path):
+    for name in ("mask/a", "mask/b", "rate/a"):
+        make_run(tmp_path / name)
+    monitor = RunMonitor(folder=str(tmp_path))
+    monitor.filter.value = "MASK"
+    assert list(monitor.runs.options) == ["mask/a", "mask/b"]
+    monitor.filter.value = "nothing"
+    assert list(monitor.runs.options) == [] and monitor.message.text == "choose a run in the list"
+    monitor.filter.value = ""
+    assert len(monitor.runs.options) == 3
+
+
+def test_curves_as_pdf(tmp_path):
+    make_run(tmp_path / "a")
+    monitor, sent = RunMonitor(tmp_path / "a"), []
+    monitor.picture.send = lambda content, buffers: sent.append((content, buffers))
+    monitor.picture._receive(monitor.picture, {"kind": "pdf"}, [])
+    ((content, (pdf,)),) = sent
+    assert content == {"kind": "pdf"} and pdf.startswith(b"%PDF")
 
 
 def test_samples_follow_the_run_until_an_older_one_is_chosen(tmp_path):
@@ -193,7 +268,7 @@ def test_one_bundle_with_view_picture_and_text(tmp_path):
     bundle = monitor._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(bundle)
     whole = image(base64.b64decode(bundle["image/png"]))
-    assert len(whole) == len(image(monitor.picture.value)) + len(image(monitor.reconstructions.value))
+    assert len(whole) == len(image(monitor.picture.png)) + len(image(monitor.reconstructions.value))
 
 
 def test_curves_that_are_asked_for():
@@ -219,7 +294,7 @@ def test_without_a_run_it_says_how_to_make_one(tmp_path):
     make_run(tmp_path / "seeds/first")
     monitor.watch.value = True
     assert monitor.message.text == "" and monitor.runs.value == ("seeds/first",)
-    assert is_picture(image(monitor.picture.value))
+    assert is_picture(image(monitor.picture.png))
     assert "not a run directory" in RunMonitor([tmp_path / "nothing"]).message.text
 
 
@@ -241,7 +316,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_drawn(tmp_path):
     assert looked.look(folders) and list(looked.glances) == ["a"]
     assert len(looked.problems) == 1 and str(tmp_path / "b") in looked.problems[0]
     monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
-    assert str(tmp_path / "b") in monitor.message.text and is_picture(image(monitor.picture.value))
+    assert str(tmp_path / "b") in monitor.message.text and is_picture(image(monitor.picture.png))
     make_run(tmp_path / "b")
     monitor.watch.value = True
     assert monitor.message.text == ""
@@ -304,9 +379,9 @@ def test_it_follows_a_run_to_its_end(tmp_path):
         with only_writer(run.dir):
             monitor = RunMonitor([run.dir], seconds=SECONDS)
             assert monitor.watch.value and monitor.state.value.startswith("looking every")
-            before, task = monitor.picture.value, monitor._task
+            before, task = monitor.picture.png, monitor._task
             log(run, 35)
-            await until(lambda: monitor.picture.value != before)
+            await until(lambda: monitor.picture.png != before)
             assert "341 of 400" in monitor.table.value and monitor.watch.value
             write_json(run.dir / "status.json", {**run.progress, "status": "finished"})
             await until(lambda: not monitor.watch.value)
@@ -321,9 +396,9 @@ def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path):
     async def follow(given):
         monitor = RunMonitor([tmp_path / "later", tmp_path / "now"] if given else None, tmp_path, seconds=SECONDS)
         assert monitor.watch.value and "waiting for a run to start" in monitor.state.value
-        assert not monitor.picture.value and monitor.picture.layout.display == "none"
+        assert not monitor.picture.png and monitor.picture.layout.display == "none"
         make_run(tmp_path / "later")
-        await until(lambda: monitor.runs.value == ("later",) and monitor.picture.value)
+        await until(lambda: monitor.runs.value == ("later",) and monitor.picture.png)
         assert monitor.message.text == ""
         monitor.close()
 
@@ -340,13 +415,13 @@ def test_pause_close_and_one_watcher_at_a_time(tmp_path):
         with only_writer(run.dir):
             first = RunMonitor([run.dir], seconds=SECONDS)
             first.watch.value = False
-            before = first.picture.value
+            before = first.picture.png
             assert first.state.value == "paused" and first._task is None
             log(run, 33)
             await asyncio.sleep(10 * SECONDS)
-            assert first.picture.value == before
+            assert first.picture.png == before
             first.watch.value = True  # looks at once
-            assert first.picture.value != before and first.watch.value
+            assert first.picture.png != before and first.watch.value
             second = RunMonitor([run.dir], seconds=SECONDS)
             assert not first.watch.value and "another monitor" in first.state.value and second.watch.value
             task = second._task
@@ -389,7 +464,7 @@ def test_without_a_loop_it_draws_once(tmp_path):
     run = make_run(tmp_path / "a", status="running")
     with only_writer(run.dir):
         monitor = RunMonitor([run.dir])
-        assert is_picture(image(monitor.picture.value)) and not monitor.watch.value
+        assert is_picture(image(monitor.picture.png)) and not monitor.watch.value
         assert monitor.state.value == "drawn once" and monitor._task is None
 
 

@@ -13,7 +13,7 @@ _COMPONENTS = 50  # of PCA, before t-SNE (30 in van der Maaten and Hinton 2008, 
 _FEWEST = 10  # different clips; of fewer, neighbours say nothing
 
 
-METHODS = ("t-SNE", "PCA", "UMAP")
+PROJECTIONS = ("t-SNE", "PCA", "UMAP")
 
 
 def project(features, seed: int = 0, method: str = "t-SNE") -> np.ndarray:
@@ -26,8 +26,8 @@ def project(features, seed: int = 0, method: str = "t-SNE") -> np.ndarray:
     A thousand clips take a few seconds, 20,000 some minutes.
     Raises InputError for another shape or method, fewer than two clips, or values that are not finite.
     """
-    if method not in METHODS:
-        raise InputError(f"method: {method!r} is not one of {', '.join(METHODS)}")
+    if method not in PROJECTIONS:
+        raise InputError(f"method: {method!r} is not one of {', '.join(PROJECTIONS)}")
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import StandardScaler

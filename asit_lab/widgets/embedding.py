@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..data import DataSource, load_manifest
 from ..data.lists import as_source
-from ..embedding.projection import METHODS, align
+from ..embedding.projection import PROJECTIONS, align
 from ..embedding.space import EmbeddingSpace
 from ..embedding.vectors import POOLED
 from ..encoder import Encoder
@@ -83,7 +83,7 @@ class EmbeddingExplorer(Explorer):
         self.layer = ipywidgets.Dropdown(options=[*blocks, ("final output", depth)], value=chosen)
         labelled(self.layer, "layer", "whose output is pooled")
         self.pool = labelled(ipywidgets.Dropdown(options=list(POOLED), value=pool), "pooling", "of a clip's tokens")
-        installed = [method for method in METHODS if method != "UMAP" or importlib.util.find_spec("umap")]
+        installed = [method for method in PROJECTIONS if method != "UMAP" or importlib.util.find_spec("umap")]
         self.method = labelled(ipywidgets.Dropdown(options=installed), "plane", "how vectors become points")
         self.colour = labelled(ipywidgets.Dropdown(options=list(_COLOURS)), "colour by", _COLOUR_HINT)
         self.work = LongWork()

@@ -61,8 +61,8 @@ class LiveCurves:
 
 
 def with_speed(run: Run) -> pd.DataFrame:
-    """A run's metrics with the clips per second of each row."""
-    return run.metrics.merge(run.timings.filter(["step", "clips_per_second"]), on="step", how="left")
+    """A run's metrics with the time since its start (s) and the clips per second of each row."""
+    return run.metrics.merge(run.timings.filter(["step", "seconds", "clips_per_second"]), on="step", how="left")
 
 
 def references(cfg: RunConfig) -> dict[str, tuple[float, str]]:

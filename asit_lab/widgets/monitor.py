@@ -15,10 +15,12 @@ from ..errors import InputError
 from ..figures.training import compared_curves, curve_names, curve_title
 from ..runs.directory import Run
 from .base import Explorer, FigureImage, labelled
+from .curves_view import CurvesView, curve_panels
+from .run_curves import ALONG, run_lines
 from .run_files import UNDER_WAY, Glance, Watched, missing_runs, runs_below, runs_named, worth_watching
-from .run_table import run_table
+from .run_table import run_table, settings_table
 
-CURVES_WIDTH, CURVES_DPI = 9.0, 125  # of the curves, inches and dots an inch
+CURVES_WIDTH, CURVES_DPI = 9.0, 125  # of the static curves, inches and dots an inch
 _LISTED = 12  # entries a list shows at most without scrolling
 _AXES = {"automatic": None, "linear": False, "logarithmic": True}
 _NO_SAMPLES = ("-", "")
@@ -75,19 +77,26 @@ class RunMonitor(Explorer):
             "smoothing, %",
             "share of a run's rows that the running mean goes over; 0: as logged",
         )
+        self.along = labelled(ipywidgets.Dropdown(options=list(ALONG)), "along", "what the curves are drawn over")
+        self.grouped = ipywidgets.Checkbox(False, indent=True)
+        labelled(self.grouped, "group seeds", "runs that differ in their seed alone: their mean, and a band of all")
+        self.filter = ipywidgets.Text(placeholder="part of a name", continuous_update=False)
+        labelled(self.filter, "filter", "only runs whose name has this in it are listed")
         self.watch = labelled(ipywidgets.ToggleButton(False), "Watch", "look for changes every few seconds, or pause")
         self.sampled = labelled(ipywidgets.Dropdown(), "samples of", "the run whose reconstructions are shown")
         self.sample = labelled(
             ipywidgets.SelectionSlider(options=[_NO_SAMPLES]), "after step", "when the reconstructions were made"
         )
         self.state = ipywidgets.HTML()
-        self.table, self.picture, self.reconstructions = ipywidgets.HTML(), FigureImage(), FigureImage()
+        self.table, self.reconstructions = ipywidgets.HTML(), FigureImage()
+        self.picture = CurvesView(CURVES_WIDTH, CURVES_DPI)
         self.saved = (self.picture, self.reconstructions)
-        lines = [self.runs, self.curves, self.axis, self.smoothing]
+        lines = [self.filter, self.runs, self.curves, self.axis, self.along, self.smoothing, self.grouped]
         controls = [*lines, self.watch, self.state, self.sampled, self.sample]
         self.arrange(controls, [self.table, self.picture], below=[self.reconstructions])
         self.on(self.runs, self._look)
-        self.on([self.curves, self.axis, self.smoothing], self.redraw)
+        self.on([self.curves, self.axis, self.along, self.smoothing, self.grouped], self.redraw)
+        self.on(self.filter, self._filter)
         self.on([self.sampled, self.sample], self._show_samples)
         self.watch.observe(lambda _change: self._toggled(), names="value")
 
@@ -113,12 +122,18 @@ class RunMonitor(Explorer):
 
     def _list(self, folders: dict[str, Path], chosen: Sequence[str]) -> None:
         """Offer `folders`, of which `chosen` are looked at."""
-        if folders != self.folders:
+        listed = [name for name in folders if self.filter.value.lower() in name.lower()]
+        if folders != self.folders or listed != list(self.runs.options):
             with self._quietly():
-                self.folders, self.runs.options = folders, list(folders)
-                self.runs.rows = max(2, min(_LISTED, len(folders)))
+                self.folders, self.runs.options = folders, listed
+                self.runs.rows = max(2, min(_LISTED, len(listed)))
         with self._quietly():
-            self.runs.value = [name for name in chosen if name in folders]
+            self.runs.value = [name for name in chosen if name in listed]
+
+    def _filter(self) -> None:
+        """List the runs whose name has the filter in it; those that stay listed stay chosen."""
+        self._list(self.folders, self.runs.value or list(self.folders)[:1])
+        self._look()
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -221,7 +236,8 @@ class RunMonitor(Explorer):
             runs = {name: self.watched.glances[name] for name in self.runs.value if name in self.watched.glances}
             for name in runs:
                 self._numbers.setdefault(self.folders[name], len(self._numbers))
-            self.table.value = run_table(runs, self._colours(runs))
+            settings = {name: run.settings for name, run in runs.items()}
+            self.table.value = run_table(runs, self._colours(runs)) + settings_table(settings)
             self._draw(runs)
         self._complain()
 
@@ -242,23 +258,28 @@ class RunMonitor(Explorer):
         self._offer_samples(runs)
         self._show_samples()
         if not runs:
-            self.picture.show(b"")
+            self.picture.show([], "step", "automatic", None)
             return
         lines: dict[str, list[tuple[float, str]]] = {}
         for run in runs.values():
             for column, reference in run.references.items():
                 if reference not in lines.setdefault(column, []):
                     lines[column].append(reference)
-        figure = compared_curves(
-            {name: run.metrics for name, run in runs.items()},
-            self.curves.value,
-            _AXES[self.axis.value],
+        smoothing, names, log, colours = (
             self.smoothing.value / 100,
-            width=CURVES_WIDTH,
-            numbers=self._colours(runs),
-            references=lines,
+            self.curves.value,
+            self.axis.value,
+            self._colours(runs),
         )
-        self.picture.draw(figure, CURVES_DPI, f"curves of {', '.join(runs)}")
+        drawn = run_lines(runs, names, colours, self.along.value, smoothing, self.grouped.value)
+        panels = curve_panels(names, drawn, lines)
+
+        def figure():
+            metrics = {name: run.metrics for name, run in runs.items()}
+            look = {"width": CURVES_WIDTH, "numbers": colours, "references": lines}
+            return compared_curves(metrics, names, _AXES[log], smoothing, **look)
+
+        self.picture.show(panels, self.along.value, log, figure)
 
     def _offer_curves(self, runs: dict[str, Glance]) -> None:
         """List every curve of the chosen runs; the losses are chosen where no previous choice exists."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import resolve
+from ..config import flatten, resolve
 from ..errors import InputError
 from ..runs.directory import Run, load_run
 from ..storage.atomic import read_json
@@ -43,6 +43,13 @@ class Glance:
     """column of metrics -> value and label of a head that has learned nothing"""
     left: float | None
     """seconds until the last step at the speed of the last rows; None where unknown"""
+    settings: dict
+    """the configuration under dotted keys"""
+
+    @property
+    def epochs(self) -> float | None:
+        """Epochs the run takes; None where its length is given in steps."""
+        return None if self.settings.get("train.steps") else self.settings.get("train.epochs")
 
     @property
     def step(self) -> int:
@@ -192,7 +199,14 @@ def _read(run: Run) -> Glance:
     progress = run.progress
     left = _seconds_left(run, progress)
     return Glance(
-        with_speed(run), progress, run.result, tuple(run.samples), _status(run.dir), references(run.config), left
+        with_speed(run),
+        progress,
+        run.result,
+        tuple(run.samples),
+        _status(run.dir),
+        references(run.config),
+        left,
+        flatten(run.config.to_dict()),
     )
 
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 from ..figures.style import COLOURS
 from .run_files import UNDER_WAY, Glance
 
+_UNTOLD = ("name",)
+_MOST_SETTINGS = 8
 _HEADS = ("", "run", "status", "step", "time", "clips/s", "loss", "health", "result")
 
 
@@ -17,6 +19,26 @@ def run_table(runs: dict[str, Glance], numbers: dict[str, int]) -> str:
     rows = "".join(_row(numbers[name], name, run) for name, run in runs.items())
     style = "border-collapse: collapse; line-height: 1.35; font-size: 13px"
     return f'<div style="overflow-x: auto"><table style="{style}"><tr>{head}</tr>{rows}</table></div>'
+
+
+def settings_table(settings: dict[str, dict]) -> str:
+    """HTML with the settings in which runs differ, a row each; empty for one run or none that differs.
+
+    settings: run -> its configuration under dotted keys.
+    """
+    keys = dict.fromkeys(key for values in settings.values() for key in values if key not in _UNTOLD)
+    differ = [key for key in keys if len({str(values.get(key)) for values in settings.values()}) > 1]
+    if not differ:
+        return ""
+    shown = [[key, *(str(values.get(key, "")) for values in settings.values())] for key in differ[:_MOST_SETTINGS]]
+    style = "text-align: left; padding: 0 12px 1px 0; overflow-wrap: anywhere"
+    rows = [["differs", *settings], *shown]
+    if len(differ) > _MOST_SETTINGS:
+        rows.append([f"and {len(differ) - _MOST_SETTINGS} more: asit-lab runs compare"])
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{style}">{html.escape(c)}</td>' for c in row) + "</tr>" for row in rows
+    )
+    return f'<div style="overflow-x: auto"><table style="line-height: 1.35; font-size: 12px">{body}</table></div>'
 
 
 def _row(number: int, name: str, run: Glance) -> str:

@@ -17,10 +17,10 @@
     spectrogram: ".asit-spectrogram[tabindex]",
     overview: ".asit-overview[tabindex]",
     plane: ".asit-points[tabindex]",
-    legend: ".asit-legend button",
+    curves: ".asit-curves-frame[tabindex]",
   };
   // Parts of a control that have their own place in the order of focus.
-  const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *";
+  const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *, .asit-legend *";
   const FOCUSABLE =
     "a[href], button, input, select, textarea, audio[controls], video[controls], [contenteditable=true], " +
     "[tabindex]:not([tabindex='-1'])";

@@ -198,9 +198,10 @@ class Explorer:
             points.press(key)
             yield
 
-    def _legend(self, control: Control, entry) -> Iterator[None]:
-        for _ in range(2):
-            entry.click()
+    def _curves(self, control: Control, frame) -> Iterator[None]:
+        frame.focus()
+        for key in ("+", "ArrowRight", "Home"):
+            frame.press(key)
             yield
 
     def _entry(self, control: Control) -> str:

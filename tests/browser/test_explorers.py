@@ -20,13 +20,15 @@ EXPLORERS = {
     "explore_predictions": "asit-classifier",
     "monitor_runs": "asit-monitor",
 }
-TYPED = {"data set": "synth:12", "label": "wren", "search": "bell"}
+TYPED = {"data set": "synth:12", "label": "wren", "search": "bell", "filter": "second"}
 OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
     "clips that drive this head": "controls",
     "shares over 50 seeds": "words",
     "copy as overrides": "controls",  # its own words
+    "filter": "controls",
+    "group seeds": None,  # no two runs differ in their seed alone
     "mouse": None,  # test_drawing.py draws
     "brush": None,
     "label": None,  # until it is saved
@@ -72,7 +74,9 @@ def test_explorer(name, opened, screenshots, recordings):
     notebook = opened(name)
     notebook.run_all()
     explorer = Explorer(
-        notebook, EXPLORERS[name], {"data set": "synth:12", "label": "wren", "search": "bell"} | recordings
+        notebook,
+        EXPLORERS[name],
+        {"data set": "synth:12", "label": "wren", "search": "bell", "filter": "second"} | recordings,
     )
     cut = keep_screenshots(explorer, name, screenshots)
     assert explorer.ask("unknown") == []
