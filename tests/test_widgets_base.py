@@ -110,6 +110,19 @@ def test_a_picture_has_the_size_asked_for_and_clears_the_figure_before():
     assert opened(picture.value).size == (200, 200) and first.axes == [] and picture.tooltip == "second"
 
 
+def test_pictures_are_read_on_bright_and_on_dark_pages():
+    figure = Figure(figsize=(2, 2))
+    figure.add_subplot().set_title("a title")
+    image = FigureImage()
+    image.draw(figure)
+    pixels = np.asarray(Image.open(io.BytesIO(bytes(image.value))))
+    assert pixels.shape[2] == 4 and pixels[0, 0, 3] == 0  # no background
+    drawn = pixels[pixels[..., 3] == 255][:, :3]
+    assert len(drawn) and 100 < np.median(drawn) < 140  # grey on both
+    whole = np.asarray(Image.open(io.BytesIO(stacked([bytes(image.value)]))))
+    assert whole[0, 0].tolist() == [255, 255, 255]
+
+
 def test_pictures_are_stacked_in_order():
     def plain(width, colour):
         buffer = io.BytesIO()
@@ -185,7 +198,7 @@ def test_a_selection_outlives_a_drawing_unless_its_target_is_gone():
 def test_the_script_needs_no_network_and_writes_no_html():
     scripts = {path.name: path.read_text() for path in (Path(base.__file__).parent / "static").glob("*.js")}
     parts = {f"spectrogram{part}.js" for part in ("", "_scales", "_draw", "_sound", "_brush", "_toolbar", "_gestures")}
-    others = {"copy_text.js", "overview.js", "plane.js", "targets.js", "curves.js"}
+    others = {"copy_text.js", "overview.js", "plane.js", "targets.js", "curves.js", "rows.js"}
     assert set(scripts) == {"clickable.js", "page.js", "upload.js", *others, *parts}
     own = {
         f"spectrogram{part}.js" for part in ("", "_scales", "_draw", "_brush", "_toolbar")

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "attention": ["AttentionExplorer"],
         "embedding": ["EmbeddingExplorer"],
         "classifier": ["ClassifierExplorer"],
+        "data_rows": ["DataExplorer"],
         "monitor": ["RunMonitor"],
     },
 )

@@ -62,7 +62,7 @@ class ClickableImage(anywidget.AnyWidget):
         count = sum(len(places) for _, places in ax_targets)
         if labels and len(labels) != count:
             raise InputError(f"labels: {len(labels)} for {count} targets")
-        png = render_png(figure, dpi)  # first: it is the drawing that gives every panel its place
+        png = render_png(figure, dpi, any_theme=True)  # first: it is the drawing that gives every panel its place
         places = [_fractions(figure, ax, places) for ax, places in ax_targets]
         targets = np.concatenate([np.empty((0, 2)), *places]).astype("<f4").tobytes()
         boxes = [ax.get_position() for ax, _ in ax_targets]

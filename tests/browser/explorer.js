@@ -18,9 +18,10 @@
     overview: ".asit-overview[tabindex]",
     plane: ".asit-points[tabindex]",
     curves: ".asit-curves-frame[tabindex]",
+    rows: ".asit-rows-table[tabindex]",
   };
   // Parts of a control that have their own place in the order of focus.
-  const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *, .asit-legend *";
+  const PARTS = ".widget-readout, .widget-toggle-buttons *, .widget-radio *, .asit-legend *, .asit-rows-table *";
   const FOCUSABLE =
     "a[href], button, input, select, textarea, audio[controls], video[controls], [contenteditable=true], " +
     "[tabindex]:not([tabindex='-1'])";

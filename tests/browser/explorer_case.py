@@ -198,6 +198,12 @@ class Explorer:
             points.press(key)
             yield
 
+    def _rows(self, control: Control, frame) -> Iterator[None]:
+        frame.focus()
+        for key in ("ArrowDown", "ArrowUp"):
+            frame.press(key)
+            yield
+
     def _curves(self, control: Control, frame) -> Iterator[None]:
         frame.focus()
         for key in ("+", "ArrowRight", "Home"):

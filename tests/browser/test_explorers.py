@@ -19,8 +19,9 @@ EXPLORERS = {
     "explore_embeddings": "asit-embedding",
     "explore_predictions": "asit-classifier",
     "monitor_runs": "asit-monitor",
+    "inspect_data": "asit-data",
 }
-TYPED = {"data set": "synth:12", "label": "wren", "search": "bell", "filter": "second"}
+TYPED = {"data set": "synth:12", "label": "wren", "search": "bell", "filter": "second", "filter rows": "bell"}
 OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
@@ -29,6 +30,9 @@ OTHER_EFFECTS = {
     "copy as overrides": "controls",  # its own words
     "filter": "controls",
     "group seeds": None,  # no two runs differ in their seed alone
+    "filter rows": None,  # test_rows.py
+    "marked only": None,
+    "save the rows kept": None,  # of files alone
     "mouse": None,  # test_drawing.py draws
     "brush": None,
     "label": None,  # until it is saved
@@ -76,7 +80,8 @@ def test_explorer(name, opened, screenshots, recordings):
     explorer = Explorer(
         notebook,
         EXPLORERS[name],
-        {"data set": "synth:12", "label": "wren", "search": "bell", "filter": "second"} | recordings,
+        {"data set": "synth:12", "label": "wren", "search": "bell", "filter": "second", "filter rows": "bell"}
+        | recordings,
     )
     cut = keep_screenshots(explorer, name, screenshots)
     assert explorer.ask("unknown") == []

@@ -37,7 +37,7 @@ class Page:
 
     def point(self, across: float, down: float) -> tuple[float, float]:
         """Of places 0 to 1 on the square of all points, before any zoom."""
-        side = min(self.box["width"], self.box["height"]) / 1.08
+        side = min(self.box["width"], self.box["height"]) / 1.2
         middle = self.box["x"] + self.box["width"] / 2, self.box["y"] + self.box["height"] / 2
         return middle[0] + (across - 0.5) * side, middle[1] + (down - 0.5) * side
 
@@ -125,7 +125,7 @@ def test_wheel_drag_click_and_keys(plane):
     plane.page.mouse.move(*plane.point(0.3, 0.3), steps=3)
     plane.page.mouse.up()
     assert plane.drawn() != zoomed
-    plane.page.mouse.dblclick(*plane.point(0.5, 1.03))  # where no point is
+    plane.page.mouse.dblclick(*plane.point(0.5, 1.08))  # where no point is
     plane.page.evaluate("() => model.set('selected', -1)")
     plane.page.mouse.move(1, 1)
     assert plane.drawn() == before

@@ -74,7 +74,7 @@ class Plane {
       return own.length ? [own.reduce((a, b) => Math.min(a, b)), own.reduce((a, b) => Math.max(a, b))] : [0, 1];
     };
     const [[left, right], [low, high]] = [extent(0), extent(1)];
-    const side = 1.08 * Math.max(right - left, high - low, 1e-9);
+    const side = 1.2 * Math.max(right - left, high - low, 1e-9);
     this.full = { x: (left + right) / 2, y: (low + high) / 2, side };
     if (!this.window || this.drawnPoints !== view) this.window = { ...this.full };
     this.drawnPoints = view;

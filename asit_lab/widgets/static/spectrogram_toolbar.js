@@ -70,8 +70,9 @@ class Toolbar {
     ];
     const group = (...parts) => element("span", {}, parts);
     this.element = element("div", { className: "asit-tools" }, [
-      group(this.play, this.loop, this.sound),
-      group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.errors, this.weights, this.fit, this.all),
+      (this.players = group(this.play, this.loop, this.sound)),
+      (this.levels = group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.fit)),
+      group(this.errors, this.weights, this.all),
       (this.mask = group("mask ", this.outline, this.tools, this.brushes, this.clear)),
       group("save ", ...this.saves),
     ]);
@@ -94,6 +95,9 @@ class Toolbar {
     for (const part of [this.tools, this.brushes, this.clear]) part.hidden = !this.view.brush.offered;
     offer(this.tools, TOOLS, this.view.brush.tool);
     offer(this.brushes, Object.keys(BRUSHES), this.view.brush.size);
+    this.players.hidden = scene.small;
+    this.levels.hidden = !scene.panels.some(({ kind }) => kind === "level");
+    this.saves[3].hidden = scene.small;
     this.errors.hidden = !scene.panels.some(({ kind }) => kind === "error");
     this.weights.hidden = !scene.panels.some(({ kind }) => kind === "weight" || kind === "difference");
     for (const [name, kind] of [["low", "level"], ["high", "level"], ["most", "error"], ["peak", "weight"]]) {

@@ -1,0 +1,58 @@
+"""The browser of rows without a page: what a row shows and plays, and the list that is kept."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from asit_lab.data import load_manifest
+from asit_lab.widgets import DataExplorer
+
+RATE = 16000
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a/0.wav", "a/1.wav", "b/2.wav"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        wave = 0.1 * np.random.default_rng(len(name)).standard_normal(RATE)
+        soundfile.write(tmp_path / "clips" / name, wave, RATE)
+    return tmp_path / "clips"
+
+
+def test_a_row_is_shown_and_can_be_heard(folder, tmp_path):
+    explorer = DataExplorer(f"folder:{folder}", tmp_path / "kept.csv")
+    assert explorer.message.text == "" and len(explorer.rows.rows) == 3 and "label" in explorer.rows.columns
+    first = explorer.png()
+    explorer.rows.selected = 2
+    assert explorer.picture.alt.startswith("Log-mel of clip 2 of") and explorer.png() != first
+    wave, rate = soundfile.read(io.BytesIO(bytes(explorer.sound.player.value)))
+    np.testing.assert_allclose(wave, explorer.manifest.read(2, RATE), atol=1e-4)
+    assert rate == RATE and {"asit-explorer", "asit-data"} <= set(explorer._dom_classes)
+
+
+def test_what_is_marked_is_left_out_of_a_list_that_data_takes(folder, tmp_path):
+    explorer = DataExplorer(f"folder:{folder}", tmp_path / "lists/kept.csv")
+    explorer.rows.bad = [1]
+    explorer.save.click()
+    assert explorer.message.text == "" and "2 of 3 rows saved" in explorer.facts.value
+    kept = load_manifest(f"folder:{tmp_path / 'lists/kept.csv'}")
+    whole = explorer.manifest.table
+    assert kept.table["path"].tolist() == whole["path"].iloc[[0, 2]].tolist()
+    assert kept.table["label"].tolist() == whole["label"].iloc[[0, 2]].tolist()
+    again = DataExplorer(f"folder:{folder}", tmp_path / "lists/kept.csv")
+    assert again.rows.bad == [1]  # continued
+    again.rows.bad = [0, 1, 2]
+    again.save.click()
+    assert "nothing is left to save" in again.message.text
+
+
+def test_synthesised_sounds_and_wrong_data_are_said(tmp_path):
+    explorer = DataExplorer("synth:12", tmp_path / "kept.csv")
+    explorer.save.click()
+    assert "no files that a list could name" in explorer.message.text and not (tmp_path / "kept.csv").exists()
+    explorer.data.value = "sinth"
+    assert "did you mean synth" in explorer.message.text and len(explorer.rows.rows) == 12
+    explorer.data.value = "synth:10"
+    assert explorer.message.text == "" and len(explorer.rows.rows) == 10
