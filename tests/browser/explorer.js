@@ -57,7 +57,7 @@
   let stamps = 0;
   function controls(root, every = false) {
     return [...root.querySelectorAll(Object.values(KINDS).join(", "))]
-      .filter((element) => visible(element) && (every || enabled(element)))
+      .filter((element) => visible(element) && !element.closest(PARTS) && (every || enabled(element)))
       .map((element) => {
         element.dataset.control ??= `${stamps++}`;
         const options = { choice: "option", several: "option", toggles: "button", radios: "input" }[kindOf(element)];
