@@ -11,6 +11,7 @@ function render({ model, el }) {
   const filter = make("input", { type: "text", placeholder: "filter rows", title: "filter rows" });
   filter.setAttribute("aria-label", "filter rows");
   const only = make("input", { type: "checkbox" });
+  only.setAttribute("aria-label", "marked only");
   const says = make("span");
   const frame = make("div", { className: "asit-rows-table", tabIndex: 0 });
   frame.setAttribute("role", "application");
