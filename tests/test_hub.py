@@ -285,6 +285,11 @@ def test_a_hub_that_refuses_says_what_to_do(hub_that_answers, monkeypatch, statu
             "407 Proxy Authentication Required",
             "the proxy does not let huggingface.co through; check HTTPS",
         ),
+        (
+            "ConnectError",
+            "[Errno 111] Connection refused: http://127.0.0.1:40740/",
+            "cannot be reached, or the connection",
+        ),
         ("ReadTimeout", "timed out", "huggingface.co does not answer in time; check the network and HTTPS_PROXY"),
         ("RemoteProtocolError", "peer closed connection", "or the connection broke off; check the network"),
         ("OSError", "", "the disk is full ("),

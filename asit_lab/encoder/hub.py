@@ -161,11 +161,13 @@ def _advice(error: BaseException, repo_id: str, local: str) -> str:
         return f"access is restricted: accept the terms at https://{host}/{repo_id} and {log_in}, {local}"
     if "RepositoryNotFoundError" in kinds:
         return f"{host} has no such repository, or it is private: check the name, or {log_in}"
-    if "ProxyError" in kinds or "407" in text:
+    if "ProxyError" in kinds or re.search(
+        r"\b407\b", text
+    ):  # a number of its own: ports and request names have digits too
         return f"the proxy does not let {host} through; check HTTPS_PROXY, ask for {host} to be allowed, {local}"
     if "SSLError" in kinds or "CERTIFICATE_VERIFY_FAILED" in text:
         return f"the certificate of {host} is not trusted; if a proxy changes it, set SSL_CERT_FILE to its own, {local}"
-    if "401 " in text:
+    if re.search(r"\b401\b", text):
         return f"{host} does not accept the login: {log_in}, {local}"
     if kinds & {"TimeoutException", "Timeout", "TimeoutError"}:
         return f"{host} does not answer in time; check the network and HTTPS_PROXY, {local}"

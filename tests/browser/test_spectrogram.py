@@ -39,7 +39,9 @@ LOAD = """async ([esm, css, state, sounds]) => {
   const el = here.appendChild(document.createElement("div"));
   const { render } = await load(esm);
   window.cleanup = render({ model: window.model, el });
+  const limit = Date.now() + 120000;
   while (!el.querySelector("[data-drawn]") || document.querySelector("select[aria-label=sound]").options.length < 2) {
+    if (Date.now() > limit) throw new Error("the view was not drawn");
     await new Promise((next) => setTimeout(next, 20));
   }
 }"""
@@ -121,10 +123,8 @@ def view(bare):
     widget = SpectrogramView()
     widget.show(scene(), "a clip, with its error.")
     text = {name: base64.b64encode(getattr(widget, name)).decode() for name in ("mask", "kept", "tokens")}
-    state = {
-        name: getattr(widget, name) for name in ("scene", "low", "high", "most", "fitted", "unit", "colours", "alt")
-    }
-    state["drawable"] = True
+    plain = ("scene", "low", "high", "most", "peak", "fitted", "unit", "colours", "alt", "choosable", "marked")
+    state = {name: getattr(widget, name) for name in plain} | {"drawable": True}
     state["values"] = [base64.b64encode(values).decode() for values in widget.values]
     state["maps"] = {name: base64.b64encode(colours).decode() for name, colours in widget.maps.items()}
     css = (STATIC / "spectrogram.css").read_text()
