@@ -82,7 +82,7 @@ def test_few_labels_are_drawn_from_training_clips_once_for_every_seed():
     few = probe_features(features(data, 1.0), data, "", seeds=(0, 1), labels_per_class=2)
     folds = sorted({name.partition(",")[0] for name in few.scores})
     assert list(few.scores) == [f"{fold}, draw {seed}" for seed in (0, 1) for fold in folds]
-    assert few.notes == ["2 labels a class"]
+    assert few.notes == ["2 labels per class"]
     every = probe_features(features(data, 1.0), data, "", labels_per_class=1000)
     assert every.mean > few.mean > every.chance
     strata = data["label"].to_numpy()

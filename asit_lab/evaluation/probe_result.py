@@ -92,7 +92,7 @@ class ProbeResult:
         """Notes on the score: few labels, few units, clips that leak, with the score without them, and clips in
         pretraining."""
         labels = self.labels_per_class
-        few = [f"{labels} label{'s' if labels > 1 else ''} a class"] if labels else []
+        few = [f"{labels} label{'s' if labels > 1 else ''} per class"] if labels else []
         allowed = ["leaks allowed (--allow-leaks)"] if self.leaks_allowed else []
         rows = self.predictions["path_row"].to_numpy()
         few += metrics.interval_notes(self._units, self.unit)
