@@ -16,6 +16,8 @@ from asit_lab.inspection.reconstruction_error import (
     above_silence,
     band_means,
     baselines,
+    clip_errors,
+    estimates,
     events,
     interpolate_in_time,
     reconstruction_errors,
@@ -181,6 +183,21 @@ def test_errors_repeat_and_do_not_depend_on_the_batch(recordings):
     assert errors_of(enc, train, held, seed=1) != found
     few = reconstruction_errors(enc, train, held, clips=2, train_clips=1)
     assert few["clips"].tolist() == [2, 2, 2]
+
+
+def test_errors_of_single_clips(recordings):
+    """They are those of the table, of a manifest with one clip at a time."""
+    _, held = recordings
+    enc, done = Encoder.random(load_config("smoke")), []
+    table = clip_errors(enc, held, batch_size=2, on_batch=lambda *parts: done.append(parts))
+    assert table["row"].tolist() == list(range(len(held))) and done[-1] == (len(held), len(held))
+    np.testing.assert_allclose(table["ratio"], table["error"] / table["line"])
+    raw_means, unit = np.full(64, enc.front_end.mean), 2 * enc.front_end.std
+    (crop,) = estimates(enc, held, [1], raw_means)
+    expected = crop.errors["reconstruction"][crop.counts].mean() * unit
+    assert table["error"][1] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(InputError, match="has no decoder"):
+        clip_errors(Encoder(enc.config, enc.backbone), held)
 
 
 def test_what_cannot_be_measured_is_said(recordings, tmp_path):

@@ -9,6 +9,9 @@ in noise, the first thing learned is the noise's level, so events are also count
 Shapes: n clips, T frames, M mel bands. "normalised" is (raw - mean) / (2 std), "raw" natural log of mel power.
 """
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -134,36 +137,20 @@ def reconstruction_errors(
         raise InputError(f"source recording {sorted(shared)[0]!r} is in training and held out both")
     if not enc.reconstructs:
         raise InputError(f"{enc.name}: has no decoder, so there is no reconstruction to measure")
-    settings = {"kinds": {"zeros": 1.0}, "ratio": ratio, "ratio_min": ratio, "align": align}
-    mask_config = enc.config.mask.model_copy(update=settings)
     raw_means = band_means(train, enc.front_end, train_clips, seed)
-    band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
     rows = _choose(held_out, clips, seed, "held-out clips")
     errors, event_errors = dict.fromkeys(METHODS, 0.0), dict.fromkeys(METHODS, 0.0)
     pixels, event_pixels, counted, corrupted, area = 0, 0, 0, 0, 0
     bar = {"desc": "reconstruction", "unit": "batch", "disable": not progress}
     for start in tqdm(range(0, len(rows), batch_size), **bar, **passing_bar_style()):
-        for crop_rows, waves in crops(enc, held_out, rows[start : start + batch_size], seed):
-            frames = enc.front_end.frames_of(waves.shape[1]) // enc.config.model.patch[0] * enc.config.model.patch[0]
-            keys = key(seed, torch.tensor(crop_rows), "reconstruction errors")
-            masks = gmml(keys, frames, enc.config.features.mel_bins, mask_config, enc.config.model.patch)
-            result = enc.reconstruct(waves, enc.config.features.sample_rate, mask=masks.pixels)
-            clean, mask = result.clean.float().cpu(), result.mask.cpu().numpy()
-            raw = enc.front_end.denormalise(clean).numpy()
-            counts = mask & above_silence(raw)
-            stands_out = counts & events(raw)
-            clean = clean.numpy()
-            estimates = {
-                "reconstruction": result.reconstructed.float().cpu().numpy(),
-                **baselines(clean, mask, band_mean),
-            }
+        for crop in estimates(enc, held_out, rows[start : start + batch_size], raw_means, ratio, align, seed):
+            stands_out = crop.counts & events(crop.raw)
             for method in METHODS:
-                error = np.abs(estimates[method] - clean)
-                errors[method] += float(error[counts].sum(dtype=np.float64))
-                event_errors[method] += float(error[stands_out].sum(dtype=np.float64))
-            pixels, event_pixels = pixels + int(counts.sum()), event_pixels + int(stands_out.sum())
-            counted += int(counts.any(axis=(1, 2)).sum())
-            corrupted, area = corrupted + int(mask.sum()), area + mask.size
+                errors[method] += float(crop.errors[method][crop.counts].sum(dtype=np.float64))
+                event_errors[method] += float(crop.errors[method][stands_out].sum(dtype=np.float64))
+            pixels, event_pixels = pixels + int(crop.counts.sum()), event_pixels + int(stands_out.sum())
+            counted += int(crop.counts.any(axis=(1, 2)).sum())
+            corrupted, area = corrupted + int(crop.mask.sum()), area + crop.mask.size
     if pixels == 0:
         raise InputError(f"{held_out.source}: no corrupted pixel above the silence floor in {len(rows)} held-out clips")
     unit = 2 * enc.front_end.std  # natural-log units in one normalised unit
@@ -191,6 +178,79 @@ def reconstruction_errors(
         "seed": seed,
     }
     return table
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Errors of the reconstruction and of both baselines for crops of one length."""
+
+    rows: list[int]
+    raw: np.ndarray
+    """float [n, T, M], natural log"""
+    mask: np.ndarray
+    """bool [n, T, M], True = corrupted"""
+    counts: np.ndarray
+    """bool [n, T, M]: corrupted and above silence"""
+    errors: dict[str, np.ndarray]
+    """of each of METHODS, float [n, T, M]: absolute, in normalised units"""
+
+
+def estimates(
+    enc, manifest, rows: list[int], raw_means: np.ndarray, ratio: float = 0.7, align: bool = False, seed: int = 0
+) -> Iterator[Estimates]:
+    """One crop of each clip, as in `reconstruction_errors`, a group for each length.
+
+    raw_means: float [M], of `band_means`. Clips that are unreadable or too short are left out.
+    """
+    settings = {"kinds": {"zeros": 1.0}, "ratio": ratio, "ratio_min": ratio, "align": align}
+    mask_config = enc.config.mask.model_copy(update=settings)
+    band_mean = (raw_means - enc.front_end.mean) / (2 * enc.front_end.std)  # as LogMel.normalise
+    patch_frames, _ = patch = enc.config.model.patch
+    for crop_rows, waves in crops(enc, manifest, rows, seed):
+        frames = enc.front_end.frames_of(waves.shape[1]) // patch_frames * patch_frames
+        keys = key(seed, torch.tensor(crop_rows), "reconstruction errors")
+        masks = gmml(keys, frames, enc.config.features.mel_bins, mask_config, patch)
+        result = enc.reconstruct(waves, enc.config.features.sample_rate, mask=masks.pixels)
+        clean, mask = result.clean.float().cpu(), result.mask.cpu().numpy()
+        raw = enc.front_end.denormalise(clean).numpy()
+        clean = clean.numpy()
+        filled = {"reconstruction": result.reconstructed.float().cpu().numpy(), **baselines(clean, mask, band_mean)}
+        errors = {method: np.abs(filled[method] - clean) for method in METHODS}
+        yield Estimates(crop_rows, raw, mask, mask & above_silence(raw), errors)
+
+
+def clip_errors(
+    enc,
+    manifest,
+    clips: int | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Mean absolute error of one crop of each clip, a row a clip: row (of the manifest), error and line (of the
+    reconstruction and of linear interpolation in time, natural-log units) and ratio (error / line).
+
+    Crops and masks are those of `reconstruction_errors`. Clips with nothing to count are left out. clips: as many are
+    drawn by `seed` (None: all). on_batch: called with the clips done and all clips, after each batch.
+    Raises InputError when the encoder has no decoder, or nothing can be counted.
+    """
+    if not enc.reconstructs:
+        raise InputError(f"{enc.name}: has no decoder, so there is no reconstruction to measure")
+    rows = _choose(manifest, clips, seed, "held-out clips")
+    raw_means = np.full(enc.config.features.mel_bins, enc.front_end.mean, np.float32)  # where a band is all corrupted
+    unit, table = 2 * enc.front_end.std, []
+    for start in range(0, len(rows), batch_size):
+        for crop in estimates(enc, manifest, rows[start : start + batch_size], raw_means, seed=seed):
+            for i, row in enumerate(crop.rows):
+                counts = crop.counts[i]
+                if counts.any():
+                    error, line = (float(crop.errors[method][i][counts].mean()) * unit for method in METHODS[:2])
+                    table.append({"row": row, "error": error, "line": line, "ratio": error / max(line, 1e-9)})
+        if on_batch:
+            on_batch(min(start + batch_size, len(rows)), len(rows))
+    if not table:
+        raise InputError(f"{manifest.source}: no corrupted pixel above the silence floor in {len(rows)} clips")
+    return pd.DataFrame(table).sort_values("row", ignore_index=True)
 
 
 def _mean(total: float, count: int) -> float:
