@@ -27,6 +27,7 @@ _PARTS = (
     "_scales",
     "_draw",
     "_sound",
+    "_masked",
     "_brush",
     "_toolbar",
     "_gestures",

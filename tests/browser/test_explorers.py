@@ -40,7 +40,9 @@ OTHER_EFFECTS = {
     "remove label": "words",
     "Watch": None,  # test_monitor.py presses it while there is something to watch
     # test_spectrogram.py tries what is in the view itself
-    **dict.fromkeys(("▶ Play", "❚❚ Pause", "Loop", "sound", "Show all", "Fit", "PNG", "PDF", "CSV", "WAV")),
+    **dict.fromkeys(
+        ("▶ Play", "❚❚ Pause", "Loop", "Masked only", "sound", "Show all", "Fit", "PNG", "PDF", "CSV", "WAV")
+    ),
 }
 
 

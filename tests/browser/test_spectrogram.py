@@ -21,6 +21,7 @@ pytestmark = pytest.mark.browser
 FRAMES, BANDS, HOP, START, RATE = 200, 16, 0.01, 3.0, 8000
 AXES = MelAxes(HOP, 16000, 20.0, 0.0, normalised=True, start=START)
 WAVE = np.arange(2 * RATE) / (2 * RATE) - 0.5  # of which every sample says when it was
+TONE = 0.2 * np.sin(2 * np.pi * 3000 * np.arange(2 * RATE) / RATE)  # above the bands that are masked
 LOAD = """async ([esm, css, state, sounds]) => {
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
@@ -128,7 +129,7 @@ def view(bare):
     state["values"] = [base64.b64encode(values).decode() for values in widget.values]
     state["maps"] = {name: base64.b64encode(colours).decode() for name, colours in widget.maps.items()}
     css = (STATIC / "spectrogram.css").read_text()
-    sounds = {"recording": wav(WAVE), "clean": wav(WAVE), "corrupted": wav(-WAVE)}
+    sounds = {"recording": wav(WAVE), "clean": wav(WAVE + TONE), "corrupted": wav(-WAVE)}
     bare.evaluate(LOAD, [widget._esm, css, json.loads(json.dumps(state | text)), sounds])
     return View(bare)
 
@@ -270,6 +271,30 @@ def test_the_wav_is_the_selection(view):
     wave, rate = soundfile.read(io.BytesIO(view.saved("WAV")))
     assert rate == RATE and view.name == "a-clip.recording.wav"
     assert wave[0] == pytest.approx(-0.25, abs=0.005) and wave[-1] == pytest.approx(0, abs=0.005)
+
+
+def test_masked_only_plays_the_masked_patches_in_time_and_frequency(view):
+    view.page.get_by_label("sound").select_option("clean")
+    view.page.get_by_role("button", name="Masked only").click()
+    wave = soundfile.read(io.BytesIO(view.saved("WAV")))[0]
+    early, late = slice(round(0.1 * RATE), round(0.9 * RATE)), slice(round(1.1 * RATE), None)
+    assert view.name == "a-clip.clean.masked.wav" and len(wave) == len(WAVE)
+    assert np.abs(wave[early] - WAVE[early]).max() < 0.02 and np.abs(wave[late]).max() == 0
+    part = view.page.locator("audio[hidden]")
+    view.page.mouse.click(*view.point(0.25, 0.5))
+    view.page.get_by_role("button", name="Play").click()
+    view.page.wait_for_function("() => document.querySelector('audio[hidden]').currentTime > 0.52")
+    assert audio(view.page, "clean", "paused") and not part.evaluate("audio => audio.paused")
+    view.page.get_by_label("sound").select_option("corrupted")  # at the same place, and still its masked part
+    view.page.wait_for_function("() => document.querySelector('audio[hidden]').currentTime > 0.54")
+    view.frame.focus()
+    view.page.keyboard.press("h")
+    view.page.wait_for_function("() => !document.querySelectorAll('.asit-sound audio')[2].paused")
+    assert part.evaluate("audio => audio.paused") and audio(view.page, "corrupted", "currentTime") >= 0.5
+    only = view.page.get_by_role("button", name="Masked only")
+    expect(only).to_have_attribute("aria-pressed", "false")
+    view.page.get_by_role("button", name="Clear").click()
+    expect(only).to_be_disabled()
 
 
 def test_colours_follow_range_and_map_and_what_the_kernel_sends(view):

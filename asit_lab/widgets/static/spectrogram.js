@@ -9,7 +9,11 @@ class SpectrogramView {
     this.axes = null; // until the kernel sends a scene
     this.range = null; // what is in view: frames t0 to t1, bands b0 to b1
     this.waiting = 0;
-    this.sounds = new Sounds(() => this.axes?.start ?? 0, () => this.schedule(false));
+    this.sounds = new Sounds(
+      () => this.axes?.start ?? 0,
+      () => this.schedule(false),
+      () => [this.masks.pixels, this.axes],
+    );
     this.plot = element("canvas", { className: "asit-plot" });
     this.plot.setAttribute("role", "img");
     this.plot.asitPicture = () => this.picture();
@@ -23,7 +27,7 @@ class SpectrogramView {
     this.read();
     this.toolbar = new Toolbar(this);
     this.gestures = new Gestures(this);
-    el.append(element("div", { className: "asit-view" }, [this.toolbar.element, this.readout, this.frame]));
+    el.append(element("div", { className: "asit-view" }, [this.toolbar.element, this.readout, this.frame, this.sounds.part]));
     this.listen(el);
     this.schedule();
   }
@@ -56,6 +60,7 @@ class SpectrogramView {
     this.plot.setAttribute("aria-label", model.get("alt"));
     this.frame.setAttribute("aria-label", `${model.get("alt")} Space plays, plus and minus zoom, arrow keys move.`);
     this.rasters = new Map(); // theme -> pictures of the panels
+    this.sounds.refresh();
   }
 
   // NaN where a panel has nothing.
@@ -227,7 +232,7 @@ class SpectrogramView {
         tag.textContent = unit.text(this.valueAt(i, frame, band), scene.panels[i].kind);
       });
     }
-    const soundState = [...sounds.available().keys(), sounds.chosen, sounds.playing, sounds.loop].join("\n");
+    const soundState = [...sounds.available().keys(), sounds.chosen, sounds.playing, sounds.loop, sounds.masked].join("\n");
     if (soundState !== this.soundState) this.toolbar.update();
     this.soundState = soundState;
   }
@@ -299,12 +304,13 @@ class SpectrogramView {
   }
 
   async saveSound() {
-    const { audio, selection, chosen } = this.sounds;
+    const { audio, selection, chosen, masked } = this.sounds;
     if (!audio) return;
+    if (masked) await this.sounds.cut();
     const buffer = await (await fetch(audio.src)).arrayBuffer();
     const [from, to] = (selection ?? [this.axes.start, Infinity]).map((time) => time - this.axes.start);
     const wav = cutWav(buffer, from, Number.isFinite(to) ? to : 1e6);
-    download(this.fileName(`${chosen}.wav`), wav, "audio/wav");
+    download(this.fileName(`${chosen}${masked ? ".masked" : ""}.wav`), wav, "audio/wav");
   }
 
   listen(el) {

@@ -147,6 +147,7 @@ class Gestures {
       Escape: () => view.select(0, 0),
       l: () => view.toggleLoop(),
       o: () => view.toggleOutline(),
+      h: () => sounds.toggleMasked(),
       ...(view.brush.offered && {
         d: () => view.brush.choose("draw"),
         e: () => view.brush.choose("erase"),

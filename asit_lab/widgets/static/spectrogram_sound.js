@@ -2,11 +2,15 @@
 // the view always agree.
 
 class Sounds {
-  constructor(start, moved) {
+  constructor(start, moved, mask) {
     this.start = start; // () => s of the recording at which all sounds begin
     this.moved = moved; // called whenever the playhead moves, or what plays changes
+    this.mask = mask; // () => [pixels of the mask, axes]
     this.explorer = null;
     this.chosen = "";
+    this.masked = false; // only what the mask covers is played, by `part`
+    this.part = element("audio", { hidden: true });
+    this.made = null; // what `part` was made from
     this.selection = null; // [from, to], s of the recording
     this.loop = false;
     this.waiting = 0;
@@ -28,10 +32,17 @@ class Sounds {
     return new Map(visible.map((box) => [box.querySelector(".widget-label")?.textContent ?? "", box.querySelector("audio")]));
   }
 
-  get audio() {
+  // The explorer's player of the chosen sound.
+  get player() {
     const players = this.available();
     if (!players.has(this.chosen)) this.chosen = players.keys().next().value ?? "";
     return players.get(this.chosen) ?? null;
+  }
+
+  // What is played.
+  get audio() {
+    const { player } = this;
+    return player && this.masked ? this.part : player;
   }
 
   get playing() {
@@ -49,10 +60,11 @@ class Sounds {
     this.moved();
   }
 
-  toggle() {
+  async toggle() {
     const { audio } = this;
     if (!audio) return;
     if (!audio.paused) return audio.pause();
+    if (this.masked) await this.cut();
     const within = this.selection && this.head >= this.selection[0] && this.head < this.selection[1] - 0.01;
     if (this.selection && !within) this.seek(this.selection[0]);
     else if (audio.ended) this.seek(this.start());
@@ -61,21 +73,56 @@ class Sounds {
 
   // Another sound at the same place, playing if the one before played.
   choose(name) {
-    const before = this.audio;
-    const next = this.available().get(name);
-    if (!next || name === this.chosen) return;
-    const wasPlaying = before && !before.paused;
-    this.chosen = name;
-    if (before) {
-      next.currentTime = Math.min(before.currentTime, next.duration || Infinity);
-      before.pause();
-    }
-    if (wasPlaying) next.play();
+    if (name === this.chosen || !this.available().has(name)) return;
+    this.change(() => (this.chosen = name));
+  }
+
+  toggleMasked() {
+    const [pixels] = this.mask();
+    if (this.masked || pixels.some(Boolean)) this.change(() => (this.masked = !this.masked));
+  }
+
+  async change(change) {
+    const { audio: before, playing } = this;
+    const at = before?.currentTime ?? 0;
+    before?.pause();
+    change();
+    if (this.masked) await this.cut();
+    const { audio } = this;
+    if (!audio) return;
+    audio.currentTime = Math.min(at, audio.duration || Infinity);
+    if (playing) audio.play();
     this.moved();
+  }
+
+  // Make the masked part of the chosen sound, unless it is the one that was made last. Whether it is another one.
+  async cut() {
+    const { player, part } = this;
+    const [pixels, axes] = this.mask();
+    const same = (made) => made?.src === player.src && made.pixels.every((masked, i) => masked === pixels[i]);
+    if (!player || same(this.made)) return false;
+    const made = (this.made = { src: player.src, pixels: pixels.slice() });
+    const buffer = await (await fetch(player.src)).arrayBuffer();
+    if (this.made !== made) return false; // the mask has changed since
+    const wav = maskedWav(buffer, made.pixels, axes);
+    const at = part.currentTime;
+    URL.revokeObjectURL(part.src);
+    part.src = URL.createObjectURL(new Blob([wav], { type: "audio/wav" }));
+    part.currentTime = at;
+    return true;
+  }
+
+  // The mask may have changed.
+  async refresh() {
+    if (!this.masked) return;
+    if (!this.mask()[0].some(Boolean)) return this.toggleMasked();
+    const { playing } = this;
+    if ((await this.cut()) && playing) this.part.play();
   }
 
   // A player was started by its own control, or by the view.
   follow(audio) {
+    if (audio !== this.part) this.masked = false;
     for (const [name, other] of this.available()) if (other === audio) this.chosen = name;
     this.waiting ||= requestAnimationFrame(this.tick);
   }
@@ -98,6 +145,8 @@ class Sounds {
   }
 
   detach() {
+    this.part.pause();
+    URL.revokeObjectURL(this.part.src);
     if (this.waiting) cancelAnimationFrame(this.waiting);
     this.explorer?.removeEventListener("play", this.onPlay, true);
     this.explorer?.removeEventListener("seeked", this.moved, true);
@@ -105,8 +154,9 @@ class Sounds {
   }
 }
 
-// A part of a 16-bit WAV, s from its start, as a WAV of its own. Throws if `buffer` is not a WAV.
-function cutWav(buffer, from, to) {
+// What a 16-bit WAV holds: its format of 16 bytes, the rate in Hz, bytes of one frame, and its data. Throws if `buffer` is
+// not a WAV.
+function wavParts(buffer) {
   const view = new DataView(buffer);
   const tag = (offset) => String.fromCharCode(...new Uint8Array(buffer, offset, 4));
   let [format, data, size] = [0, 0, 0];
@@ -117,18 +167,27 @@ function cutWav(buffer, from, to) {
   }
   if (!format || !data) throw new Error("not a WAV");
   const [rate, frame] = [view.getUint32(format + 4, true), view.getUint16(format + 12, true)];
-  const place = (time) => Math.min(size, Math.max(0, Math.round(time * rate)) * frame);
-  const samples = new Uint8Array(buffer.slice(data + place(from), data + place(to)));
-  const wav = new Uint8Array(44 + samples.length);
+  return { format: new Uint8Array(buffer, format, 16), rate, frame, data: new Uint8Array(buffer, data, size) };
+}
+
+function wavOf(format, data) {
+  const wav = new Uint8Array(44 + data.length);
   const header = new DataView(wav.buffer);
   const write = (offset, text) => [...text].forEach((letter, i) => header.setUint8(offset + i, letter.charCodeAt(0)));
   write(0, "RIFF");
-  header.setUint32(4, 36 + samples.length, true);
+  header.setUint32(4, 36 + data.length, true);
   write(8, "WAVEfmt ");
   header.setUint32(16, 16, true);
-  wav.set(new Uint8Array(buffer, format, 16), 20);
+  wav.set(format, 20);
   write(36, "data");
-  header.setUint32(40, samples.length, true);
-  wav.set(samples, 44);
+  header.setUint32(40, data.length, true);
+  wav.set(data, 44);
   return wav;
+}
+
+// A part of a 16-bit WAV, s from its start, as a WAV of its own.
+function cutWav(buffer, from, to) {
+  const { format, rate, frame, data } = wavParts(buffer);
+  const place = (time) => Math.min(data.length, Math.max(0, Math.round(time * rate)) * frame);
+  return wavOf(format, data.slice(place(from), place(to)));
 }

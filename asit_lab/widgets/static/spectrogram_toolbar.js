@@ -2,6 +2,8 @@
 
 const HELP =
   "Wheel: zoom in time (Shift: in frequency). Drag: move. Click: play from here. Shift-drag: select. Double click: all.";
+const ONLY =
+  "play only what the mask covers: its patches in time and frequency, silence elsewhere, of any sound that is chosen (H)";
 
 function element(name, properties = {}, children = []) {
   const node = Object.assign(document.createElement(name), properties);
@@ -45,6 +47,7 @@ class Toolbar {
     this.view = view;
     this.play = button("▶ Play", "play the selection, or the whole clip (Space)", () => sounds.toggle());
     this.loop = button("Loop", "repeat the selection, or the whole clip (L)", () => view.toggleLoop());
+    this.only = button("Masked only", ONLY, () => sounds.toggleMasked());
     this.sound = choice("sound", (name) => sounds.choose(name));
     this.all = button("Show all", "the whole time and frequency range (Home)", () => view.reset());
     this.colours = choice("colour map", (name) => view.set({ colours: name }));
@@ -66,11 +69,11 @@ class Toolbar {
       button("PNG", "save what is shown as a picture", () => view.savePicture()),
       button("PDF", "save what is shown as a figure for print", () => model.send({ kind: "pdf", view: { ...view.range } })),
       button("CSV", "save the values that are shown", () => view.saveValues()),
-      button("WAV", "save the selection, or the whole clip, of the chosen sound", () => view.saveSound()),
+      button("WAV", "save the selection, or the whole clip, of the chosen sound as it is played", () => view.saveSound()),
     ];
     const group = (...parts) => element("span", {}, parts);
     this.element = element("div", { className: "asit-tools" }, [
-      (this.players = group(this.play, this.loop, this.sound)),
+      (this.players = group(this.play, this.loop, this.only, this.sound)),
       (this.levels = group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.fit)),
       group(this.errors, this.weights, this.all),
       (this.mask = group("mask ", this.outline, this.tools, this.brushes, this.clear)),
@@ -79,17 +82,20 @@ class Toolbar {
   }
 
   update() {
-    const { model, sounds, scene, unit } = this.view;
+    const { model, sounds, scene, unit, masks } = this.view;
     const players = sounds.available();
     this.play.textContent = sounds.playing ? "❚❚ Pause" : "▶ Play";
     this.play.disabled = this.loop.disabled = this.sound.disabled = this.saves[3].disabled = !players.size;
     this.loop.classList.toggle("mod-active", sounds.loop);
     this.loop.setAttribute("aria-pressed", sounds.loop);
+    this.only.disabled = !players.size || !masks.pixels.some(Boolean);
+    this.only.classList.toggle("mod-active", sounds.masked);
+    this.only.setAttribute("aria-pressed", sounds.masked);
     offer(this.sound, [...players.keys()], sounds.audio ? sounds.chosen : "");
     this.sound.hidden = players.size < 2;
     offer(this.colours, scene.level_maps, model.get("colours"));
     offer(this.unit, ["normalised", "dB"], model.get("unit"));
-    this.mask.hidden = !scene.panels.some(({ outline }) => outline);
+    this.only.hidden = this.mask.hidden = !scene.panels.some(({ outline }) => outline);
     this.outline.classList.toggle("mod-active", this.view.outlined);
     this.outline.setAttribute("aria-pressed", this.view.outlined);
     for (const part of [this.tools, this.brushes, this.clear]) part.hidden = !this.view.brush.offered;
