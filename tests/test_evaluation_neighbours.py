@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from asit_lab import Encoder, load_config
 from asit_lab.data import load_manifest
@@ -27,16 +28,16 @@ def test_planted_neighbours():
     """Angles of 0, 5, 20, 90 and 180 degrees, at lengths that would mislead a distance."""
     angles, lengths = np.radians([0, 20, 180, 5, 90]), np.array([1.0, 50.0, 1.0, 9.0, 1.0])
     vectors = lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    order, similarity = nearest_vectors(vectors, 0, 4)
-    assert order.tolist() == [3, 1, 4, 2]
-    np.testing.assert_allclose(similarity, np.cos(np.radians([5, 20, 90, 180])), atol=1e-12)
-    assert nearest_vectors(vectors, 2, 2)[0].tolist() == [4, 1]
+    order, similarity = nearest_vectors(vectors, vectors[0], 5)
+    assert order.tolist() == [0, 3, 1, 4, 2]
+    np.testing.assert_allclose(similarity, np.cos(np.radians([0, 5, 20, 90, 180])), atol=1e-12)
+    assert nearest_vectors(vectors, vectors[2], 3)[0].tolist() == [2, 4, 1]
 
 
 def test_equal_and_empty_vectors():
     vectors = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
-    order, similarity = nearest_vectors(vectors, 0, 9)
-    assert order.tolist() == [2, 3, 1] and similarity.tolist() == [1, 1, 0]
+    order, similarity = nearest_vectors(vectors, vectors[0], 9)
+    assert order.tolist() == [0, 2, 3, 1] and similarity.tolist() == [1, 1, 1, 0]
 
 
 def test_vectors_are_those_of_the_encoder(enc):
@@ -55,6 +56,25 @@ def test_vectors_are_those_of_the_encoder(enc):
     np.testing.assert_allclose(cosines[near], similarity)
     points = space.points(2, "mean")
     assert points.shape == (12, 2) and np.isfinite(points).all() and space.points(2, "mean") is points
+
+
+def test_a_sound_from_elsewhere_has_the_neighbours_it_has_as_a_clip(enc):
+    manifest = load_manifest("synth:12")
+    space = EmbeddingSpace(enc, manifest)
+    pooled = enc.pooled([torch.from_numpy(manifest.read(7, RATE))], RATE)[0].numpy()
+    for layer, pool in ((2, "mean+std"), (1, "class")):
+        near, similarity = space.nearest_to(pooled, 5, layer, pool)
+        others, _ = space.nearest(7, 4, layer, pool)
+        assert near.tolist() == [7, *others.tolist()] and similarity[0] == pytest.approx(1, abs=1e-3)
+
+
+def test_the_label_of_most_neighbours_is_predicted(enc, monkeypatch):
+    """In blocks, the same as clip by clip."""
+    space = EmbeddingSpace(enc, load_manifest("synth:40"))
+    monkeypatch.setattr("asit_lab.embedding.space._BLOCK", 7)
+    for clip, label in enumerate(space.predicted(5, 2, "mean")):
+        votes = [space.labels[near] for near in space.nearest(clip, 5, 2, "mean")[0]]
+        assert label == max(votes, key=votes.count)
 
 
 def test_a_large_data_set_is_drawn_from(enc):

@@ -19,8 +19,10 @@ from asit_lab.embedding.projection import align, project
 from asit_lab.encoder import Encoder
 from asit_lab.errors import InputError
 from asit_lab.figures import embedding_map
+from asit_lab.inspection.reconstruction_error import clip_errors
 from asit_lab.widgets import EmbeddingExplorer, embedding
-from asit_lab.widgets.embedding import NEIGHBOURS
+from asit_lab.widgets.clip_colours import COLUMNS
+from asit_lab.widgets.encoder_plane import NEIGHBOURS
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_embeddings.ipynb"
 RATE = 16000
@@ -165,15 +167,19 @@ def test_methods_of_projection(explorer):
         project(main, method="LDA")
 
 
-@pytest.mark.parametrize("column", ["label", "prediction", "error", "fold", "group", "length", "level"])
+@pytest.mark.parametrize("column", COLUMNS)
 def test_points_are_coloured_by(explorer, column):
     explorer.colour.value = column
     plane, values = explorer.map, np.frombuffer(explorer.map.values, "<f4")
     assert explorer.message.text == "" and len(values) == 24
-    if column in ("length", "level"):
+    if column in ("length", "level", "reconstruction"):
         assert plane.range == pytest.approx([values.min(), values.max()]) and plane.categories == []
         wave = wave_of(3)
-        wanted = {"length": len(wave) / RATE, "level": 10 * np.log10(np.mean(wave.astype(float) ** 2))}
+        wanted = {
+            "length": len(wave) / RATE,
+            "level": 10 * np.log10(np.mean(wave.astype(float) ** 2)),
+            "reconstruction": clip_errors(explorer.encoder, explorer.space.manifest)["ratio"][3],
+        }
         assert values[3] == pytest.approx(wanted[column], abs=0.01)
     else:
         assert plane.range == [] and values.max() < len(plane.categories)
@@ -239,6 +245,45 @@ def test_a_large_data_set_is_drawn_from(enc):
     explorer.map.selected = 5
     np.testing.assert_allclose(heard(explorer.sound), wave_of(row, "synth:40"), atol=1e-4)
     assert f"clip {row}," in explorer.map.names[5]
+
+
+def test_an_uploaded_sound_has_neighbours(explorer, tmp_path):
+    """It is a clip of the data set, so that clip is the nearest."""
+    explorer.map.selected = 4
+    before = explorer.png()
+    soundfile.write(tmp_path / "knock.wav", wave_of(9), RATE)
+    explorer.upload.path = tmp_path / "knock.wav"
+    explorer.upload.changed += 1
+    assert explorer.message.text == "" and explorer.near[0] == 9 and explorer.map.selected == -1
+    assert explorer.facts.value.count("knock.wav") == 1 and explorer.png() != before
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(9), atol=1e-3)
+    explorer.map.hovered = 3  # its log-mel for a moment
+    explorer.map.hovered = -1
+    explorer.layer.value = 0  # neighbours of the same sound
+    assert explorer.near[0] == 9 and explorer.query is not None
+    explorer.strip.selected = 0
+    explorer.go.click()
+    assert explorer.map.selected == 9 and explorer.query is None and explorer.near[0] != 9
+
+
+def test_two_encoders_side_by_side(enc):
+    """The same clips; a choice on either plane is one on both, and each has its own neighbours."""
+    other = Encoder.random(load_config("smoke", ["model.depth=1"]), 1)
+    explorer = EmbeddingExplorer(enc, "synth:24", compare=other)
+    first, second = explorer.views
+    assert explorer.message.text == "" and first.plane.names == second.plane.names
+    second.plane.selected = 5
+    assert explorer.chosen == first.plane.selected == 5
+    assert second.near.tolist() == second.space.nearest(5, NEIGHBOURS, 1, "mean+std")[0].tolist() != first.near.tolist()
+    shared = len(set(first.near.tolist()) & set(second.near.tolist()))
+    assert f"{shared} of them are neighbours by random init (seed 1), too." in explorer.facts.value
+    explorer.layer.value = 1  # the other has one block, and its output
+    assert first.choice == (1, "mean+std") and second.choice == (0, "mean+std")
+    second.strip.selected = 1
+    explorer.go.click()
+    assert explorer.chosen == second.plane.selected != 5
+    explorer.colour.value = "prediction"
+    assert explorer.message.text == "" and first.plane.values != second.plane.values
 
 
 def test_few_clips_have_fewer_neighbours(enc):

@@ -214,6 +214,35 @@ def test_samples_follow_the_run_until_an_older_one_is_chosen(tmp_path):
     assert monitor.reconstructions.value == b"" and monitor.sample.layout.display == "none"
 
 
+def test_samples_of_all_runs_stand_under_each_other(tmp_path):
+    make_run(tmp_path / "a", samples=[10, 30])
+    make_run(tmp_path / "b", samples=[20])
+    monitor = RunMonitor([tmp_path / "a", tmp_path / "b"])
+    assert list(monitor.sampled.options) == ["a", "b", "all chosen runs"]
+    single = len(image(monitor.reconstructions.value))
+    monitor.sampled.value = "all chosen runs"
+    assert [label for label, _ in monitor.sample.options] == ["10", "20", "30"] and monitor.sample.label == "30"
+    greys = (image(monitor.reconstructions.value)[:, 0, 0] * 255).round().tolist()
+    assert greys.count(30) == greys.count(20) == single and greys.index(30) < greys.index(20)
+    monitor.sample.label = "10"  # b has none yet
+    assert monitor.reconstructions.value == (tmp_path / "a/samples/step-10.png").read_bytes()
+
+
+def test_static_curves_are_along_the_axis_and_grouped_as_the_live_ones(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path / f"point, seed {seed}")
+    monitor = RunMonitor(folder=tmp_path)
+    monitor.runs.value = tuple(monitor.runs.options)
+    monitor.along.value = "hours"
+    figure = monitor.picture.draw_figure()
+    assert {ax.get_xlabel() for ax in figure.axes} <= {"hours", ""}
+    assert figure.axes[-1].lines[0].get_xdata().max() == pytest.approx(monitor.picture.panels[-1]["lines"][0]["x"][-1])
+    monitor.grouped.value = True
+    grouped, live = monitor.picture.draw_figure(), monitor.picture.panels[0]["lines"]
+    assert [text.get_text() for text in grouped.legends[0].get_texts()] == [live[0]["name"]] == ["point: mean of 2"]
+    np.testing.assert_allclose(grouped.axes[0].lines[0].get_ydata(), live[0]["smooth"], rtol=1e-4)
+
+
 def test_a_run_keeps_its_colour(tmp_path):
     for name in "abc":
         make_run(tmp_path / name)

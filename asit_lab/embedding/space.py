@@ -15,6 +15,8 @@ from .dataset import embed_clips, encoder_embedder
 from .projection import project
 from .vectors import POOLED
 
+_BLOCK = 512  # clips whose similarities are in memory at a time
+
 
 class EmbeddingSpace:
     """Embeddings of a data set by every layer and way of pooling, all from one pass that is kept on disk.
@@ -67,9 +69,13 @@ class EmbeddingSpace:
             raise InputError(
                 f"layer {layer} has no class token, which joins at block {self._joins}; pool patches instead"
             )
-        pooled = self._pooled[:, layer, POOLED[pool]].reshape(len(self.rows), -1).astype(np.float64)  # [clips, dim]
-        mean, deviation = pooled.mean(0), pooled.std(0)
-        return (pooled - mean) / np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
+        features = self._features(layer, pool)
+        mean, deviation = _scale(features)
+        return (features - mean) / deviation
+
+    def _features(self, layer: int, pool: str) -> np.ndarray:
+        """float64 [clips, dim], as they are."""
+        return self._pooled[:, layer, POOLED[pool]].reshape(len(self.rows), -1).astype(np.float64)
 
     def _points(self, layer: int, pool: str, method: str = "t-SNE") -> np.ndarray:
         """float32 [clips, 2], see `project`."""
@@ -78,19 +84,46 @@ class EmbeddingSpace:
     def predicted(self, count: int, layer: int, pool: str) -> list[str]:
         """For each clip the label that most of its `count` nearest neighbours have; of equals the nearest's."""
         vectors = self.vectors(layer, pool)
-        near = [nearest_vectors(vectors, clip, count)[0] for clip in range(len(vectors))]
-        return [Counter(self.labels[clip] for clip in clips).most_common(1)[0][0] for clips in near]
+        directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        predicted = []
+        for start in range(0, len(vectors), _BLOCK):
+            clips = np.arange(start, min(start + _BLOCK, len(vectors)))
+            similarity = directions[clips] @ directions.T  # [block, clips]
+            similarity[np.arange(len(clips)), clips] = -np.inf
+            last = min(count, len(vectors) - 1)
+            near = np.sort(np.argpartition(-similarity, last - 1, axis=1)[:, :last], axis=1)
+            order = np.argsort(-np.take_along_axis(similarity, near, 1), axis=1, kind="stable")
+            near = np.take_along_axis(near, order, 1)
+            predicted += [Counter(self.labels[clip] for clip in row).most_common(1)[0][0] for row in near]
+        return predicted
 
     def nearest(self, clip: int, count: int, layer: int, pool: str) -> tuple[np.ndarray, np.ndarray]:
-        """The `count` clips nearest to `clip` by cosine, see `nearest_vectors`: their numbers and similarities."""
-        return nearest_vectors(self.vectors(layer, pool), clip, count)
+        """The `count` clips nearest to `clip` by cosine, see `nearest_vectors`, without itself: their numbers and
+        similarities (-1 to 1)."""
+        vectors = self.vectors(layer, pool)
+        order, similarity = nearest_vectors(vectors, vectors[clip], count + 1)
+        others = order != clip
+        return order[others][:count], similarity[others][:count]
+
+    def nearest_to(self, pooled: np.ndarray, count: int, layer: int, pool: str) -> tuple[np.ndarray, np.ndarray]:
+        """The same for a sound that is not among the clips. pooled: float [depth + 1, 3, D], as `Encoder.pooled` gives
+        it; it is standardised as the clips are."""
+        vectors = self.vectors(layer, pool)  # first: raises the errors
+        mean, deviation = _scale(self._features(layer, pool))
+        vector = (pooled[layer, list(POOLED[pool])].reshape(-1).astype(np.float64) - mean) / deviation
+        return nearest_vectors(vectors, vector, count)
 
 
-def nearest_vectors(vectors: np.ndarray, clip: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` rows of `vectors` [clips, dim] nearest to row `clip` by cosine, the nearest first, without itself:
-    their numbers and similarities (-1 to 1). Ties keep their order."""
+def _scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation [dim] of features [clips, dim]; infinite where a feature is constant."""
+    mean, deviation = features.mean(0), features.std(0)
+    return mean, np.where(deviation > 1e-8 * np.abs(mean), deviation, np.inf)
+
+
+def nearest_vectors(vectors: np.ndarray, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` rows of `vectors` [clips, dim] nearest to `vector` [dim] by cosine, the nearest first: their numbers
+    and similarities (-1 to 1). Ties keep their order."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-    similarity = vectors @ vectors[clip] / (lengths * lengths[clip])
-    order = np.argsort(-similarity, kind="stable")
-    order = order[order != clip][:count]
+    similarity = vectors @ vector / (lengths * max(np.linalg.norm(vector), 1e-12))
+    order = np.argsort(-similarity, kind="stable")[:count]
     return order, similarity[order]

@@ -95,6 +95,8 @@ def compared_curves(
     width: float | None = None,
     numbers: Mapping[str, int] | None = None,
     references: Mapping[str, Sequence[tuple[float, str]]] | None = None,
+    along: str = "step",
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
     """Curves of several runs over the optimiser step: a panel for each curve, a line for each run.
 
@@ -103,13 +105,15 @@ def compared_curves(
     than a factor of 50. smoothing: share of a run's rows that the running mean goes over, 0 for none; lines are as
     logged (faint) and smoothed, as in `curves`. width: of the whole, in inches, up to three panels beside each other;
     None: small panels of one size, up to five. numbers: run -> number of its colour and dashes, where these should stay
-    as other runs come and go. references: column -> (value, label) of dashed lines, see `curves`.
-    Raises InputError for no runs and for metrics that are no table or without a column `step`.
+    as other runs come and go. references: column -> (value, label) of dashed lines, see `curves`. along: column that
+    the curves are drawn over. groups: name -> runs, of which several are drawn as their mean and a band from the lowest
+    to the highest; None: each run by itself.
+    Raises InputError for no runs and for metrics that are no table or without the column `along`.
     """
     if not runs:
         raise InputError("runs: expected at least one run to draw, got none")
     for name, metrics in runs.items():
-        _check_steps(metrics, f"metrics of {name}")
+        _check_steps(metrics, f"metrics of {name}", along)
     numbers = numbers or {run: number for number, run in enumerate(runs)}  # a run without rows yet has one too
     runs = {run: metrics for run, metrics in runs.items() if len(metrics)}
     logged = {column for metrics in runs.values() for column in metrics}
@@ -118,23 +122,34 @@ def compared_curves(
         return blank(7.0, 2.0, "nothing logged yet")
     smooth = smoothing > 0 and any(len(metrics) >= _SMOOTH_FROM for metrics in runs.values())
 
+    grouped = {group: [run for run in members if run in runs] for group, members in (groups or {}).items()}
+    grouped = {group: members for group, members in grouped.items() if members} or {run: [run] for run in runs}
     columns = _balanced(_COLUMNS if width is None else _WIDE_COLUMNS, len(names))
-    figure, grid = _grid(-(-len(names) // columns), columns, below=0.14 * len(runs) + 0.15, width=width)
+    figure, grid = _grid(-(-len(names) // columns), columns, below=0.14 * len(grouped) + 0.15, width=width)
     for place, name in enumerate(names):
         ax = figure.add_subplot(grid[place])
         drawn = []
-        for run, metrics in runs.items():
-            if name in metrics:
-                steps = pd.to_numeric(metrics["step"], errors="coerce").to_numpy(dtype=float)
-                share = smoothing if len(metrics) >= _SMOOTH_FROM else 0.0
-                drawn.append((steps, _draw_line(ax, steps, metrics[name], numbers[run], share, "")))
+        for members in grouped.values():
+            tables = [runs[run] for run in members if name in runs[run]]
+            places = [pd.to_numeric(table[along], errors="coerce").to_numpy(dtype=float) for table in tables]
+            columns_drawn = [table[name] for table in tables]
+            if len(tables) > 1:
+                drawn.append((places[0], _draw_band(ax, places, columns_drawn, numbers[members[0]], smoothing)))
+            elif tables:
+                share = smoothing if len(tables[0]) >= _SMOOTH_FROM else 0.0
+                line = _draw_line(ax, places[0], columns_drawn[0], numbers[members[0]], share, "")
+                drawn.append((places[0], line))
         _scale_axes(ax, *(np.concatenate(parts) for parts in zip(*drawn, strict=True)), smooth, log)
         for reference in (references or {}).get(name, ()):
             _draw_reference(ax, name, reference)
         ax.set_title(curve_title(name))
-        ax.set_xlabel("" if place + columns < len(names) else "step")
-    lines = [Line2D([], [], linewidth=1.5, **_line_style(numbers[run])) for run in runs]
-    figure.legend(lines, [short_name(run, 80) for run in runs], loc="lower left", handlelength=2.5, labelspacing=0.2)
+        ax.set_xlabel("" if place + columns < len(names) else along)
+    lines = [Line2D([], [], linewidth=1.5, **_line_style(numbers[members[0]])) for members in grouped.values()]
+    titles = [
+        f"{short_name(group, 80)}: mean of {len(members)}" if len(members) > 1 else short_name(group, 80)
+        for group, members in grouped.items()
+    ]
+    figure.legend(lines, titles, loc="lower left", handlelength=2.5, labelspacing=0.2)
     if smooth:
         _say_smoothed(figure, "")
     return figure
@@ -155,11 +170,11 @@ def curve_title(name: str) -> str:
     return {**_LOSSES, **_OTHERS}.get(name, name.replace("_", " "))
 
 
-def _check_steps(metrics: pd.DataFrame, name: str) -> None:
+def _check_steps(metrics: pd.DataFrame, name: str, along: str = "step") -> None:
     if not isinstance(metrics, pd.DataFrame):
         raise InputError(f"{name}: expected a table, such as `metrics` of a run, got a {type(metrics).__name__}")
-    if "step" not in metrics:
-        raise InputError(f"{name}: expected a column 'step', found {', '.join(map(str, metrics.columns)) or 'none'}")
+    if along not in metrics:
+        raise InputError(f"{name}: expected a column {along!r}, found {', '.join(map(str, metrics.columns)) or 'none'}")
 
 
 def _losses_in(tables: list[pd.DataFrame]) -> list[str]:
@@ -230,19 +245,53 @@ def _draw_line(ax, steps: np.ndarray, column: pd.Series, number: int, smoothing:
 
     Returns the finite values of it.
     """
-    values = pd.to_numeric(column, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    values = _numbers(column)
     finite = values.notna().to_numpy() & np.isfinite(steps)
     style = _line_style(number)
     # NaN stay in, so that the line breaks there; few values need markers, or one between two gaps is not seen.
     marker = "o" if finite.sum() < _SMOOTH_FROM else ""
     if smoothing:
         ax.plot(steps, values, linewidth=0.7, alpha=0.4, marker=marker, markersize=3, color=style["color"])
-        window = max(3, int(len(values) * smoothing))
-        average = values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
+        average = smoothed(values, smoothing)
         ax.plot(steps, average, linewidth=1.5, label=label, **style)
     else:
         ax.plot(steps, values, linewidth=1.3, marker=marker, markersize=3, label=label, **style)
     return values.to_numpy(dtype=float)[finite]
+
+
+def _draw_band(
+    ax, places: Sequence[np.ndarray], columns: Sequence[pd.Series], number: int, smoothing: float
+) -> np.ndarray:
+    """Mean of several runs' lines and the band from their lowest to their highest; returns the finite values."""
+    lines = [
+        smoothed(values, smoothing if len(values) >= _SMOOTH_FROM else 0.0).to_numpy(dtype=float)
+        for values in map(_numbers, columns)
+    ]
+    x, values = in_common(places, lines)
+    style = _line_style(number)
+    ax.fill_between(x, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
+    ax.plot(x, values.mean(0), linewidth=1.5, **style)
+    return values[np.isfinite(values)]
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    return pd.to_numeric(column, errors="coerce").replace([np.inf, -np.inf], np.nan)
+
+
+def smoothed(values: pd.Series, share: float) -> pd.Series:
+    """Centred running mean over this share of the rows, with the same gaps; as it is for a share of 0."""
+    if not share:
+        return values
+    window = max(3, int(len(values) * share))
+    return values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
+
+
+def in_common(places: Sequence[np.ndarray], lines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Several lines, each [rows] at its `places` [rows], at the places of the longest where all of them are:
+    x [n], values [lines, n]."""
+    x = max(places, key=len)
+    x = x[(x >= max(np.nanmin(place) for place in places)) & (x <= min(np.nanmax(place) for place in places))]
+    return x, np.stack([np.interp(x, place, line) for place, line in zip(places, lines, strict=True)])
 
 
 def _scale_axes(ax, steps: np.ndarray, values: np.ndarray, smooth: bool, log: bool | None = None) -> None:

@@ -11,7 +11,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from ..figures.style import COLOURS
-from ..figures.training import curve_title
+from ..figures.training import curve_title, in_common, smoothed
 from .base import render_png
 
 _STATIC = Path(__file__).parent / "static"
@@ -66,10 +66,7 @@ class CurvesView(anywidget.AnyWidget):
 def run_line(name: str, number: int, x: np.ndarray, column: pd.Series, smoothing: float) -> dict:
     """One run's line: at most some hundred points. smoothing: share of the rows that the running mean goes over."""
     values = pd.to_numeric(column, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    smooth = values
-    if smoothing and len(values) >= _SMOOTH_FROM:
-        window = max(3, int(len(values) * smoothing))
-        smooth = values.rolling(window, center=True, min_periods=1).mean().where(values.notna())
+    smooth = smoothed(values, smoothing if len(values) >= _SMOOTH_FROM else 0.0)
     rows = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(int))
     raw = [] if smooth is values else _plain(values.to_numpy(float)[rows])
     drawn = {"x": _plain(x[rows]), "raw": raw, "smooth": _plain(smooth.to_numpy(float)[rows])}
@@ -78,12 +75,8 @@ def run_line(name: str, number: int, x: np.ndarray, column: pd.Series, smoothing
 
 def group_line(name: str, number: int, lines: Sequence[dict]) -> dict:
     """Mean of several runs' lines, and the band from their lowest to their highest, where all of them are."""
-    places = [np.array(line["x"], float) for line in lines]
-    x = max(places, key=len)
-    x = x[(x >= max(place.min() for place in places)) & (x <= min(place.max() for place in places))]
-    values = np.stack(
-        [np.interp(x, place, np.array(line["smooth"], float)) for place, line in zip(places, lines, strict=True)]
-    )
+    places, smooth = ([np.array(line[key], float) for line in lines] for key in ("x", "smooth"))
+    x, values = in_common(places, smooth)
     mean, low, high = values.mean(0), values.min(0), values.max(0)
     title = f"{name}: mean of {len(lines)}"
     bands = {"low": _plain(low), "high": _plain(high)}

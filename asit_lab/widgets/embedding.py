@@ -2,40 +2,52 @@
 
 import html
 import importlib.util
+from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
 import pandas as pd
+import torch
 
+from .. import audio
 from ..data import DataSource, load_manifest
 from ..data.lists import as_source
-from ..embedding.projection import PROJECTIONS, align
+from ..embedding.projection import PROJECTIONS
 from ..embedding.space import EmbeddingSpace
 from ..embedding.vectors import POOLED
 from ..encoder import Encoder
 from ..errors import InputError
 from ..figures import MelAxes
-from ..figures.style import short_name
 from ..zoo import open_source
 from .base import Explorer, FigureImage, Sound, labelled
-from .clickable import ClickableImage
-from .embedding_panels import neighbour_strip, short_label, thumbnail
-from .plane import Plane
+from .clip_colours import COLUMNS, HINT, OF_CLIPS, SCALES, SLOW, of_clips, of_encoder
+from .embedding_panels import short_label, thumbnail
+from .encoder_plane import NEIGHBOURS, EncoderPlane
+from .upload import FileUpload
 from .work import LongWork, ReportProgress
 
-NEIGHBOURS = 8
 _LONGEST = 10.0  # s of a clip that are read, shown and played
-_MOST_LETTERS = 60  # of the title over the plane, which a legend follows
-_COLOURS = ("label", "prediction", "error", "fold", "group", "length", "level")
-_COLOUR_HINT = "prediction: the label of most nearest neighbours; error: whether that is right; length, level: a scale"
 _KEPT = 64  # clips whose log-mel is kept
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sound that is not among the clips."""
+
+    name: str
+    wave: np.ndarray
+    """float32 [samples], at the first encoder's rate"""
+    pooled: list[np.ndarray]
+    """of each encoder, float [depth + 1, 3, D]"""
 
 
 class EmbeddingExplorer(Explorer):
     """Clips of a data set on a plane: hover to see one, click to hear it and to see its nearest neighbours; zoom,
-    search, select by a lasso, colour by label, fold, length, level, or by what the neighbours predict.
+    search, select by a lasso, colour by label, fold, length, level, or by what the neighbours predict. An uploaded
+    sound has neighbours, too; a second encoder has a plane of its own beside the first.
 
     Neighbours are those in the space of the embeddings, by cosine of standardised vectors, not those on the plane. A
     click on a neighbour's log-mel plays it; a button makes it the chosen clip. Any layer and pooling, from one pass
@@ -50,25 +62,40 @@ class EmbeddingExplorer(Explorer):
         pool: str = "mean+std",
         clips: int = 1000,
         seed: int = 0,
+        compare: Encoder | str | Path | None = None,
     ):
         """encoder_or_run: an Encoder, or what `zoo.open_source` takes, such as a run or a preset (`seed`: of its
         untrained weights). layer: None is the final output; negative ones count from the last block. pool: mean+std,
-        mean or class. clips: of a larger data set as many are drawn by `seed`.
+        mean or class. clips: of a larger data set as many are drawn by `seed`. compare: a second encoder.
         """
         super().__init__()
         self.clips, self.seed = clips, seed
-        self.space: EmbeddingSpace | None = None
-        self.chosen, self.near = -1, np.empty(0, dtype=int)
-        self.map, self.strip, self.thumbnail = Plane(), ClickableImage(), FigureImage()
-        self._levels: dict[int, np.ndarray] = {}  # of a space, by its id
-        self.saved = (self.map, self.strip)
+        self.chosen = -1
+        self.query: Query | None = None
+        self.thumbnail = FigureImage()
+        self._columns: dict[tuple, list[pd.Series]] = {}  # slow ones of the clips shown
+        self._last_neighbour = -1
         self._log_mel = lru_cache(_KEPT)(self._read_log_mel)
         with self.errors_in_words():
-            enc = encoder_or_run if isinstance(encoder_or_run, Encoder) else open_source(encoder_or_run, seed)
-            self.encoder = enc
-            self._axes = MelAxes.of(enc.config.features, normalised=True)
+            sources = [encoder_or_run, *([compare] if compare else [])]
+            encoders = [source if isinstance(source, Encoder) else open_source(source, seed) for source in sources]
+            self.encoder = encoders[0]
+            self.views = [EncoderPlane(enc) for enc in encoders]
+            self.map, self.strip = self.views[0].plane, self.views[0].strip
+            self.saved = tuple(widget for view in self.views for widget in (view.plane, view.strip))
+            self._axes = MelAxes.of(self.encoder.config.features, normalised=True)
             self._make_controls(data, layer, pool)
             self.embed()
+
+    @property
+    def space(self) -> EmbeddingSpace | None:
+        """The first encoder's embeddings."""
+        return self.views[0].space
+
+    @property
+    def near(self) -> np.ndarray:
+        """int64: neighbours of the chosen clip by the first encoder."""
+        return self.views[0].near
 
     def _make_controls(self, data: DataSource, layer: int | None, pool: str) -> None:
         depth = self.encoder.config.model.depth
@@ -85,42 +112,41 @@ class EmbeddingExplorer(Explorer):
         self.pool = labelled(ipywidgets.Dropdown(options=list(POOLED), value=pool), "pooling", "of a clip's tokens")
         installed = [method for method in PROJECTIONS if method != "UMAP" or importlib.util.find_spec("umap")]
         self.method = labelled(ipywidgets.Dropdown(options=installed), "plane", "how vectors become points")
-        self.colour = labelled(ipywidgets.Dropdown(options=list(_COLOURS)), "colour by", _COLOUR_HINT)
+        self.colour = labelled(ipywidgets.Dropdown(options=list(COLUMNS)), "colour by", HINT)
         self.work = LongWork()
         self.sound, self.near_sound = Sound("chosen clip"), Sound("neighbour")
         self.go = ipywidgets.Button(icon="crosshairs", disabled=True)
         labelled(self.go, "choose this neighbour", "make the last played neighbour the chosen clip")
+        self.upload = FileUpload()
+        self.upload.hint = "a sound whose nearest neighbours are shown"
         self.facts = ipywidgets.HTML()
-        self.map.layout.max_width, self.strip.layout.max_width = "900px", "720px"
-        self.map.layout.min_width = "420px"
-        self.map.layout.flex, self.strip.layout.flex = "3 1 520px", "2 1 380px"
-        side_by_side = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%")
-        self.arrange(
-            [
-                self.data,
-                self.work,
-                self.layer,
-                self.pool,
-                self.method,
-                self.colour,
-                self.thumbnail,
-                self.sound,
-                self.near_sound,
-                self.go,
-                self.facts,
-            ],
-            [ipywidgets.HBox([self.map, self.strip], layout=side_by_side)],
-        )
+        choices = [self.data, self.work, self.layer, self.pool, self.method, self.colour]
+        chosen = [self.thumbnail, self.sound, self.near_sound, self.go, self.upload, self.facts]
+        self._arrange_views(choices, chosen)
         self.on(self.data, lambda: self.embed(background=True))
         self.on([self.layer, self.pool, self.method], self._new_vectors)
         self.on(self.colour, self._new_colour)
         self.on_click(self.go, self._choose_neighbour)
-        for picture, name, handler in (
-            (self.map, "selected", self._choose),
-            (self.map, "hovered", self._show_hovered),
-            (self.strip, "selected", self._hear_neighbour),
-        ):
-            picture.observe(lambda _, handler=handler: self._answer(handler), names=name)
+        self.upload.observe(lambda _: self._answer(self._take_upload), names="changed")
+        for view in self.views:
+            for picture, name, handler in (
+                (view.plane, "selected", self._choose),
+                (view.plane, "hovered", self._show_hovered),
+                (view.strip, "selected", self._hear_neighbour),
+            ):
+                picture.observe(lambda _, handler=handler, view=view: self._answer(lambda: handler(view)), names=name)
+
+    def _arrange_views(self, choices: list[ipywidgets.Widget], chosen: list[ipywidgets.Widget]) -> None:
+        """One plane at the right of all controls, beside its neighbours; two planes under the controls."""
+        layout = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%")
+        if len(self.views) == 1:
+            self.map.layout.flex, self.strip.layout.flex = "3 1 520px", "2 1 380px"
+            self.arrange([*choices, *chosen], [ipywidgets.HBox([self.map, self.strip], layout=layout)])
+            return
+        column = ipywidgets.Layout(flex="1 1 440px", min_width="420px")
+        planes = [ipywidgets.VBox([view.plane, view.strip], layout=column) for view in self.views]
+        narrow = ipywidgets.VBox(chosen, layout=ipywidgets.Layout(max_width="360px"))
+        self.arrange(choices, [narrow], below=[ipywidgets.HBox(planes, layout=layout)])
 
     # --- answers to the controls ------------------------------------------------------------------------------------
 
@@ -128,28 +154,39 @@ class EmbeddingExplorer(Explorer):
         """Embed the named data set and draw it. background: while the page stays responsive."""
         manifest = load_manifest(self.data.value)
 
-        def compute(report: ReportProgress) -> EmbeddingSpace:
-            space = EmbeddingSpace(self.encoder, manifest, self.clips, self.seed, report)
-            space.points(self.layer.value, self.pool.value, self.method.value)
-            return space
+        def compute(report: ReportProgress) -> list[EmbeddingSpace]:
+            first = self.views[0].embed(manifest, self.clips, self.seed, report)
+            spaces = [first, *(view.embed(first.manifest, self.clips, self.seed, report) for view in self.views[1:])]
+            for view, space in zip(self.views, spaces, strict=True):
+                if len(space.rows) < len(first.rows):
+                    raise InputError(f"{view.encoder.name} cannot embed {space.skipped[0][0]}: {space.skipped[0][1]}")
+                space.rows = first.rows  # of the data set
+                space.points(view.layer(*self._layer), self.pool.value, self.method.value)
+            return spaces
 
         try:
             self.work.run("embedding", compute, lambda result: self._answer(lambda: self._show(result)), background)
         finally:
             self.data.disabled = self.work.busy  # one at a time
 
-    def _show(self, result: EmbeddingSpace | Exception) -> None:
+    @property
+    def _layer(self) -> tuple[int, int]:
+        """Number of the chosen block, and of the final output."""
+        return self.layer.value, self.encoder.config.model.depth
+
+    def _show(self, result: list[EmbeddingSpace] | Exception) -> None:
         """Draw the embedded clips, the first one chosen; without new ones the previous map stays."""
         self.data.disabled = False
         if isinstance(result, Exception):
             if isinstance(result, InputError) and self.space is not None:
                 raise InputError(f"{result}; the map still shows {self.space.manifest.source}") from result
             raise result
-        self.chosen, self.map.selected, self.map.hovered = -1, -1, -1
-        self.space = result
+        self.chosen, self.query = -1, None
+        for view, space in zip(self.views, result, strict=True):
+            view.take(space)
+        self._columns.clear()
         self._log_mel.cache_clear()
-        self._drawn_points = None
-        self._draw_map()
+        self._draw_maps()
         self._take(0, play=False)
 
     def _new_vectors(self) -> None:
@@ -159,161 +196,163 @@ class EmbeddingExplorer(Explorer):
             return
         space, choice = self.space, (self.layer.value, self.pool.value, self.method.value)
 
+        def compute(_report: ReportProgress) -> None:
+            for view in self.views:
+                view.space.points(view.layer(*self._layer), *choice[1:])
+
         def show(result) -> None:
             if isinstance(result, Exception):
                 raise result
             if choice == (self.layer.value, self.pool.value, self.method.value) and space is self.space:
-                self._draw_map()
+                self._draw_maps()
                 self.redraw()
 
-        self.work.run("projecting", lambda _: space.points(*choice), lambda r: self._answer(lambda: show(r)), True)
+        self.work.run("projecting", compute, lambda result: self._answer(lambda: show(result)), True)
 
-    def _choose(self) -> None:
-        if self.map.selected not in (-1, self.chosen):
-            self._take(self.map.selected, play=True)
+    def _choose(self, view: EncoderPlane) -> None:
+        if view.plane.selected not in (-1, self.chosen):
+            self._take(view.plane.selected, play=True)
 
     def _choose_neighbour(self) -> None:
-        if self.strip.selected >= 0:
-            self._take(int(self.near[self.strip.selected]), play=True)
+        if self._last_neighbour >= 0:
+            self._take(self._last_neighbour, play=True)
 
     def _take(self, clip: int, play: bool) -> None:
         """Make `clip` the chosen one: play it and show its neighbours."""
-        self.chosen = clip
-        self.map.selected = clip
+        self.chosen, self.query = clip, None
+        for view in self.views:
+            view.plane.selected = clip
         self._show_thumbnail(clip)
         self.redraw()
-        self._play(self.sound, clip, play)
+        self._play(self.sound, self._read(clip), play)
 
-    def _hear_neighbour(self) -> None:
-        self.go.disabled = self.strip.selected < 0
-        if self.strip.selected >= 0:
-            self._play(self.near_sound, int(self.near[self.strip.selected]), play=True)
+    def _take_upload(self) -> None:
+        """Show the neighbours of the uploaded sound."""
+        if self.space is None:
+            raise InputError("there are no clips to compare with: choose a data set first")
+        path = self.upload.path
+        pooled = [
+            view.encoder.pooled([torch.from_numpy(wave)], rate)[0].float().cpu().numpy()
+            for view in self.views
+            for rate in [view.encoder.config.features.sample_rate]
+            for wave in [audio.read(path, rate, seconds=_LONGEST)]
+        ]
+        wave = audio.read(path, self._rate, seconds=_LONGEST)
+        self.query, self.chosen = Query(path.name, wave, pooled), -1
+        for view in self.views:
+            view.plane.selected = -1
+        self.redraw()
+        self._show_thumbnail(-1)
+        self._play(self.sound, wave, play=True)
 
-    def _play(self, output, clip: int, play: bool) -> None:
-        rate = self.encoder.config.features.sample_rate
+    def _hear_neighbour(self, view: EncoderPlane) -> None:
+        self._last_neighbour = int(view.near[view.strip.selected]) if view.strip.selected >= 0 else -1
+        self.go.disabled = self._last_neighbour < 0
+        if self._last_neighbour >= 0:
+            self._play(self.near_sound, self._read(self._last_neighbour), play=True)
+
+    def _play(self, output: Sound, wave: np.ndarray, play: bool) -> None:
         output.player.autoplay = play
-        output.load(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
+        output.load(wave, self._rate)
 
-    def _show_hovered(self) -> None:
-        if self.space is not None:
-            self._show_thumbnail(self.chosen if self.map.hovered < 0 else self.map.hovered)
+    def _show_hovered(self, view: EncoderPlane) -> None:
+        clip = self.chosen if view.plane.hovered < 0 else view.plane.hovered
+        if self.space is not None and (clip >= 0 or self.query):
+            self._show_thumbnail(clip)
+        for other in self.views:
+            other.plane.hovered = view.plane.hovered
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
-    def _draw_map(self) -> None:
+    def _draw_maps(self) -> None:
         """Points for the chosen layer and pooling; `redraw` shows them."""
-        space, choice = self.space, (self.layer.value, self.pool.value)
-        points = space.points(*choice, self.method.value)
-        if self._drawn_points is not None:
-            points = align(points, self._drawn_points)
-        title = f"{self.encoder.name}; {len(space.rows)} clips of {space.manifest.source}"
-        method = f"{self.method.value} of {self.layer.label}, {self.pool.value}"
-        self._drawn_points, self._choice = points, choice
-        self._clip_names = [self._name(clip) for clip in range(len(space.rows))]
-        self.map.show(points, self._table(), self._clip_names, short_name(title, _MOST_LETTERS), method)
+        first = None
+        for view in self.views:
+            layer = view.layer(*self._layer)
+            final = layer == view.encoder.config.model.depth
+            words = "final output" if final else f"block {layer}"
+            first = view.draw(layer, self.pool.value, self.method.value, words, first)
         self._new_colour()
-
-    def _table(self) -> pd.DataFrame:
-        """A row a clip, for what is selected on the plane and for CSV."""
-        space = self.space
-        clips = space.manifest.table
-        table = pd.DataFrame(
-            {"clip": space.rows, "label": space.labels, "seconds": clips["seconds"].round(3).to_numpy()}
-        )
-        for name in ("fold", "split", "group"):
-            if clips[name].notna().any():
-                table[name] = clips[name].astype("string").fillna("").to_numpy()
-        return table.assign(predicted=space.predicted(NEIGHBOURS, *self._choice), path=clips["path"].to_numpy())
 
     def _new_colour(self) -> None:
         """Colour the points by what is chosen."""
-        space, column = self.space, self.colour.value
-        if space is None:
+        if self.space is None:
             self.embed()
             return
-        if column == "level":
-            self._colour_by_level()
-        elif column == "length":
-            self.map.colour_by(space.manifest.table["seconds"], "s")
-        elif column in ("prediction", "error"):
-            predicted = pd.Series(space.predicted(NEIGHBOURS, *self._choice))
-            right = (predicted == pd.Series(space.labels)).map({True: "right", False: "wrong"})
-            self.map.colour_by(predicted if column == "prediction" else right)
-        elif column == "label":
-            self.map.colour_by(pd.Series(space.labels))
-        else:
-            self.map.colour_by(space.manifest.table[column].astype("string").fillna("none"))
+        name, space = self.colour.value, self.space
 
-    def _colour_by_level(self) -> None:
-        """Levels are measured the first time."""
-        space, rate = self.space, self.encoder.config.features.sample_rate
+        def compute(report: ReportProgress) -> list[pd.Series]:
+            if name in OF_CLIPS:
+                return [of_clips(name, space, self._rate, _LONGEST, report)] * len(self.views)
+            return [of_encoder(name, v.encoder, v.space, *v.choice, NEIGHBOURS, report) for v in self.views]
 
-        def measure(report: ReportProgress) -> np.ndarray:
-            levels = np.empty(len(space.rows))
-            for clip in range(len(levels)):
-                report(clip, len(levels))
-                power = np.mean(np.square(space.manifest.read(clip, rate, seconds=_LONGEST), dtype=np.float64))
-                levels[clip] = 10 * np.log10(max(power, 1e-10))
-            return levels
-
-        def show(result) -> None:
+        def show(result: list[pd.Series] | Exception) -> None:
             if isinstance(result, Exception):
                 raise result
-            self._levels = {id(space): result}
-            if self.space is space and self.colour.value == "level":
-                self.map.colour_by(pd.Series(result), "dB")
+            if name in SLOW and space is self.space:
+                self._columns[name] = result
+            if space is self.space and self.colour.value == name:
+                for view, column in zip(self.views, result, strict=True):
+                    view.plane.colour_by(column, SCALES.get(name, ""))
 
-        if id(space) in self._levels:
-            show(self._levels[id(space)])
+        if name in self._columns or name not in SLOW:
+            show(self._columns.get(name) or compute(lambda *_: None))
         else:
-            self.work.run("measuring", measure, lambda result: self._answer(lambda: show(result)), background=True)
+            self.work.run("measuring", compute, lambda result: self._answer(lambda: show(result)), background=True)
 
     def redraw(self) -> None:
-        """Mark the chosen clip and its neighbours on the plane, and draw their log-mels."""
-        space, clip = self.space, self.chosen
-        self.near, similarity = space.nearest(clip, NEIGHBOURS, *self._choice)
-        self.map.near = self.near.tolist()
-        labels = [space.labels[near] for near in self.near]
-        groups = space.manifest.table["group"].to_numpy()
-        marks = ["= " if pd.notna(groups[clip]) and groups[near] == groups[clip] else "" for near in self.near]
-        titles = [
-            f"{mark}{value:.2f} {short_label(label)}"
-            for mark, value, label in zip(marks, similarity, labels, strict=True)
-        ]
-        log_mels = [self._log_mel(int(near)) for near in (clip, *self.near)]
-        figure, targets = neighbour_strip(log_mels, [short_label(space.labels[clip]), *titles], self._axes)
-        named = [
-            f"similarity {value:.2f}, {self._clip_names[near]}"
-            for value, near in zip(similarity, self.near, strict=True)
-        ]
-        self.strip.selected = -1
-        self.strip.draw(
-            figure, targets, named, alt=f"Nearest neighbours of {self._clip_names[clip]}; choose one to hear it."
-        )
+        """Mark the chosen sound and its neighbours on the planes, and draw their log-mels."""
+        query, clip = self.query, self.chosen
+        of = query.name if query else self.space.labels[clip]
+        first = self._log_mel_of(query.wave) if query else self._log_mel(clip)
+        for number, view in enumerate(self.views):
+            if query:
+                near, similarity = view.space.nearest_to(query.pooled[number], NEIGHBOURS, *view.choice)
+            else:
+                near, similarity = view.space.nearest(clip, NEIGHBOURS, *view.choice)
+            view.mark(near, similarity, of, [first, *(self._log_mel(int(other)) for other in near)], self._axes)
         self.near_sound.load(None, 0)
-        same = sum(label == space.labels[clip] for label in labels)
-        lines = [self._clip_names[clip], f"{same} of {len(labels)} nearest neighbours have its label."]
-        if any(marks):
-            lines.append(f"{sum(map(bool, marks))} of them are of the same recording (marked =).")
-        if space.skipped:
-            lines.append(
-                f"Left out, as they cannot be embedded: {len(space.skipped)}; the first: {space.skipped[0][1]}"
-            )
-        self.facts.value = (
-            f'<div style="line-height: 1.5; overflow-wrap: anywhere">{"<br>".join(map(html.escape, lines))}</div>'
-        )
+        lines = "<br>".join(map(html.escape, self._facts()))
+        self.facts.value = f'<div style="line-height: 1.5; overflow-wrap: anywhere">{lines}</div>'
+
+    def _facts(self) -> list[str]:
+        """What is chosen and what its neighbours are, in sentences."""
+        view, clip = self.views[0], self.chosen
+        labels = [self.space.labels[near] for near in self.near]
+        if self.query:
+            label, count = Counter(labels).most_common(1)[0]
+            lines = [self.query.name, f"{count} of {len(labels)} nearest neighbours have the label {label}."]
+        else:
+            same = sum(label == self.space.labels[clip] for label in labels)
+            lines = [view.name(clip), f"{same} of {len(labels)} nearest neighbours have its label."]
+        if any(view.same_recording()):
+            lines.append(f"{sum(view.same_recording())} of them are of the same recording (marked =).")
+        for other in self.views[1:]:
+            shared = len(set(self.near.tolist()) & set(other.near.tolist()))
+            lines.append(f"{shared} of them are neighbours by {other.encoder.name}, too.")
+        if self.space.skipped:
+            skipped = self.space.skipped
+            lines.append(f"Left out, as they cannot be embedded: {len(skipped)}; the first: {skipped[0][1]}")
+        return lines
 
     def _show_thumbnail(self, clip: int) -> None:
-        """Show a clip's thumbnail over the players."""
-        figure = thumbnail(self._log_mel(clip), self._axes, short_label(self.space.labels[clip]))
-        self.thumbnail.draw(figure, alt=f"Log-mel of {self._clip_names[clip]}.")
+        """Show a clip's thumbnail over the players; -1: the uploaded sound's."""
+        log_mel = self._log_mel_of(self.query.wave) if clip < 0 else self._log_mel(clip)
+        of, name = (self.query.name,) * 2 if clip < 0 else (self.space.labels[clip], self.views[0].name(clip))
+        self.thumbnail.draw(thumbnail(log_mel, self._axes, short_label(of)), alt=f"Log-mel of {name}.")
 
-    def _name(self, clip: int) -> str:
-        row = self.space.manifest.table.iloc[clip]
-        return f"{row['label'] or 'no label'}, clip {self.space.rows[clip]}, {Path(row['path']).name}"
+    # --- audio ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _rate(self) -> int:
+        return self.encoder.config.features.sample_rate
+
+    def _read(self, clip: int) -> np.ndarray:
+        return self.space.manifest.read(clip, self._rate, seconds=_LONGEST)
 
     def _read_log_mel(self, clip: int) -> np.ndarray:
-        """float [frames, mels], normalised, of the first seconds."""
-        rate = self.encoder.config.features.sample_rate
-        log_mel = self.encoder.log_mel(self.space.manifest.read(clip, rate, seconds=_LONGEST), rate)
-        return log_mel[0].float().cpu().numpy()
+        return self._log_mel_of(self._read(clip))
+
+    def _log_mel_of(self, wave: np.ndarray) -> np.ndarray:
+        """float [frames, mels], normalised."""
+        return self.encoder.log_mel(wave, self._rate)[0].float().cpu().numpy()

@@ -45,11 +45,11 @@ class NeighbourMap:
         map_figure.clear()
 
     def mark(self, clip: int, neighbours: Sequence[int]) -> Figure:
-        """Ring `clip` and its `neighbours`, numbers of points."""
-        near = self.points[list(neighbours)]
-        self._links.set_segments([(self.points[clip], neighbour) for neighbour in near])
+        """Ring `clip` and its `neighbours`, numbers of points. clip: -1 for a sound that is not among them."""
+        near, chosen = self.points[list(neighbours)], self.points[[clip] if clip >= 0 else []]
+        self._links.set_segments([(point, neighbour) for point in chosen for neighbour in near])
         self._near.set_data(*near.T)
-        self._chosen.set_data(*self.points[clip, :, None])
+        self._chosen.set_data(*chosen.T)
         return self.figure
 
 

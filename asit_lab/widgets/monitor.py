@@ -16,14 +16,16 @@ from ..figures.training import compared_curves, curve_names, curve_title
 from ..runs.directory import Run
 from .base import Explorer, FigureImage, labelled
 from .curves_view import CurvesView, curve_panels
-from .run_curves import ALONG, run_lines
+from .run_curves import ALONG, metrics_along, run_lines, same_but_for_the_seed
 from .run_files import UNDER_WAY, Glance, Watched, missing_runs, runs_below, runs_named, worth_watching
+from .run_samples import last_until, step_of, under_names
 from .run_table import run_table, settings_table
 
 CURVES_WIDTH, CURVES_DPI = 9.0, 125  # of the static curves, inches and dots an inch
 _LISTED = 12  # entries a list shows at most without scrolling
 _AXES = {"automatic": None, "linear": False, "logarithmic": True}
 _NO_SAMPLES = ("-", "")
+_ALL = "all chosen runs"
 
 
 class RunMonitor(Explorer):
@@ -271,15 +273,15 @@ class RunMonitor(Explorer):
             self.axis.value,
             self._colours(runs),
         )
-        drawn = run_lines(runs, names, colours, self.along.value, smoothing, self.grouped.value)
+        along, groups = self.along.value, same_but_for_the_seed(runs) if self.grouped.value else None
+        drawn = run_lines(runs, names, colours, along, smoothing, self.grouped.value)
         panels = curve_panels(names, drawn, lines)
 
         def figure():
-            metrics = {name: run.metrics for name, run in runs.items()}
-            look = {"width": CURVES_WIDTH, "numbers": colours, "references": lines}
-            return compared_curves(metrics, names, _AXES[log], smoothing, **look)
+            look = {"width": CURVES_WIDTH, "numbers": colours, "references": lines, "along": along}
+            return compared_curves(metrics_along(runs, along), names, _AXES[log], smoothing, groups=groups, **look)
 
-        self.picture.show(panels, self.along.value, log, figure)
+        self.picture.show(panels, along, log, figure)
 
     def _offer_curves(self, runs: dict[str, Glance]) -> None:
         """List every curve of the chosen runs; the losses are chosen where no previous choice exists."""
@@ -295,30 +297,36 @@ class RunMonitor(Explorer):
     def _offer_samples(self, runs: dict[str, Glance]) -> None:
         """The runs that have pictures; the last picture stays chosen as newer ones come."""
         names = [name for name, run in runs.items() if run.samples]
+        options = [*names, *([_ALL] if len(names) > 1 else [])]
         with self._quietly():
-            if list(self.sampled.options) != names:
+            if list(self.sampled.options) != options:
                 chosen = self.sampled.value
-                self.sampled.options = names
-                self.sampled.value = chosen if chosen in names else (names[0] if names else None)
+                self.sampled.options = options
+                self.sampled.value = chosen if chosen in options else (names[0] if names else None)
         for control in (self.sampled, self.sample):
             control.layout.display = None if names else "none"
 
     def _show_samples(self) -> None:
+        """Show the chosen run's pictures after the chosen step, or those of all runs, each the last until that step."""
         if self._filling:
             return
         name = self.sampled.value
-        paths = list(self.watched.glances[name].samples) if name in self.watched.glances else []
-        options = [(path.stem.removeprefix("step-"), path) for path in paths] or [_NO_SAMPLES]
+        names = [run for run in self.sampled.options if run != _ALL] if name == _ALL else [name]
+        paths = {run: self.watched.glances[run].samples for run in names if run in self.watched.glances}
+        steps = sorted({step_of(path) for pictures in paths.values() for path in pictures})
+        options = [(str(step), step) for step in steps] or [_NO_SAMPLES]
         if list(self.sample.options) != options:
             before, last = self.sample.value, self.sample.options[-1][1]
             with self._quietly():
                 self.sample.options = options
-                self.sample.value = before if before in paths and before != last else options[-1][1]
-        if paths:
-            alt = f"reconstructions of held-out clips, {name}, after step {self.sample.label}"
-            self.reconstructions.show(self.sample.value.read_bytes(), alt)
-        else:
-            self.reconstructions.show(b"")
+                self.sample.value = before if before in steps and before != last else options[-1][1]
+        pictures = {
+            run: path.read_bytes() for run, of in paths.items() if steps and (path := last_until(of, self.sample.value))
+        }
+        alt = f"reconstructions of held-out clips, {', '.join(pictures)}, after step {self.sample.label}"
+        several = len(pictures) > 1
+        png = under_names(pictures) if several else next(iter(pictures.values()), b"")
+        self.reconstructions.show(png, alt if pictures else "")
 
 
 def _ended() -> str:

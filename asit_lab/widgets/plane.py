@@ -44,7 +44,7 @@ class Plane(anywidget.AnyWidget):
     title = traitlets.Unicode().tag(sync=True)
     method = traitlets.Unicode().tag(sync=True)
     near = traitlets.List(traitlets.Int()).tag(sync=True)
-    """points linked to the selected one"""
+    """points ringed, and linked to the selected one"""
     selected = traitlets.Int(-1).tag(sync=True)
     hovered = traitlets.Int(-1).tag(sync=True)
 
@@ -84,7 +84,7 @@ class Plane(anywidget.AnyWidget):
     def png(self) -> bytes:
         """The full plane by label, with the selected point and what is near; empty before the first."""
         state = (self.points, self.selected, tuple(self.near), self.title)
-        if self.points and self.selected >= 0 and self._drawn != state:
+        if self.points and (self.selected >= 0 or self.near) and self._drawn != state:
             places = np.frombuffer(self.points, "<f4").reshape(-1, 2)
             drawn = NeighbourMap(places, self._labels, self.title, self.method)
             self._png, self._drawn = render_png(drawn.mark(self.selected, self.near), MAP_DPI), state

@@ -25,7 +25,7 @@ def run_lines(
     places = {name: _along(run, along) for name, run in runs.items()}
     if runs and along == "epoch" and all(place is None for place in places.values()):
         raise InputError("along epochs: these runs' length is given in steps (train.steps), not in train.epochs")
-    groups = _groups(runs) if grouped else {name: [name] for name in runs}
+    groups = same_but_for_the_seed(runs) if grouped else {name: [name] for name in runs}
     lines: dict[str, list[dict]] = {}
     for curve in names:
         for group, members in groups.items():
@@ -39,6 +39,12 @@ def run_lines(
     return lines
 
 
+def metrics_along(runs: Mapping[str, Glance], along: str) -> dict[str, pd.DataFrame]:
+    """Metrics with the column `along`, of the runs where that is known."""
+    places = {name: _along(run, along) for name, run in runs.items()}
+    return {name: run.metrics.assign(**{along: places[name]}) for name, run in runs.items() if places[name] is not None}
+
+
 def _along(run: Glance, along: str) -> np.ndarray | None:
     """Where each row of metrics is; None where that is not known."""
     steps = pd.to_numeric(run.metrics.get("step", pd.Series(dtype=float)), errors="coerce").to_numpy(dtype=float)
@@ -50,7 +56,7 @@ def _along(run: Glance, along: str) -> np.ndarray | None:
     return steps
 
 
-def _groups(runs: Mapping[str, Glance]) -> dict[str, list[str]]:
+def same_but_for_the_seed(runs: Mapping[str, Glance]) -> dict[str, list[str]]:
     """Runs whose settings are the same but for their seed, under the name of the first without its seed."""
     groups: dict[tuple, list[str]] = {}
     for name, run in runs.items():

@@ -190,20 +190,20 @@ class Plane {
     context.globalAlpha = 1;
     const { model } = this;
     const chosen = model.get("selected");
+    context.strokeStyle = text;
+    for (const near of model.get("near")) this.ring(context, ...this.place(near), 8, 1.2);
     if (chosen >= 0 && chosen < this.count) {
-      const [x0, y0] = this.place(chosen);
-      context.strokeStyle = text;
+      const from = this.place(chosen);
+      this.ring(context, ...from, 11, 2.4);
+      context.lineWidth = 1.2;
+      context.globalAlpha = 0.6;
       for (const near of model.get("near")) {
-        const [x1, y1] = this.place(near);
-        this.ring(context, x1, y1, 8, 1.2);
         context.beginPath();
-        context.moveTo(x0, y0);
-        context.lineTo(x1, y1);
-        context.globalAlpha = 0.6;
+        context.moveTo(...from);
+        context.lineTo(...this.place(near));
         context.stroke();
-        context.globalAlpha = 1;
       }
-      this.ring(context, x0, y0, 11, 2.4);
+      context.globalAlpha = 1;
     }
     if (this.drag?.lasso) {
       context.strokeStyle = "#5aa0ff";
