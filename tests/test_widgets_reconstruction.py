@@ -1,5 +1,6 @@
 """The reconstruction explorer without a browser: what its pictures, words and sounds are of."""
 
+import asyncio
 import base64
 import io
 import re
@@ -243,6 +244,98 @@ def test_two_encoders_fill_in_one_mask_side_by_side(smoke_run):
     explorer.snapshots[0].value = 0
     assert explorer.png() != before and np.array_equal(explorer.results[1].reconstructed, second.reconstructed)
     check_layout(explorer.picture.figure())
+
+
+@pytest.mark.slow
+def test_any_number_of_encoders_fill_in_one_mask(smoke_run):
+    """Three, of which two are snapshots of one run: each row begins at the left, and nothing overlaps."""
+    explorer = ReconstructionExplorer(smoke_run.dir, [smoke_run.dir, "smoke"], data="synth:12")
+    explorer.snapshots[0].value = 0
+    assert explorer.message.text == ""
+    assert list(table(explorer))[1:4] == ["run, step 3", "run, step 6", "smoke, untrained"]
+    assert len({result.mask.tobytes() for result in explorer.results}) == 1
+    assert len({result.reconstructed.tobytes() for result in explorer.results}) == 3
+    scene = explorer.picture.drawn_scene
+    rows = [
+        [panel.name for panel, (at, _) in zip(scene.panels, scene.places, strict=True) if at == row] for row in range(5)
+    ]
+    assert rows[0] == ["clean", "corrupted"] and rows[1] == [
+        "reconstructed",
+        "reconstructed, 2nd",
+        "reconstructed, 3rd",
+    ]
+    assert rows[3] == ["straight line in time", "mean of each band"] and rows[4] == [
+        "error",
+        "error, 2nd",
+        "error, 3rd",
+    ]
+    assert [panel["place"] for panel in explorer.picture.scene["panels"]] == [list(place) for place in scene.places]
+    check_layout(explorer.picture.figure())
+
+
+@pytest.mark.slow
+def test_snapshots_are_played_on_one_mask_to_the_last(explorer):
+    seen, player = [], explorer.player
+    explorer.picture.observe(lambda change: seen.append(change["new"]["names"]), names="scene")
+    player.seconds = 0.0
+
+    async def press():
+        player.value = True
+        assert player.description == "stop"
+        await player.task
+        assert not player.value and player.description == "play the steps"
+        player.value = True
+        task, player.value = player.task, False
+        await task
+
+    asyncio.run(press())
+    assert seen == [["run, step 3"], ["run, step 6"]] and explorer.message.text == ""
+    explorer.picture.unobserve_all("scene")
+    player.value = True  # where no loop runs, nothing plays
+    assert not player.value
+
+
+def test_a_step_is_the_last_snapshot_until_then(smoke_run):
+    source = Snapshots(smoke_run.dir)
+    assert [source.place_at(step) for step in (0, 3, 5, 6, 99)] == [0, 0, 0, 1, 1]
+    assert Snapshots("smoke").place_at(6) == 0
+
+
+# --- Best and worst clips -------------------------------------------------------------------------------------------
+
+
+def listed(explorer) -> dict[int, float]:
+    """Row -> relative error of the clips in the list, as it reads."""
+    texts = [label for label, row in explorer.search.list.options if row >= 0]
+    return {int(re.search(r"  (\d+):", text)[1]): float(text.split()[0]) for text in texts}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zeros", "alien"])
+def test_the_best_and_the_worst_clips_are_listed_and_opened(explorer, kind):
+    explorer.kind.value = kind
+    explorer.search.button.click()
+    assert explorer.message.text == "" and explorer.search.list.layout.display is None
+    errors, scores = listed(explorer), list(explorer.search.scores.values())
+    assert len(scores) == 12 and list(errors.values()) == sorted(errors.values()) and len(errors) == 8
+    assert min(errors.values()) == round(min(scores), 2) and max(errors.values()) == round(max(scores), 2)
+    for row in (next(iter(errors)), list(errors)[-1]):
+        explorer.search.list.value = row
+        assert explorer.chooser.row == row and explorer.chooser.clip.value == row
+        assert float(table(explorer)["run, step 6"][2].split()[0]) == errors[row]  # what the list says is what is seen
+    explorer.search.list.value = -1  # what is left out
+    assert explorer.chooser.row == list(errors)[-1]
+    explorer.ratio.value = 30
+    assert explorer.search.list.layout.display == "none"  # it was made with another mask
+    explorer.ratio.value = 70
+    assert explorer.search.list.layout.display is None and explorer.search.list.value == explorer.chooser.row
+
+
+def test_without_a_hidden_pixel_there_is_nothing_to_list(explorer, monkeypatch):
+    explorer.ratio.value = 0
+    monkeypatch.setattr(explorer.search, "scorer", lambda: lambda row: float("nan"))
+    explorer.search.button.click()
+    assert "nothing is corrupted" in explorer.message.text and explorer.search.list.layout.display == "none"
 
 
 # --- ASDA, and neither ----------------------------------------------------------------------------------------------

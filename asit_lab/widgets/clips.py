@@ -123,6 +123,13 @@ class ClipChooser(ipywidgets.VBox):
         self._listing = False
         self._read_row()
 
+    def show_row(self, row: int) -> None:
+        """Take a row of the data set, listed or not."""
+        if row not in dict(self.clip.options).values():
+            label = self.manifest.table["label"].iloc[row] or "no label"
+            self.clip.options = [*self.clip.options, (f"{row}: {label}", row)]
+        self.source.value, self.clip.value = "data set", row
+
     def _first_sounding(self, manifest: Manifest) -> int:
         """The first clip, or the first one of the next few that is not digital silence."""
         for row in range(min(len(manifest), _TRIED)):

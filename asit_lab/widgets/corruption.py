@@ -53,8 +53,12 @@ class Donor:
 
     @property
     def row(self) -> int:
-        """Raises InputError where no other clip exists."""
-        manifest, row = self.chooser.manifest, self.chooser.row
+        """For the clip that is shown; see `row_for`."""
+        return self.row_for(self.chooser.row)
+
+    def row_for(self, row: int | None) -> int:
+        """The donor's row for a clip's, None: a file. Raises InputError where no other clip exists."""
+        manifest = self.chooser.manifest
         if manifest is None or (row is not None and len(manifest) < 2):
             raise InputError("kind alien: blocks of another clip need a data set of at least two clips")
         if self.control.value != _NEXT:
@@ -71,5 +75,10 @@ class Donor:
         if self._read is None or self._read[:2] != (manifest.source, row):
             wave = manifest.read(row, self.chooser.wanted_rate, 0.0, self.seconds)
             self._read = (manifest.source, row, torch.from_numpy(wave)[None])
-        raw = front_end(self._read[2].to(device))
-        return front_end.normalise(front_end.fit(raw, frames)).cpu()
+        return log_mel_of(self._read[2], front_end, frames, device)
+
+
+def log_mel_of(wave: Tensor, front_end: LogMel, frames: int, device: str | torch.device = "cpu") -> Tensor:
+    """Normalised [1, frames, mels] on the CPU, from the start of a wave [1, samples], cut or padded."""
+    raw = front_end(wave.to(device))
+    return front_end.normalise(front_end.fit(raw, frames)).cpu()

@@ -76,10 +76,5 @@ class ClipsOfHead(ipywidgets.VBox):
         self.work.run("looking", compute, lambda result: self._call(lambda: show(result)), background=True)
 
     def _open(self) -> None:
-        row = self.list.value
-        if self._listing or row in (_NONE, self.chooser.row):
-            return
-        if row not in dict(self.chooser.clip.options).values():
-            label = self.chooser.manifest.table["label"].iloc[row] or "no label"
-            self.chooser.clip.options = [*self.chooser.clip.options, (f"{row}: {label}", row)]
-        self.chooser.source.value, self.chooser.clip.value = "data set", row
+        if not self._listing and self.list.value not in (_NONE, self.chooser.row):
+            self.chooser.show_row(self.list.value)

@@ -1,6 +1,7 @@
 """The reconstruction explorer: what a model fills in for hidden parts of a clip, snapshot by snapshot."""
 
 import html
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import ipywidgets
@@ -15,13 +16,15 @@ from ..masking import gmml, token_mask
 from ..settings import MASK_KINDS, Mask
 from . import snapshots_compared as compared
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
-from .clips import ClipChooser
-from .corruption import Donor, drawn_masks, fill, mask_key
+from .clip_errors import BestAndWorst
+from .clips import ClipChooser, loudest
+from .corruption import Donor, drawn_masks, fill, log_mel_of, mask_key
 from .mask_controls import block_controls, fit_start, ratio_slider, start_slider
 from .overview import Overview
 from .reconstruction_numbers import error_table
 from .scene import Panel, Scene
 from .spectrogram_view import SpectrogramView
+from .step_player import StepPlayer
 
 _LISTEN = "Hear the log-mels"
 
@@ -29,8 +32,8 @@ _LISTEN = "Hear the log-mels"
 class ReconstructionExplorer(Explorer):
     """Corrupt a clip and see what an encoder puts in its place: clean, corrupted, reconstructed, pasted, error.
 
-    Pasted is the clip with its reconstruction where it was corrupted. A run can be stepped through, snapshot by
-    snapshot; a second encoder of the same features fills in the same mask beside the first. Encoders of ASDA predict
+    Pasted is the clip with its reconstruction where it was corrupted. The snapshots of a run can be stepped through or
+    played; other encoders of the same features fill in the same mask beside the first. Encoders of ASDA predict
     features, not log-mels: shown is then the error of each hidden patch. Where a clip is longer than the crops of
     pretraining, a crop is shown, with a slider for its place. Seed n gives the blocks that
     `Encoder.reconstruct(seed=n)` draws for a clip of that length.
@@ -39,13 +42,14 @@ class ReconstructionExplorer(Explorer):
     def __init__(
         self,
         encoder_or_run: Encoder | str | Path,
-        other: Encoder | str | Path | None = None,
+        other: Encoder | str | Path | Sequence[Encoder | str | Path] | None = None,
         data: DataSource = "synth:examples",
         clip: int = 0,
         seed: int = 0,
     ):
-        """encoder_or_run, other: an Encoder, a run (all of its snapshots), or what `zoo.open_source` takes. data, clip:
-        a data set and its row. seed: of the mask, and of a preset's untrained weights.
+        """encoder_or_run: an Encoder, a run (all of its snapshots), or what `zoo.open_source` takes. other: another one
+        beside it, or a list of them; the same run again compares its snapshots. data, clip: a data set and its row.
+        seed: of the mask, and of a preset's untrained weights.
         """
         super().__init__()
         self.picture = SpectrogramView()
@@ -55,8 +59,8 @@ class ReconstructionExplorer(Explorer):
         self.baselines: list[tuple[str, np.ndarray, float]] = []  # name, log-mel [T, M], L1 on corrupted pixels
         self.drawn: np.ndarray | None = None  # mask drawn by hand, bool [T, M]
         with self.errors_in_words():
-            sources = [encoder_or_run] if other is None else [encoder_or_run, other]
-            self.sources = [compared.Snapshots(source, seed) for source in sources]
+            others = [] if other is None else [other] if isinstance(other, Encoder | str | Path) else list(other)
+            self.sources = [compared.Snapshots(source, seed) for source in (encoder_or_run, *others)]
             self._make_controls(data, clip, seed)
             self._take()
 
@@ -64,8 +68,8 @@ class ReconstructionExplorer(Explorer):
 
     def _make_controls(self, data: DataSource, clip: int, seed: int) -> None:
         first = [source.encoder(len(source) - 1) for source in self.sources]
-        if len(first) == 2:
-            compared.check_pair(*first)
+        for enc in first[1:]:
+            compared.check_pair(first[0], enc)
         self.reconstructs, self.cfg = compared.predicts_pixels(first[0]), first[0].config
         self.seconds = max(enc.config.data.crop_seconds for enc in first)
         mask, asda = self.cfg.mask, self.cfg.asda
@@ -84,22 +88,31 @@ class ReconstructionExplorer(Explorer):
         self.seed = seed_entry(seed)
         self.with_baselines = ipywidgets.Checkbox(True, indent=True)
         labelled(self.with_baselines, "baselines", "show a straight line in time, and the mean of each band, as panels")
-        for slider, text in zip(self.snapshots, ("step", "step, 2nd run"), strict=False):
+        for number, slider in enumerate(self.snapshots, 1):
+            text = f"step, {_ordinal(number)} run" if number > 1 else "step"
             labelled(slider, text, "step of the run after which these weights were kept")
+        self.steps = sorted({step for source in self.sources for step in source.steps})
+        self.player = StepPlayer(len(self.steps), self._present_step, self._show_step)
         labelled(self.ratio, "ratio (%)", "corruption ratio: share of the pixels (ASDA: of the patches) that is hidden")
         labelled(self.kind, "kind", "what stands in the corrupted blocks; time and frequency: zeros in full strips")
+        self.search = BestAndWorst(self.chooser, self._answer, self._scorer)
         self.listen = labelled(ipywidgets.Button(icon="volume-up"), _LISTEN, "Griffin-Lim: takes a few seconds")
-        names = ("recording", "clean", "corrupted", *("filled in", "filled in, 2nd")[: len(first)])
-        self.recording, *self.sounds = map(Sound, names)
+        self.ends = [
+            "",
+            *(f", {_ordinal(number)}" for number in range(2, len(first) + 1)),
+        ]  # of names, for each encoder
+        filled = [f"filled in{end}" for end in self.ends]
+        self.recording, *self.sounds = map(Sound, ("recording", "clean", "corrupted", *filled))
         self.summary = ipywidgets.HTML()
         blocks = [self.ratio, *([self.block, self.align] if self.reconstructs else [self.side]), self.seed]
         others = [self.kind, self.donor.control, self.with_baselines] if self.reconstructs else []
+        searches = [self.search] if self.reconstructs else []
         sounds = [self.listen, self.recording, *self.sounds] if self.reconstructs else [self.recording]
-        self.picture.layout.max_width = "920px" if len(first) == 1 else "1300px"
+        self.picture.layout.max_width = "920px" if len(first) == 1 else f"{650 * len(first)}px"
         self.arrange(
-            [self.chooser, self.start, *self.snapshots, *others, *blocks, *sounds],
+            [self.chooser, self.start, *self.snapshots, self.player, *others, *blocks, *searches, *sounds],
             [self.summary, self.overview, self.picture],
-            narrowest=520 if len(first) == 1 else 600,
+            narrowest=520 if len(first) == 1 else max(600, 200 * len(first)),
         )
         self.chooser.observe(lambda _change: self._answer(self._take), names="changed")
         self.on(self.start, self._cut)
@@ -112,10 +125,23 @@ class ReconstructionExplorer(Explorer):
     @staticmethod
     def _snapshot_slider(source: compared.Snapshots) -> ipywidgets.SelectionSlider:
         last = len(source) - 1
-        slider = ipywidgets.SelectionSlider(options=[(step, i) for i, step in enumerate(source.steps or ["0"])])
+        slider = ipywidgets.SelectionSlider(options=[(str(step), i) for i, step in enumerate(source.steps or [0])])
         slider.value = last
         slider.layout.display = None if last else "none"
         return slider
+
+    def _present_step(self) -> int:
+        """Place of the latest step that is shown."""
+        pairs = zip(self.sources, self.snapshots, strict=True)
+        return self.steps.index(max(source.steps[slider.value] for source, slider in pairs if source.steps))
+
+    def _show_step(self, place: int) -> bool:
+        """Show every run as it was at a step. Returns whether that went well."""
+        with self._one_redraw():
+            for source, slider in zip(self.sources, self.snapshots, strict=True):
+                slider.value = source.place_at(self.steps[place])
+        self._answer(self.redraw)
+        return not self.message.text
 
     # --- The clip ---------------------------------------------------------------------------------------------------
 
@@ -169,27 +195,53 @@ class ReconstructionExplorer(Explorer):
         self.donor.control.layout.display = None if self.kind.value == "alien" else "none"
         named = list(zip(self._encoders(), self._titles(), strict=True))
         if self.reconstructs:
-            corrupted, mask = self._corrupt(named[0][0])
+            alien, enc = self.kind.value == "alien", named[0][0]
+            donor = self.donor.log_mel(enc.front_end, self.clean.shape[1], enc.device) if alien else None
+            corrupted, mask = self._corrupter()(self.clean, donor)
             self.results = [compared.reconstruct_crop(enc, self.clean, corrupted, mask, name) for enc, name in named]
             self.baselines = compared.clip_baselines(self.results[0])
         else:
             shape, seed, hidden = tuple(self.clean.shape[1:]), whole_number(self.seed), self._hide()
             self.results = [compared.feature_error(enc, self.crop, hidden, shape, seed) for enc, _ in named]
+        self.search.follow(self._scored())
         for player in self.sounds:  # they were of something else
             if player.layout.display != "none":
                 player.load(None, 0)
 
-    def _corrupt(self, enc: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
-        """The corrupted log-mel and its mask, [1, T, M]."""
-        kind, share, seed = self.kind.value, self.ratio.value / 100, whole_number(self.seed)
-        if self.drawn is None:
-            settings = Mask.of_one_kind(kind, share, self.block.value / 100, self.align.value)
-            masks = gmml(mask_key(seed), *self.clean.shape[1:], settings, self.cfg.model.patch)
-        else:
-            masks = drawn_masks(self.drawn, kind)
-        alien = kind == "alien"
-        donor = self.donor.log_mel(enc.front_end, self.clean.shape[1], enc.device) if alien else None
-        return fill(self.clean, masks, seed, donor), masks.pixels
+    def _corrupter(self) -> Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]:
+        """What corrupts a log-mel as the controls say now: clean and donor -> corrupted and mask, [1, T, M]."""
+        kind, seed, drawn, patch = self.kind.value, whole_number(self.seed), self.drawn, self.cfg.model.patch
+        settings = Mask.of_one_kind(kind, self.ratio.value / 100, self.block.value / 100, self.align.value)
+
+        def corrupt(clean: torch.Tensor, donor: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+            by_hand = drawn is not None and drawn.shape == tuple(clean.shape[1:])
+            masks = drawn_masks(drawn, kind) if by_hand else gmml(mask_key(seed), *clean.shape[1:], settings, patch)
+            return fill(clean, masks, seed, donor), masks.pixels
+
+        return corrupt
+
+    def _scorer(self) -> Callable[[int], float]:
+        """What gives a row of the data set its relative error, by the first encoder and the controls as they are."""
+        encoders, corrupt, seconds = self._encoders(), self._corrupter(), self.seconds
+        manifest, rate, alien = self.chooser.manifest, self.cfg.features.sample_rate, self.kind.value == "alien"
+        donors = [self.donor.row_for(row) for row in range(len(manifest))] if alien else []
+
+        def score(row: int) -> float:
+            wave = manifest.read(row, rate)
+            first = round(loudest(wave, rate, seconds) * rate)
+            clean, donor = compared.log_mel(encoders, wave[first : first + round(seconds * rate)]), None
+            if alien:
+                wave = torch.from_numpy(manifest.read(donors[row], rate, 0.0, seconds))[None]
+                donor = log_mel_of(wave, encoders[0].front_end, clean.shape[1], encoders[0].device)
+            return compared.relative_error(encoders[0], clean, *corrupt(clean, donor))
+
+        return score
+
+    def _scored(self) -> Hashable:
+        """All that the scores depend on."""
+        controls = (self.chooser.data, self.kind, self.donor.control, self.ratio, self.block, self.align, self.seed)
+        drawn = None if self.drawn is None else self.drawn.tobytes()
+        return self.snapshots[0].value, drawn, *(control.value for control in controls)
 
     def _hide(self) -> torch.Tensor:
         """ASDA's mask: bool [time, freq], True = hidden."""
@@ -228,10 +280,9 @@ class ReconstructionExplorer(Explorer):
         self.summary.value = _SUMMARY.format(self._numbers(), html.escape(" ".join(self._words())))
 
     def _pixel_panels(self) -> list[Panel]:
-        """Row by row, as many a row as there are encoders."""
+        """Row by row, as many columns as there are encoders."""
         clip, several = self.results[0], len(self.results) > 1
-        ends = ("", ", 2nd")[: len(self.results)]  # of names
-        filled = list(zip(self.results, ends, strict=True))
+        filled = list(zip(self.results, self.ends, strict=True))
         panels = [
             Panel("clean", f"clean: {self.chooser.name}", clip.clean, sound="clean"),
             Panel(
@@ -243,19 +294,25 @@ class ReconstructionExplorer(Explorer):
             ),
         ]
         panels += [
-            Panel(f"reconstructed{end}", f"reconstructed: {result.title}", result.reconstructed)
+            Panel(f"reconstructed{end}", f"reconstructed: {result.title}", result.reconstructed, new_row=not end)
             for result, end in filled
         ]
         title = "pasted where it was corrupted" if several else "pasted: the reconstruction where it was corrupted"
         panels += [
-            Panel(f"pasted{end}", title, compared.pasted(result), outline=True, sound=f"filled in{end}")
+            Panel(
+                f"pasted{end}", title, compared.pasted(result), outline=True, sound=f"filled in{end}", new_row=not end
+            )
             for result, end in filled
         ]
         if self.with_baselines.value:
-            panels += [Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True) for name, image, l1 in self.baselines]
+            panels += [
+                Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True, new_row=not number)
+                for number, (name, image, l1) in enumerate(self.baselines)
+            ]
         grey = "" if several else " (grey: not corrupted)"
         panels += [
-            Panel(f"error{end}", f"error: {result.summary()}{grey}", result.error(), "error") for result, end in filled
+            Panel(f"error{end}", f"error: {result.summary()}{grey}", result.error(), "error", new_row=not end)
+            for result, end in filled
         ]
         return panels
 
@@ -267,8 +324,9 @@ class ReconstructionExplorer(Explorer):
         panels.append(
             Panel("visible", f"what the student sees ({share:.0f} % of patches hidden)", visible, outline=True)
         )
-        for title, error in zip(self._titles(), self.results, strict=True):
-            panels.append(Panel(f"error, {title}", f"error of predicted features: {title}", error, "error"))
+        for number, (title, error) in enumerate(zip(self._titles(), self.results, strict=True)):
+            name, heading = f"error, {title}", f"error of predicted features: {title}"
+            panels.append(Panel(name, heading, error, "error", new_row=not number))
         return panels
 
     def _numbers(self) -> str:
@@ -307,6 +365,10 @@ class ReconstructionExplorer(Explorer):
                 player.load(wave, self.cfg.features.sample_rate)
         finally:
             self.listen.disabled, self.listen.description = False, _LISTEN
+
+
+def _ordinal(number: int) -> str:
+    return {2: "2nd", 3: "3rd"}.get(number, f"{number}th")
 
 
 _ABOUT_FEATURES = (

@@ -18,7 +18,7 @@ class Panel(NamedTuple):
     name: in readouts and tables. title: the text above the panel. kind: "level" (a log-mel), "error", "weight" or
     "difference" (attention, %). over: number of the panel of weights that lies over this one, -1: none. outline: draw
     the outline of the mask. kept: that of the kept mask instead. tokens: shade corrupted tokens. sound: name of the
-    player for this panel.
+    player for this panel. new_row: begin a row with it, even where the one before has room.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Panel(NamedTuple):
     sound: str = ""
     cell: tuple[int, int] = (1, 1)
     over: int = -1
+    new_row: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,17 @@ class Scene:
         panel = min(self.panels, key=lambda panel: panel.cell)  # a full one where there is one
         frames, mels = np.shape(panel.values)
         return frames * panel.cell[0], mels * panel.cell[1]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Row and column of each panel."""
+        places, row, column = [], 0, 0
+        for panel in self.panels:
+            if column == self.columns or (panel.new_row and column):
+                row, column = row + 1, 0
+            places.append((row, column))
+            column += 1
+        return places
 
     @property
     def errors(self) -> list[Panel]:

@@ -5,6 +5,7 @@ Shapes: T frames, M mel bands, grid of patches (time, freq).
 
 import math
 import warnings
+from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Snapshots:
         self.paths = load_run(self.run).snapshots if self.run else []
         if self.run and not self.paths:
             raise InputError(f"{self.run}: the run has no snapshot yet")
-        self.steps = [path.stem.removeprefix("step-") for path in self.paths]
+        self.steps = [int(path.stem.removeprefix("step-")) for path in self.paths]
         self.encoder = lru_cache(KEPT)(self._open)
 
     def __len__(self) -> int:
@@ -51,6 +52,10 @@ class Snapshots:
         if isinstance(self.source, Encoder):
             return self.source
         return open_source(self.paths[place] if self.paths else self.source, self.seed)
+
+    def place_at(self, step: int) -> int:
+        """The last snapshot that is not after a step; before all of them, the first."""
+        return max(0, bisect_right(self.steps, step) - 1)
 
     def title(self, place: int) -> str:
         """What to call the encoder at `place`; runs by their folder, as several may be of one preset."""
@@ -143,6 +148,18 @@ def clip_baselines(clip: Reconstructed) -> list[tuple[str, np.ndarray, float]]:
     flat = np.where(clip.mask, means, clip.clean)
     filled = {"straight line in time": line, "mean of each band": flat}
     return [(name, image, _l1(clip, image)) for name, image in filled.items()]
+
+
+def relative_error(enc: Encoder, clean: Tensor, corrupted: Tensor, mask: Tensor) -> float:
+    """L1 of what an encoder fills in, as a share of that of a straight line in time; NaN where that has no error.
+
+    Log-mels and mask [1, T, M].
+    """
+    if not mask.any():
+        return math.nan
+    clip = reconstruct_crop(enc, clean, corrupted, mask, enc.name)
+    _, _, line = clip_baselines(clip)[0]
+    return _l1(clip, clip.reconstructed) / line if line > 0 else math.nan
 
 
 def _l1(clip: Reconstructed, image: np.ndarray) -> float:

@@ -52,7 +52,7 @@ def spectrogram_figure(
     Its axes have labels: "panel" (time and frequency), "time", "band". decibels: whether levels are in dB.
     """
     columns, errors = scene.columns, scene.errors
-    rows = -(-len(scene.panels) // columns)
+    rows = scene.places[-1][0] + 1
     height = 0.5 if scene.small else 1.05 if rows > 5 else 1.25 if rows > 3 else 1.6  # of a row with its title, inches
     figure = new_figure(8.0 if columns == 1 else 11.0, 0.5 + height * rows + (1.15 if errors else 0))
     ratios = [height] * rows + [1.15] * bool(errors)
@@ -60,8 +60,8 @@ def spectrogram_figure(
     grid = figure.add_gridspec(len(ratios), len(widths), height_ratios=ratios, width_ratios=widths)
     axes: list[Axes] = []
     drawn = []
-    for number, panel in enumerate(scene.panels):
-        ax = figure.add_subplot(grid[divmod(number, columns)], sharex=axes[0] if axes else None, label="panel")
+    for number, (panel, (row, column)) in enumerate(zip(scene.panels, scene.places, strict=True)):
+        ax = figure.add_subplot(grid[row, column], sharex=axes[0] if axes else None, label="panel")
         look = ((low, high), colours) if panel.kind == "level" else ((0.0, most), ERROR_MAP)
         if panel.kind in WEIGHT_LABELS:
             drawn.append(_weights(ax, panel, scene, peak))
@@ -78,9 +78,9 @@ def spectrogram_figure(
         if panel.outline and mask is not None:
             _outline(ax, scene, borders(mask), (1, 1))
         last = number >= len(scene.panels) - columns and len(errors) != 1
-        ax.tick_params(labelbottom=last, labelleft=number % columns == 0 and not scene.small)
+        ax.tick_params(labelbottom=last, labelleft=column == 0 and not scene.small)
         ax.set_xlabel("time (s)" if last else "")
-        middle = number % columns == 0 and number // columns == rows // 2 and not scene.small
+        middle = column == 0 and row == rows // 2 and not scene.small
         ax.set_ylabel("frequency (Hz)" if middle else "")
         axes.append(ax)
         unit = "level (dB)" if decibels else scene.axes.unit
@@ -149,11 +149,11 @@ def _profiles(figure, grid, axes, drawn, scene: Scene, most: float, decibels: bo
     seconds = scene.axes.time(np.arange(frames) + 0.5)
     reach = most
     for number, panel in enumerate(errors):
-        look = {"color": COLOURS[number], "linestyle": DASHES[number], "linewidth": 1.3}
+        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
         over_time, over_bands = error_by_time(panel.values), error_by_band(panel.values)
         label = short_name(scene.names[number], 40) if number < len(scene.names) else None
-        by_time.plot(seconds, over_time, label=label, **look)
-        by_band.plot(*((over_bands, middles) if beside else (middles, over_bands)), **look)
+        by_time.plot(seconds, over_time, label=label, linewidth=1.3, **style)
+        by_band.plot(*((over_bands, middles) if beside else (middles, over_bands)), linewidth=1.3, **style)
         curves = np.concatenate([over_time, over_bands])
         reach = max(reach, 1.05 * curves[np.isfinite(curves)].max(initial=0.0))
     by_time.set_ylim(0, reach)

@@ -185,8 +185,8 @@ def _described(scene: Scene) -> dict:
         "columns": scene.columns,
         "panels": [
             {name: getattr(panel, name) for name in fields}
-            | {"grid": list(np.shape(panel.values)), "cell": list(panel.cell)}
-            for panel in scene.panels
+            | {"grid": list(np.shape(panel.values)), "cell": list(panel.cell), "place": list(place)}
+            for panel, place in zip(scene.panels, scene.places, strict=True)
         ],
         "small": scene.small,
         "patch": list(map(int, scene.patch)),

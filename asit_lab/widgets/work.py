@@ -48,7 +48,7 @@ class LongWork(ipywidgets.VBox):
         """
         self._cancelled, self._began = False, time.monotonic()
         self.bar.value, self.words.value, self.layout.display = 0, f"{description} ...", None
-        loop = _running_loop() if background else None
+        loop = running_loop() if background else None
         if loop is None:
             try:
                 result = work(lambda parts, total: self._show(description, parts, total))
@@ -85,7 +85,8 @@ class LongWork(ipywidgets.VBox):
         self.words.value = f"{description}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of the kernel; None in plain Python."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -126,7 +126,7 @@
     const end = last + timeout;
     while (performance.now() < end && performance.now() - last < quiet) {
       await sleep(25);
-      const working = [...root.querySelectorAll(".asit-work")].some(visible); // in a thread of the kernel
+      const working = [...root.querySelectorAll(".asit-work, .asit-playing")].some(visible);
       if (open.size || working || kernel() !== "idle") last = performance.now();
     }
     observer.disconnect();

@@ -9,13 +9,15 @@ const FONT = "12px system-ui, sans-serif";
 const SMALL = "11px system-ui, sans-serif";
 // ratio: pixels of the canvas to one of the page. nothing: the colour of NaN.
 const LIGHT = { background: "white", text: "#222222", line: "#555555", nothing: [200, 200, 200], ratio: 2 };
-LIGHT.curves = ["#0072B2", "#D55E00"];
-const DARK = { background: null, text: "#e0e0e0", line: "#9a9a9a", nothing: [84, 84, 84], curves: ["#56B4E9", "#E69F00"] };
+LIGHT.curves = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"];
+const DARK = { background: null, text: "#e0e0e0", line: "#9a9a9a", nothing: [84, 84, 84] };
+DARK.curves = ["#56B4E9", "#E69F00", "#2FC79B", "#E39BC4", "#F0E442"];
+const DASHES = [[], [5, 3], [8, 3, 2, 3], [2, 3]];
 
 // Positions in pixels: one cell per panel, cells of the two error profiles and of the colour bars.
 function layoutOf(scene, width) {
   const columns = scene.columns;
-  const rows = Math.ceil(scene.panels.length / columns);
+  const rows = scene.panels.at(-1).place[0] + 1;
   const errors = scene.panels.filter(({ kind }) => kind === "error").length;
   const height = scene.small ? 34 : rows > 5 ? 84 : rows > 3 ? 98 : 128;
   const kinds = new Set(scene.panels.map(({ kind }) => kind));
@@ -24,7 +26,7 @@ function layoutOf(scene, width) {
   let top = 0;
   for (let row = 0; row < rows; row++) {
     top += TITLE;
-    for (let column = 0; column < columns && cells.length < scene.panels.length; column++) {
+    for (const { place: [, column] } of scene.panels.filter(({ place }) => place[0] === row)) {
       cells.push({ x: LEFT + column * (across + GAP), y: top, w: across, h: height, first: column === 0 });
     }
     top += height + 5;
@@ -290,7 +292,7 @@ class Drawing {
         this.text(label, along(place), cell.y + cell.h + 15, { align: "center" });
       }
       this.text("Hz", cell.x + cell.w / 2, cell.y + cell.h + TICKS + 13, { align: "center" });
-      this.legend(byTime);
+      this.legend(errors.length > 2 ? { ...byTime, x: cell.x + cell.w + GAP } : byTime); // where there is room
     }
   }
 
@@ -304,9 +306,9 @@ class Drawing {
 
   line(points, number) {
     const { context } = this;
-    context.strokeStyle = this.theme.curves[number];
+    context.strokeStyle = this.theme.curves[number % this.theme.curves.length];
     context.lineWidth = 1.6;
-    context.setLineDash(number ? [5, 3] : []);
+    context.setLineDash(DASHES[number % DASHES.length]);
     context.beginPath();
     let pen = false;
     for (const [x, y] of points) {
@@ -328,9 +330,10 @@ class Drawing {
 
   legend(cell) {
     this.scene.names.forEach((name, i) => {
-      const y = cell.y + 14 + 15 * i;
-      this.line([[cell.x + 8, y - 4], [cell.x + 30, y - 4]], i);
-      this.text(name, cell.x + 36, y, { most: cell.w - 40 });
+      const wide = cell.w / Math.ceil(this.scene.names.length / 4); // of a column of names
+      const [x, y] = [cell.x + Math.floor(i / 4) * wide, cell.y + 14 + 14 * (i % 4)];
+      this.line([[x + 8, y - 4], [x + 30, y - 4]], i);
+      this.text(name, x + 36, y, { most: wide - 40 });
     });
   }
 }
