@@ -56,7 +56,7 @@ def test_the_page_gets_the_values_and_what_it_needs_to_label_them(view):
     assert (view.scene["start"], view.scene["hop"], view.scene["top_hz"]) == (2.0, 0.01, 8000)
     plain = {"name": "corrupted", "title": "corrupted", "kind": "level", "kept": False, "tokens": False, "sound": ""}
     plain |= {"over": -1, "grid": list(SHAPE), "cell": [1, 1]}
-    assert view.scene["panels"][1] == {**plain, "outline": True}
+    assert view.scene["panels"][1] == {**plain, "outline": True, "place": [1, 0]}
     assert all(len(view.maps[name]) == 768 for name in (*COLOUR_MAPS, view.scene["error_map"]))
     assert view.layout.display is None and SpectrogramView().layout.display == "none"
 
