@@ -3,8 +3,10 @@
     .venv/bin/python benchmarks/explorers.py [--threads 2] [--moves 40] [--only mask] [--out FILE]
 
 Each row moves one control of one explorer to a new value `--moves` times, after three moves that do not count, and
-times the assignment: it returns when the picture's bytes are there. Limit: what the design asks of two cores. CPU: what
-the processor worked for it, which other programs on the machine hardly change.
+times the assignment: it returns when the picture's bytes are there. The rows of `start` make an explorer of the shipped
+encoder, hear its reconstruction of a whole crop, or embed clips that no earlier pass has embedded, three times each.
+Limit: what the design asks of two cores. CPU: what the processor worked for it, which other programs on the machine
+hardly change.
 """
 
 import argparse
@@ -28,6 +30,8 @@ class Case(NamedTuple):
     set: Callable
     values: Iterable
     limit: float
+    moves: int | None = None
+    """None: as many as the command line says"""
 
 
 def setter(control, trait: str = "value") -> Callable:
@@ -89,8 +93,42 @@ def embedding() -> list[Case]:
     ]
 
 
+def start() -> list[Case]:
+    """What takes seconds: first pictures, sounds, embeddings."""
+    from asit_lab import widgets
+    from asit_lab.data import load_manifest
+    from asit_lab.embedding.dataset import embed_clips, encoder_embedder
+    from asit_lab.zoo import shipped
+
+    encoder, manifest = shipped(), load_manifest("synth:400")
+    reconstruction, mask = widgets.ReconstructionExplorer(encoder), widgets.MaskExplorer(preset="asit-vit-s")
+    first = {
+        "mask": widgets.MaskExplorer,
+        "reconstruction": lambda: widgets.ReconstructionExplorer(encoder),
+        "attention": lambda: widgets.AttentionExplorer(encoder),
+    }
+    return [
+        *(Case(f"{name}: first picture", lambda _, make=make: make(), [0], 8000, 3) for name, make in first.items()),
+        Case("reconstruction: hear, three sounds of 2 s", lambda _: reconstruction.listen.click(), [0], 2000, 3),
+        Case("mask: hear, two sounds of 6 s", lambda _: mask.listen.click(), [0], 2000, 3),
+        Case(
+            "embedding: 400 clips of 5 s anew",
+            lambda _: embed_clips(manifest, [encoder_embedder(encoder)], keep=False),
+            [0],
+            80000,
+            3,
+        ),
+    ]
+
+
 # One an explorer; called when its rows are wanted.
-EXPLORERS = {"mask": mask, "reconstruction": reconstruction, "attention": attention, "embedding": embedding}
+EXPLORERS = {
+    "start": start,
+    "mask": mask,
+    "reconstruction": reconstruction,
+    "attention": attention,
+    "embedding": embedding,
+}
 
 
 def main() -> None:
@@ -117,7 +155,7 @@ def table(cases: list[Case], threads: int, moves: int) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for case in cases:
-        times, worked = answers(case, moves)
+        times, worked = answers(case, case.moves or moves)
         slow = sorted(times)[int(0.9 * len(times))]
         numbers = (statistics.median(times), slow, statistics.median(worked), case.limit)
         lines.append(f"| {case.name} | {' | '.join(f'{number:.0f}' for number in numbers)} |")
@@ -127,11 +165,12 @@ def table(cases: list[Case], threads: int, moves: int) -> list[str]:
 def answers(case: Case, moves: int) -> tuple[list[float], list[float]]:
     """Milliseconds each of `moves` moves takes, and those the processor worked."""
     values, times, worked = cycle(case.values), [], []
-    for move in range(WARM_UP + moves):
+    warm_up = min(WARM_UP, moves // 3)
+    for move in range(warm_up + moves):
         value = next(values)
         began, work = time.perf_counter(), time.process_time()
         case.set(value)
-        if move >= WARM_UP:
+        if move >= warm_up:
             times.append(1000 * (time.perf_counter() - began))
             worked.append(1000 * (time.process_time() - work))
     return times, worked

@@ -21,7 +21,7 @@ class Plane(anywidget.AnyWidget):
     """Points with names, coloured by a column of their table. Observe `selected` and `hovered`: numbers of points, -1
     for none. `png` is a static picture, drawn on demand."""
 
-    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("targets.js", "plane.js"))
+    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("targets.js", "markers.js", "plane.js"))
     _css = (_STATIC / "spectrogram.css").read_text(encoding="utf-8") + (_STATIC / "plane.css").read_text(
         encoding="utf-8"
     )

@@ -13,22 +13,6 @@ const make = (name, properties = {}, children = []) => {
   return node;
 };
 
-// One marker at (x, y): shape and colour tell classes apart in grey, too.
-const SHAPES = [
-  (c, r) => c.arc(0, 0, r, 0, 7),
-  (c, r) => c.rect(-r, -r, 2 * r, 2 * r),
-  (c, r) => polygon(c, [[0, -r], [r, r], [-r, r]]),
-  (c, r) => polygon(c, [[0, -1.3 * r], [1.3 * r, 0], [0, 1.3 * r], [-1.3 * r, 0]]),
-  (c, r) => polygon(c, [[0, r], [r, -r], [-r, -r]]),
-  (c, r) => polygon(c, [[-r, -r / 3], [-r / 3, -r / 3], [-r / 3, -r], [r / 3, -r], [r / 3, -r / 3], [r, -r / 3], [r, r / 3],
-    [r / 3, r / 3], [r / 3, r], [-r / 3, r], [-r / 3, r / 3], [-r, r / 3]]),
-];
-
-function polygon(context, corners) {
-  corners.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
-  context.closePath();
-}
-
 class Plane {
   constructor(model, el) {
     this.model = model;
@@ -93,14 +77,17 @@ class Plane {
     return [this.width / 2 + (this.points[2 * i] - x) * scale, SIZE / 2 - (this.points[2 * i + 1] - y) * scale];
   }
 
+  // Pixels, as of the last drawing: the page would be laid out for every point otherwise.
   get width() {
-    return this.frame.clientWidth || 600;
+    return (this.measured ??= this.frame.clientWidth || 600);
   }
 
-  visible(i) {
+  // For each point whether legend and search leave it.
+  visibility() {
     const text = this.search.value.trim().toLowerCase();
-    const shown = !this.hidden.has(this.values[i]) || this.numeric;
-    return shown && (!text || this.model.get("names")[i].toLowerCase().includes(text));
+    const names = text ? this.model.get("names") : [];
+    const all = this.numeric || !this.hidden.size;
+    return Uint8Array.from(this.values, (value, i) => (all || !this.hidden.has(value)) && (!text || names[i].toLowerCase().includes(text)));
   }
 
   get numeric() {
@@ -111,10 +98,11 @@ class Plane {
     const box = this.frame.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
     let [best, least] = [-1, NEAREST ** 2];
+    const visible = this.visibility();
     for (let i = 0; i < this.count; i++) {
       const [px, py] = this.place(i);
       const far = (px - x) ** 2 + (py - y) ** 2;
-      if (far < least && this.visible(i)) [best, least] = [i, far];
+      if (far < least && visible[i]) [best, least] = [i, far];
     }
     return best;
   }
@@ -135,6 +123,7 @@ class Plane {
   schedule() {
     this.waiting ||= requestAnimationFrame(() => {
       this.waiting = 0;
+      this.measured = undefined;
       const ratio = devicePixelRatio || 1;
       [this.canvas.width, this.canvas.height] = [this.width * ratio, SIZE * ratio];
       this.canvas.style.height = `${SIZE}px`;
@@ -155,11 +144,16 @@ class Plane {
   colour(value) {
     const { model } = this;
     if (!this.numeric) return model.get("palette")[Math.max(0, value) % model.get("palette").length];
-    const [low, high] = model.get("range");
     const map = model.get("colours");
     const bytes = new Uint8Array(map.buffer ?? map, map.byteOffset ?? 0, map.byteLength);
-    const level = Math.min(255, Math.max(0, Math.floor((256 * (value - low)) / (high - low || 1))));
+    const level = this.level(value);
     return Number.isNaN(value) ? "#999999" : `rgb(${bytes[3 * level]} ${bytes[3 * level + 1]} ${bytes[3 * level + 2]})`;
+  }
+
+  // 0 to 255, NaN for NaN.
+  level(value) {
+    const [low, high] = this.model.get("range");
+    return Math.min(255, Math.max(0, Math.floor((256 * (value - low)) / (high - low || 1))));
   }
 
   mark(context, value, x, y, size, text) {
@@ -181,11 +175,15 @@ class Plane {
       context.fillRect(0, 0, this.width, SIZE);
     }
     const size = this.count > 1000 ? 2.5 : 4.5;
+    const visible = this.visibility();
+    const markers = new Markers(ratio);
     for (let i = 0; i < this.count; i++) {
       const [x, y] = this.place(i);
       if (x < -9 || y < -9 || x > this.width + 9 || y > SIZE + 9) continue;
-      context.globalAlpha = this.visible(i) ? 1 : 0.08;
-      this.mark(context, this.values[i], x, y, this.picked.has(i) ? size * 1.6 : size, text);
+      context.globalAlpha = visible[i] ? 1 : 0.08;
+      const value = this.numeric ? this.level(this.values[i]) : this.values[i];
+      const own = this.picked.has(i) ? size * 1.6 : size;
+      markers.stamp(context, `${value} ${own}`, x, y, own, (c, half) => this.mark(c, this.values[i], half, half, own, text));
     }
     context.globalAlpha = 1;
     const { model } = this;
@@ -272,45 +270,40 @@ class Plane {
   say() {
     const [hovered, selected] = [this.model.get("hovered"), this.model.get("selected")];
     const named = hovered >= 0 ? hovered : document.activeElement === this.frame ? selected : -1;
-    const shown = Array.from({ length: this.count }, (_, i) => i).filter((i) => this.visible(i)).length;
+    const shown = this.visibility().reduce((sum, visible) => sum + visible, 0);
     const count = shown < this.count ? `${shown} of ${this.count} clips shown. ` : "";
     this.says.textContent = count + (named >= 0 && named < this.count ? this.model.get("names")[named] : PLANE_HELP);
   }
 
   takeFirst() {
-    for (let i = 0; i < this.count; i++) if (this.visible(i)) return this.set("selected", i);
+    const first = this.visibility().indexOf(1);
+    if (first >= 0) this.set("selected", first);
   }
 
-  // Even-odd rule.
-  inside([x, y], corners) {
-    let within = false;
-    corners.forEach(([x1, y1], i) => {
-      const [x0, y0] = corners[(i + corners.length - 1) % corners.length];
-      if (y1 > y !== y0 > y && x < ((x0 - x1) * (y - y1)) / (y0 - y1) + x1) within = !within;
-    });
-    return within;
+  shown() {
+    const visible = this.visibility();
+    return Array.from({ length: this.count }, (_, i) => i).filter((i) => visible[i]);
   }
 
   pick(corners) {
-    const inside = Array.from({ length: this.count }, (_, i) => i).filter((i) => this.visible(i) && this.inside(this.place(i), corners));
-    this.picked = new Set(inside);
+    const picked = this.shown().filter((i) => inside(this.place(i), corners));
+    this.picked = new Set(picked);
     const [columns, rows] = [this.model.get("columns"), this.model.get("rows")];
     const line = (kind, cells) => make("tr", {}, cells.map((cell) => make(kind, { textContent: cell })));
-    const body = inside.slice(0, MOST_ROWS).map((i) => {
+    const body = picked.slice(0, MOST_ROWS).map((i) => {
       const row = line("td", rows[i]);
       row.addEventListener("click", () => this.set("selected", i));
       return row;
     });
-    const more = inside.length > MOST_ROWS ? `, of which ${MOST_ROWS} are listed` : "";
-    const heading = make("div", { textContent: `${inside.length} clips selected${more}` });
+    const more = picked.length > MOST_ROWS ? `, of which ${MOST_ROWS} are listed` : "";
+    const heading = make("div", { textContent: `${picked.length} clips selected${more}` });
     const table = make("table", {}, [make("thead", {}, [line("th", columns)]), make("tbody", {}, body)]);
-    this.table.replaceChildren(...(inside.length ? [heading, table] : []));
+    this.table.replaceChildren(...(picked.length ? [heading, table] : []));
     this.schedule();
   }
 
   save() {
-    const all = Array.from({ length: this.count }, (_, i) => i).filter((i) => this.visible(i));
-    const chosen = this.picked.size ? [...this.picked] : all;
+    const chosen = this.picked.size ? [...this.picked] : this.shown();
     const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const lines = [[...this.model.get("columns"), "x", "y"]];
     for (const i of chosen) lines.push([...this.model.get("rows")[i], this.points[2 * i].toPrecision(6), this.points[2 * i + 1].toPrecision(6)]);
