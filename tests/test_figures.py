@@ -299,6 +299,11 @@ def test_reconstruction(pieces):
     np.testing.assert_allclose(error[mask], 0.25)
     assert figure._suptitle.get_text() == "rain: L1 0.250 on corrupted pixels"
     assert len(figure.axes) == 6  # four panels, two colour bars
+    assert [len(ax.collections) for ax in panels] == [0, 0, 1, 0]  # what was corrupted is outlined
+    (edge,) = (path.vertices for path in panels[2].collections[0].get_paths())
+    frames = np.flatnonzero(mask.any(1))
+    assert edge[:, 0].min() == pytest.approx(frames[0] * 0.01, abs=0.011)
+    assert edge[:, 0].max() == pytest.approx((frames[-1] + 1) * 0.01, abs=0.011)
 
 
 def test_reconstruction_leaves_out_nan_and_says_when_nothing_is_corrupted(pieces):

@@ -61,7 +61,7 @@ def _umap(main: np.ndarray, seed: int) -> np.ndarray:
         from umap import UMAP
     except ImportError:
         raise InputError("UMAP needs the package umap-learn; t-SNE and PCA need nothing more") from None
-    return UMAP(random_state=seed).fit_transform(main).astype(np.float32)
+    return UMAP(random_state=seed, n_jobs=1).fit_transform(main).astype(np.float32)
 
 
 def align(points: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -178,10 +178,18 @@ def spread_tokens(values: np.ndarray, patch: tuple[int, int], shape: tuple[int, 
     return pixels
 
 
-def image(ax, values: np.ndarray, axes: MelAxes, limits: tuple[float, float], colours: str = LOG_MEL_MAP, power=1.0):
-    """Draw `values` [frames, mels] on `ax` with seconds and Hz, one flat rectangle a value; NaN is grey.
+def image(
+    ax,
+    values: np.ndarray,
+    axes: MelAxes,
+    limits: tuple[float, float],
+    colours: str = LOG_MEL_MAP,
+    power=1.0,
+    bad: str = NOTHING,
+):
+    """Draw `values` [frames, mels] on `ax` with seconds and Hz, one flat rectangle a value.
 
-    power: of the colour scale (0.5: square root). Returns the image, for a colour bar.
+    power: of the colour scale (0.5: square root). bad: colour of NaN, grey unless told otherwise. Returns the image, for a colour bar.
     """
     frames, n_mels = values.shape
     drawn = ax.imshow(
@@ -190,7 +198,7 @@ def image(ax, values: np.ndarray, axes: MelAxes, limits: tuple[float, float], co
         aspect="auto",
         interpolation="nearest",
         extent=axes.extent((frames, n_mels)),
-        cmap=matplotlib.colormaps[colours].with_extremes(bad=NOTHING),
+        cmap=matplotlib.colormaps[colours].with_extremes(bad=bad),
         norm=PowerNorm(power, *limits) if power != 1 else Normalize(*limits),
     )
     frequency_axis(ax.yaxis, axes, n_mels)
@@ -198,6 +206,16 @@ def image(ax, values: np.ndarray, axes: MelAxes, limits: tuple[float, float], co
     for spine in ax.spines.values():
         spine.set_visible(True)
     return drawn
+
+
+def outline(ax, mask: np.ndarray, axes: MelAxes) -> None:
+    """Draw the edge of a mask [frames, mels] over an image."""
+    if mask.any() and not mask.all():
+        left, right, low, high = axes.extent(mask.shape)
+        (frames, mels) = mask.shape
+        times, bands = ((np.arange(count) + 0.5) / count for count in (frames, mels))
+        places = left + times * (right - left), low + bands * (high - low)
+        ax.contour(*places, mask.T, levels=[0.5], colors="white", linewidths=0.6)
 
 
 def colour_bar(figure, drawn, label: str, **kwargs):

@@ -56,7 +56,7 @@ def reconstruction_strip(clips: Sequence[Sequence], axes: MelAxes) -> Figure:
     """Several clips at a paper's full width, one a row: clean, corrupted, reconstructed, absolute error.
 
     clips: (clean, corrupted, reconstructed, mask[, title]) each, log-mels [frames, mels] and mask bool, True =
-    corrupted. All rows share two colour scales. The error is grey where nothing was corrupted; its mean is above it.
+    corrupted. All rows share two colour scales. The error is white where nothing was corrupted; its mean is above it.
     Raises InputError for no clips or shapes that differ within one.
     """
     rows = [Reconstructed(*clip).checked() for clip in clips]
@@ -71,7 +71,7 @@ def reconstruction_strip(clips: Sequence[Sequence], axes: MelAxes) -> Figure:
     for panels, row in zip(grid, rows, strict=True):
         for ax, values in zip(panels, (row.clean, row.visible(), row.filled()), strict=False):
             log_mels.append(image(ax, values, axes, limits))
-        differences.append(image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP))
+        differences.append(image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP, bad="white"))
         panels[3].set_title(f"error, mean {np.nanmean(row.error()):.3f}" if row.mask.any() else "nothing corrupted")
         panels[0].set_ylabel(f"{short_name(row.title, 22)}\nfrequency (Hz)" if row.title else "frequency (Hz)")
         for ax in panels:
@@ -82,7 +82,7 @@ def reconstruction_strip(clips: Sequence[Sequence], axes: MelAxes) -> Figure:
         ax.set_title(name)
     below = {"location": "bottom", "pad": 0.03}
     colour_bar(figure, log_mels, axes.unit, ax=list(grid[:, :3].flat), aspect=60, **below)
-    colour_bar(figure, differences, "absolute error;\ngrey: not corrupted", ax=list(grid[:, 3]), aspect=20, **below)
+    colour_bar(figure, differences, "absolute error;\nwhite: not corrupted", ax=list(grid[:, 3]), aspect=20, **below)
     return figure
 
 

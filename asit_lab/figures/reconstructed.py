@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from .axes import MelAxes, array, colour_bar, colour_limits, image, mask_array
+from .axes import MelAxes, array, colour_bar, colour_limits, image, mask_array, outline
 from .style import ERROR_MAP, bars, new_figure, short_name, styled
 
 _PANELS = ("clean", "corrupted (grey: hidden)", "reconstructed", "absolute error")
@@ -72,8 +72,8 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
 
     Log-mels [frames, mels] and mask bool [frames, mels], True = corrupted. The first three share one colour scale, made
     for the clean one; hidden pixels are grey in the second, and the third is the clean one with the reconstruction
-    where it was corrupted. The error has its own scale and is grey where nothing was corrupted. The L1 over corrupted
-    pixels is in the title. Raises InputError where the shapes differ.
+    where it was corrupted, outlined. The error has its own scale and is white where nothing was corrupted. The L1 over
+    corrupted pixels is in the title. Raises InputError where the shapes differ.
     """
     clip = Reconstructed(clean, corrupted, reconstructed, mask, title).checked()
     figure = new_figure(7.5, 7.0)
@@ -81,7 +81,7 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
     limits, most = colour_limits(clip.clean), _most([clip])
     drawn, error = _draw_clip(panels, clip, axes, limits, most)
     for ax, name in zip(panels, _PANELS, strict=True):
-        ax.set_title(name if name != "absolute error" else "absolute error (grey: not corrupted)")
+        ax.set_title(name if name != "absolute error" else "absolute error (white: not corrupted)")
         ax.label_outer()
     # One bar for three panels takes the room of three, so that all four stay equally wide.
     colour_bar(figure, drawn, axes.unit, ax=list(panels[:3]), aspect=40)
@@ -95,7 +95,8 @@ def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None 
     """Several clips, one a row; clean, corrupted, a straight line in time, reconstructed, absolute error in columns.
 
     clips: (clean, corrupted, reconstructed, mask[, title]) each, as for `reconstruction` or as `Reconstructed`. Above
-    the line and the reconstruction stands the L1 of each over corrupted pixels. All rows share the two colour scales.
+    the line and the reconstruction, in which corrupted pixels are outlined, stands the L1 of each over these. All rows
+    share the two colour scales.
     Raises InputError for no clips or shapes that differ within one.
     """
     rows = [Reconstructed(*clip).checked() for clip in clips]
@@ -110,6 +111,7 @@ def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None 
     for number, (panels, row) in enumerate(zip(grid, rows, strict=True)):
         drawn, error = _draw_clip(np.delete(panels, 2), row, axes, limits, most)
         log_mels += [*drawn, image(panels[2], row.line(), axes, limits)]
+        outline(panels[2], row.mask, axes)
         errors.append(error)
         for ax in panels[1:]:
             ax.set_ylabel("")
@@ -121,8 +123,9 @@ def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None 
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
     below = {"location": "bottom", "pad": 0.02}
-    colour_bar(figure, log_mels, axes.unit, ax=list(grid[:, :4].flat), aspect=80, **below)
-    label = f"|error|, {_short_unit(axes)}; grey: not corrupted"
+    unit = axes.unit.replace("log-mel", "log-mel and L1")
+    colour_bar(figure, log_mels, unit, ax=list(grid[:, :4].flat), aspect=80, **below)
+    label = f"|error|, {_short_unit(axes)}; white: not corrupted"
     colour_bar(figure, errors, label, ax=list(grid[:, 4]), aspect=20, **below)
     if title:
         figure.suptitle(title)
@@ -150,7 +153,8 @@ def _draw_clip(panels, row: Reconstructed, axes: MelAxes, limits: tuple[float, f
     """Fill four panels; returns the three log-mel images and the error's."""
     three = (row.clean, row.visible(), row.filled())
     drawn = [image(ax, values, axes, limits) for ax, values in zip(panels, three, strict=False)]
-    return drawn, image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP)
+    outline(panels[2], row.mask, axes)
+    return drawn, image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP, bad="white")
 
 
 def _titles(row: Reconstructed, first: bool) -> list[str]:
