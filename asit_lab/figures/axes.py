@@ -189,7 +189,8 @@ def image(
 ):
     """Draw `values` [frames, mels] on `ax` with seconds and Hz, one flat rectangle a value.
 
-    power: of the colour scale (0.5: square root). bad: colour of NaN, grey unless told otherwise. Returns the image, for a colour bar.
+    power: of the colour scale (0.5: square root). bad: colour of NaN, grey unless told otherwise. Returns the image,
+    for a colour bar.
     """
     frames, n_mels = values.shape
     drawn = ax.imshow(
