@@ -43,6 +43,14 @@ def done(encoder, manifest, tmp_path_factory):
     return finetune(encoder, manifest, "smoke", tmp_path_factory.mktemp("ft") / "run")
 
 
+def test_auto_is_the_recipe_for_so_many_clips(encoder, manifest, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "_fit_all", lambda *_: "interrupted")  # its set-up alone
+    finetune(encoder, manifest, "auto", tmp_path / "run", ["epochs=1"])
+    recipe = yaml.safe_load((tmp_path / "run/setup.yaml").read_text())["recipe"]
+    assert (recipe["name"], recipe["epochs"]) == ("micro", 1)
+    assert "note: recipe micro, for 20 clips" in capsys.readouterr().err
+
+
 def with_splits(manifest):
     """The same clips in official splits: every class in each."""
     table = manifest.table.assign(fold=pd.NA)

@@ -11,7 +11,7 @@ from asit_lab import Encoder, InputError, load_config
 from asit_lab.cli import main
 from asit_lab.finetuning import Recipe, load_recipe, recipe_names
 from asit_lab.finetuning.network import build_classifier
-from asit_lab.finetuning.recipe import RECIPES
+from asit_lab.finetuning.recipe import RECIPES, recommended_recipe
 
 # AST's table: rate, epochs, batch, mixup, bands, frames masked, frames, mean, std, loss.
 AST = {
@@ -34,6 +34,23 @@ def test_every_recipe_loads_and_says_what_it_is():
     for name in recipe_names():
         assert load_recipe(name).name == name
         assert (RECIPES / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("clips", "seconds", "multi", "name"),
+    [
+        (400, 5.0, False, "micro"),
+        (20_000, 1.0, True, "micro"),
+        (105_829, 1.0, False, "ast-speech-commands"),
+        (153_516, 8.0, False, "ast-esc50"),
+        (40_000, 10.0, True, "ast-audioset-20k"),
+        (2_000_000, 10.0, True, "ast-audioset-2m"),
+    ],
+)
+def test_a_recipe_by_the_size_of_the_data_set(clips, seconds, multi, name):
+    recommended, changes = recommended_recipe(clips, seconds, multi)
+    recipe = load_recipe(recommended, changes)
+    assert recipe.name == name and recipe.task == ("multi" if multi else "single")
 
 
 @pytest.mark.parametrize("name", AST)

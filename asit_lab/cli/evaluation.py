@@ -28,7 +28,9 @@ ProtocolOption = Annotated[
     choice("linear", "knn", "weighted", help="Linear classifier, nearest neighbours, or linear on a sum of layers."),
 ]
 PoolOption = Annotated[str, choice("mean", "class", "mean+std", help="How a clip's tokens become one vector.")]
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Fine-tuning recipe, or a YAML file.")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="Fine-tuning recipe, a YAML file, or auto: by the size of the data set.")
+]
 SeedsOption = Annotated[list[int] | None, typer.Option("--seed", help="Random seed; repeatable (default: 0).")]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the encoder, such as cuda (default: cpu).")]
 AllowLeaksOption = Annotated[

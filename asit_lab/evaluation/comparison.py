@@ -20,6 +20,7 @@ from ..embedding.dataset import LOG_MEL, on_device
 from ..encoder import Encoder
 from ..errors import InputError
 from ..finetuning import FinetuneResult, finetune, load_recipe
+from ..finetuning.recipe import AUTO
 from ..finetuning.result import SETUP
 from ..storage.atomic import read_json, write_json, write_text
 from ..storage.progress import passing_bar_style
@@ -101,7 +102,7 @@ def evaluate(
         raise InputError(f"protocols: {', '.join(unknown) or 'none'}; expected some of {', '.join(PROTOCOLS)}")
     if not encoders:
         raise InputError("encoders: there are none")
-    if FINETUNE in protocols:
+    if FINETUNE in protocols and recipe != AUTO:
         load_recipe(recipe, overrides)  # so that a mistake in it is reported before the probes run
     manifest = load_manifest(data)
     opened = {name: enc if isinstance(enc, Encoder) else open_source(enc) for name, enc in encoders.items()}

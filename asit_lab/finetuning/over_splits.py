@@ -19,13 +19,14 @@ from ..errors import InputError
 from ..evaluation.leakage import findings
 from ..evaluation.provenance import FINETUNING_CODE, changed, computed_with
 from ..evaluation.splits import Split, gaps, independent_unit, is_official, manifest_splits
+from ..overrides import parse_overrides
 from ..storage.atomic import FULL, clear_leftovers, write_json, write_text
 from ..storage.lock import only_writer
 from ..training.interrupt import Signals, Terminated
 from ..zoo import open_source
 from .batches import targets_of
 from .loop import FinetuneTask, fit_task
-from .recipe import KEYS_WITHOUT_EFFECT, Recipe, load_recipe
+from .recipe import AUTO, KEYS_WITHOUT_EFFECT, Recipe, load_recipe, recommended_recipe
 from .result import SETUP, FinetuneResult, collect_splits, write_tables
 
 
@@ -54,8 +55,8 @@ def finetune(
 
     enc: an Encoder (`Encoder.random` for one from scratch), or what `zoo.open_source` takes: a run directory, a
     snapshot, a preset, which is then untrained. data: a Manifest, or a data source such as "esc50:PATH". recipe: a name
-    (see `recipe_names`), a YAML file or a Recipe; overrides: such as "rate=1e-4". seeds: of everything random; each
-    goes through all splits.
+    (see `recipe_names`), a YAML file, a Recipe, or "auto" (see `recommended_recipe`); overrides: such as "rate=1e-4".
+    seeds: of everything random; each goes through all splits.
     folds: some splits only, by number or name. resume: "auto" continues what is in `out`, "never" wants a new folder,
     "must" an existing one. allow_leaks: as in `evaluation.probe`.
     One process on the best device. Splits that are finished stay as they are; one that was stopped resumes from its
@@ -70,9 +71,13 @@ def finetune(
         raise InputError("fine-tuning runs in one process; start it without torchrun")
     if resume not in ("auto", "never", "must"):
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")
-    recipe = load_recipe(recipe, overrides)
+    if recipe != AUTO:
+        recipe = load_recipe(recipe, overrides)  # so that a mistake in it is reported before anything is opened
     encoder = enc if isinstance(enc, Encoder) else open_source(enc)
     manifest = load_manifest(data)
+    if recipe == AUTO:
+        recipe = recommended(manifest, overrides)
+        tqdm.write(f"note: recipe {recipe.name}, for {len(manifest)} clips; --recipe chooses another", file=sys.stderr)
     check_task(manifest, recipe)
     recipe = with_length(recipe, encoder, manifest)
     tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
@@ -124,6 +129,12 @@ def _fit_all(
                 "once there is room, the same call resumes"
             ) from None
     return None
+
+
+def recommended(manifest: Manifest, overrides: list[str] | str | None) -> Recipe:
+    """The recipe that suits the size of a data set."""
+    name, changes = recommended_recipe(len(manifest), float(manifest.table["seconds"].median()), manifest.multi)
+    return load_recipe(name, changes | parse_overrides(overrides, "rate=1e-4"))
 
 
 def check_task(manifest: Manifest, recipe: Recipe) -> None:

@@ -25,6 +25,10 @@ RECIPES = Path(__file__).parent / "recipes"
 # Keys that a run may be continued with another value of: nothing that it ends with depends on them.
 KEYS_WITHOUT_EFFECT = ("name", "workers", "cache_mb", "checkpoint_every")
 
+AUTO = "auto"
+"""in place of a recipe's name: the one that suits the size of the data set"""
+_MICRO_CLIPS = 20_000
+_AUDIOSET_20K_CLIPS = 200_000
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
@@ -202,6 +206,20 @@ def load_recipe(
     except ValidationError as error:
         name = content.get("name", "custom")
         raise InputError("\n".join(f"recipe {name}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def recommended_recipe(clips: int, seconds: float, multi: bool) -> tuple[str, dict[str, Any]]:
+    """Name of the recipe for a data set by its size, and settings to change in it.
+
+    clips: of the data set, test clips included. seconds: median length of a clip. multi: several labels a clip.
+    `micro` up to 20,000 clips, though 2,000 are the most that it was tried on; beyond, AST's for the data set that is
+    most alike.
+    """
+    if clips <= _MICRO_CLIPS:
+        return "micro", {"task": "multi", "loss": "bce"} if multi else {}
+    if multi:
+        return "ast-audioset-2m" if clips > _AUDIOSET_20K_CLIPS else "ast-audioset-20k", {}
+    return "ast-speech-commands" if seconds < 2 else "ast-esc50", {}
 
 
 def _explain(problem: dict) -> str:
