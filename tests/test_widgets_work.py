@@ -1,6 +1,7 @@
 """Long work behind an explorer: in the foreground, in a thread, cancelled, failed."""
 
 import asyncio
+import signal
 import threading
 
 import pytest
@@ -31,8 +32,9 @@ def test_in_the_foreground_it_is_done_at_once_and_interrupt_passes_through():
     assert results == [4] and not work.busy
 
 
-def test_in_a_thread_the_loop_goes_on_and_cancel_stops_it():
-    work, results, began = LongWork(), [], threading.Event()
+@pytest.mark.parametrize("stop", ["cancel", "interrupt"])
+def test_in_a_thread_the_loop_goes_on_and_cancel_or_interrupt_stops_it(stop):
+    results, began = [], threading.Event()
 
     def endless(report):
         began.set()
@@ -41,14 +43,19 @@ def test_in_a_thread_the_loop_goes_on_and_cancel_stops_it():
             threading.Event().wait(0.001)
         return "never"
 
-    async def press_cancel():
+    async def press() -> LongWork:
+        before = signal.getsignal(signal.SIGINT)
+        work = LongWork()
         work.run("embedding", endless, results.append, background=True)
         await asyncio.to_thread(began.wait, 20)
         assert work.busy and results == []
-        work.cancel.click()
+        work.cancel.click() if stop == "cancel" else signal.raise_signal(signal.SIGINT)
         await asyncio.wait_for(work.task, 20)
+        await asyncio.sleep(0)
+        assert signal.getsignal(signal.SIGINT) is before
+        return work
 
-    asyncio.run(press_cancel())
+    work = asyncio.run(press())
     assert isinstance(results[0], Cancelled) and str(results[0]) == "embedding cancelled" and not work.busy
 
 

@@ -16,7 +16,7 @@ from ..masking import gmml, token_mask
 from ..settings import MASK_KINDS, Mask
 from . import snapshots_compared as compared
 from .base import Explorer, Sound, labelled, seed_entry, whole_number
-from .clip_errors import BestAndWorst
+from .best_and_worst import BestAndWorst
 from .clips import ClipChooser, loudest
 from .corruption import Donor, drawn_masks, fill, log_mel_of, mask_key
 from .mask_controls import block_controls, fit_start, ratio_slider, start_slider

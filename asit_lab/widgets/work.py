@@ -1,8 +1,11 @@
 """Runs long work of an explorer: a progress bar with the time left, and a button to cancel."""
 
 import asyncio
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets
@@ -15,26 +18,29 @@ ReportProgress = Callable[[int, int], None]
 
 
 class Cancelled(InputError):
-    """The user pressed Cancel."""
+    """The user pressed Cancel or Interrupt."""
 
 
 class LongWork(ipywidgets.VBox):
     """Runs one piece of work at a time; hidden while idle.
 
-    In a cell the work runs in the foreground, where the kernel's Interrupt stops it. After a control it runs in a
-    thread, so that the page can still show the bar and react to Cancel.
+    In a cell the work runs in the foreground. After a control it runs in a thread, so that the page can still show the
+    bar and react to Cancel. The kernel's Interrupt stops it in both.
     """
 
     def __init__(self):
         self.bar = ipywidgets.IntProgress(layout=ipywidgets.Layout(width="auto"))
         self.words = ipywidgets.Label()
         self.cancel = ipywidgets.Button(description="Cancel", icon="stop", layout=ipywidgets.Layout(width="auto"))
-        self.cancel.on_click(lambda _: setattr(self, "_cancelled", True))
+        self.cancel.on_click(lambda _: self._stop())
         super().__init__([self.words, self.bar, self.cancel])
         self.layout.display = "none"
         self.add_class("asit-work")
         self._cancelled, self._began = False, 0.0
         self.task: asyncio.Task | None = None
+        # Of the main thread, which gets signals; controls may be answered in another one.
+        self._home = running_loop() if threading.current_thread() is threading.main_thread() else None
+        self._before: Any = None  # handler of SIGINT
 
     def run(
         self,
@@ -65,7 +71,8 @@ class LongWork(ipywidgets.VBox):
             loop.call_soon_threadsafe(self._show, description, parts, total)
 
         try:
-            result = await asyncio.to_thread(work, report)
+            with self._interruptible():
+                result = await asyncio.to_thread(work, report)
         except Exception as error:  # the widget's own messages say it
             result = error
         try:
@@ -77,6 +84,28 @@ class LongWork(ipywidgets.VBox):
     def busy(self) -> bool:
         """Whether work is running."""
         return self.layout.display is None
+
+    def _stop(self, *_signal) -> None:
+        self._cancelled = True
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Inside, Interrupt stops the work; between cells a kernel ignores it."""
+        if self._home is None or self._home.is_closed():
+            yield
+            return
+        self._home.call_soon_threadsafe(self._catch)
+        try:
+            yield
+        finally:
+            self._home.call_soon_threadsafe(self._release)
+
+    def _catch(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._stop)
+
+    def _release(self) -> None:
+        if signal.getsignal(signal.SIGINT) == self._stop:  # else a cell that runs has set its own
+            signal.signal(signal.SIGINT, self._before)
 
     def _show(self, description: str, parts: int, total: int) -> None:
         left = (time.monotonic() - self._began) / max(parts, 1) * (total - parts)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -108,6 +110,17 @@ def environment(home: Path) -> dict[str, str]:
     # The tests' own choice of matplotlib's backend is not what a user's kernel has.
     others = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     return others | {name: str(value) for name, value in mine.items()}
+
+
+def with_parameters(home: Path, name: str, new: str, **values) -> str:
+    """notebooks/NEW.ipynb: the notebook `name` with other parameters in its first code cell. Returns `new`."""
+    notebook = nbformat.read(home / "notebooks" / f"{name}.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    for parameter, value in values.items():
+        cell.source, count = re.subn(rf"(?m)^{parameter} = .*$", f"{parameter} = {value!r}", cell.source)
+        assert count == 1, f"{name}: no parameter {parameter}"
+    nbformat.write(notebook, home / "notebooks" / f"{new}.ipynb")
+    return new
 
 
 class OpenNotebook:

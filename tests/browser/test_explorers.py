@@ -26,6 +26,7 @@ OTHER_EFFECTS = {
     "data set | file | upload": "controls",
     "Hear the log-mels": "sound",
     "clips that drive this head": "controls",
+    "best and worst clips": "words",
     "shares over 50 seeds": "words",
     "copy as overrides": "controls",  # its own words
     "filter": "controls",

@@ -47,9 +47,16 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(opened, lab, pag
     page.screenshot(path=screenshots / "saved.png")
 
 
-def test_a_monitor_without_runs_saves_what_it_says(opened, home, tmp_path):
+def test_the_monitor_saves_the_run_that_was_chosen_last(opened):
     notebook = opened("monitor_runs")
     notebook.run_all()
-    Explorer(notebook, "asit-monitor")
-    notebook.save()
-    assert saved_picture(notebook.path).std() > 5
+    explorer = Explorer(notebook, "asit-monitor")
+    saved = []
+    for chosen in ("first", "second", "first"):
+        explorer.locate(explorer.control("runs", "several")).select_option(label=chosen)
+        explorer.settle()
+        notebook.save()
+        saved.append(saved_picture(notebook.path))
+    first, second, again = saved
+    assert np.array_equal(first, again) and min(first.std(), second.std()) > 5
+    assert first.shape != second.shape or np.abs(first.astype(int) - second).mean() > 1
