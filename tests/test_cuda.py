@@ -14,7 +14,9 @@ from asit_lab.data import load_manifest
 from asit_lab.evaluation.splits import Split
 from asit_lab.finetuning import load_recipe
 from asit_lab.finetuning.batches import TrainingClips, targets_of
-from asit_lab.finetuning.loop import FinetuneTask, _Trainer
+from asit_lab.finetuning.loop import _Trainer
+from asit_lab.finetuning.task import FinetuneTask
+from asit_lab.finetuning.team import Team
 from asit_lab.objectives import Objective, build_objective
 from asit_lab.training.nonfinite import _at_fault
 from asit_lab.training.step import Stepper
@@ -25,12 +27,18 @@ OFTEN = ("smoke", "micro-asda")  # of the others, too, each takes seconds
 
 
 class OneDevice:
-    """What Stepper needs of Fabric, on a device that Fabric does not find here."""
+    """What Stepper and Team need of Fabric, on a device that Fabric does not find here."""
 
     world_size, global_rank = 1, 0
 
     def __init__(self, device: str):
         self.device = torch.device(device)
+
+    def to_device(self, module):
+        return to_cuda(module) if self.device.type == "cuda" else module
+
+    def barrier(self):
+        pass
 
     def setup(self, module, optimizer):
         if self.device.type == "cuda":
@@ -138,7 +146,7 @@ def test_fine_tuning(changes, tmp_path):
     def trainer(device: str) -> _Trainer:
         encoder = Encoder.random(load_config("smoke"), seed=0)
         task = FinetuneTask(encoder, recipe, manifest, targets_of(manifest), split, 0, tmp_path)
-        trainer = _Trainer(OneDevice(device), task)
+        trainer = _Trainer(Team(OneDevice(device)), task)
         trainer.front_end.mean, trainer.front_end.std = -7.0, 4.5
         return trainer
 

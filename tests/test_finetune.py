@@ -277,7 +277,7 @@ def test_an_interrupt_changes_nothing(done, encoder, manifest, tmp_path, monkeyp
 
 
 def test_finished_splits_stay(done, encoder, manifest, monkeypatch):
-    def fit(job, _):
+    def fit(job, *_):
         raise AssertionError(f"{job.folder} was fine-tuned again")
 
     monkeypatch.setattr(run, "fit_task", fit)

@@ -97,7 +97,9 @@ def finetune(
     with redirect_stdout(sys.stderr):
         opened = asit_lab.zoo.open_source(encoder)
         result = asit_lab.finetune(opened, data, recipe, out, overrides, seed or (0,), fold, allow_leaks=allow_leaks)
-    if as_json:
+    if os.environ.get("RANK", "0") != "0":
+        pass  # under torchrun the first process speaks for all
+    elif as_json:
         print(as_json_text(result.to_dict()))
     else:
         print_rows(result.folds.to_dict("records"))

@@ -15,7 +15,7 @@ PROBE = (*_SIGNAL, *_SCORES, "encoder/model.py", "encoder/windows.py", "embeddin
 FINETUNING_CODE = (
     *_SIGNAL,
     *_SCORES,
-    *(f"finetuning/{name}.py" for name in ("augment", "batches", "linear_start", "loop", "network", "recipe")),
+    *(f"finetuning/{name}.py" for name in ("augment", "batches", "linear_start", "loop", "network", "recipe", "team")),
     "training/optimizer.py",
 )
 

@@ -8,26 +8,21 @@ classifier with the weights whose score is reported; result.json.
 """
 
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..data.loader import load_batches
-from ..data.manifest import Manifest
 from ..data.statistics import measure
-from ..encoder import Encoder
 from ..errors import InputError
 from ..evaluation import metrics
 from ..evaluation.calibration import best_thresholds, fit_temperature
 from ..evaluation.classifiers import probabilities
-from ..evaluation.splits import Split
 from ..features import LogMel
 from ..random import fold, key
 from ..runs.directory import StepLog
@@ -37,85 +32,36 @@ from ..storage.atomic import atomic_write, clear_leftovers, write_json
 from ..storage.progress import passing_bar_style
 from ..training.interrupt import Signals
 from ..training.optimizer import clip_gradients
-from ..training.step import accelerator
 from .augment import augmented
 from .batches import ClipBatch, ClipsToTest, Reader, TrainingClips
 from .classifier import MODEL, Classifier, classifier_metadata
 from .linear_start import fit_head, standardise
 from .network import build_classifier, mean_over_windows, windows_forward
 from .outputs import SCORES, Outputs, read_outputs, save_outputs
-from .recipe import Recipe
+from .task import FinetuneState, FinetuneTask
+from .team import Team
 
 MEASURED_CLIPS = 2000  # of a large data set, for its mean and std
 
 
-@dataclass
-class FinetuneTask:
-    """One split to fine-tune on, with one seed."""
-
-    encoder: Encoder
-    recipe: Recipe
-    manifest: Manifest
-    targets: Tensor
-    """bool [rows of the manifest, classes]"""
-    split: Split
-    seed: int
-    folder: Path
-
-    @property
-    def multi(self) -> bool:
-        return self.recipe.task == "multi"
-
-    @property
-    def headline(self) -> str:
-        """The weights whose score is reported: averaged, else of the best epoch on valid, else of the last epoch."""
-        if self.recipe.average_from and self.recipe.average_from * self._epoch_steps <= self._steps:
-            return "averaged"
-        return "best" if len(self.split.valid) else "last"
-
-    @property
-    def _epoch_steps(self) -> int:
-        return self.recipe.steps_per_epoch(len(self.split.train))
-
-    @property
-    def _steps(self) -> int:
-        return self.recipe.total_steps(len(self.split.train))
-
-
-@dataclass
-class FinetuneState:
-    """Results so far, besides weights and moments."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    """of the steps since the last row of metrics.csv"""
-    loss_steps: int = 0
-    best: dict = field(default_factory=dict)
-    """epoch, step and score of the best test so far"""
-    averaged: int = 0
-    """epochs whose weights are in the sum"""
-    bad: dict[str, str] = field(default_factory=dict)
-    """path -> reason of files that could not be read"""
-    normalisation: dict = field(default_factory=dict)
-
-
-def fit_task(task: FinetuneTask, signals: Signals) -> str | None:
+def fit_task(task: FinetuneTask, signals: Signals, team: Team) -> str | None:
     """Fine-tune on one split, into its folder; resume from a state. Returns why it was stopped, if it was.
 
     Raises InputError when clips cannot be read, FloatingPointError when the loss is not finite.
     """
     recipe, rows = task.recipe, task.split.train
-    task.folder.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(task.folder)
-    fabric = Fabric(accelerator=accelerator(), devices=1, precision="32-true")
-    write_json(task.folder / "environment.json", environment(fabric.device, world=1))
-    trainer = _Trainer(fabric, task)
+    if team.leads:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(task.folder)
+        write_json(task.folder / "environment.json", environment(team.device, world=team.size))
+    trainer = _Trainer(team, task)
     progress, sums = trainer.restore()
-    log = StepLog(task.folder / "metrics.csv", progress.step)
+    log = StepLog(task.folder / "metrics.csv", progress.step) if team.leads else None
     epoch_steps, total = recipe.steps_per_epoch(len(rows)), recipe.total_steps(len(rows))
     clips = TrainingClips(trainer.reader, rows, task.targets, recipe, trainer.samples, task.seed)
     loader = load_batches(clips, progress.step, total, recipe.workers)
-    bar = tqdm(total=total, initial=progress.step, unit="step", desc=task.folder.name, **passing_bar_style())
+    style = passing_bar_style() | {"disable": not team.leads}
+    bar = tqdm(total=total, initial=progress.step, unit="step", desc=task.folder.name, **style)
     signals.patient = True
     try:
         for batch in loader:
@@ -132,10 +78,11 @@ def fit_task(task: FinetuneTask, signals: Signals) -> str | None:
             tested = steps_done == total or steps_done % (epoch_steps * recipe.evaluate_every) == 0
             if tested:
                 trainer.test(progress, log, epoch, last=steps_done == total)
-            if signals.requested or ends or steps_done % recipe.checkpoint_every == 0:
+            stop = team.stop(signals.requested)
+            if stop or ends or steps_done % recipe.checkpoint_every == 0:
                 trainer.save(progress, sums)
-            if signals.requested and steps_done < total:
-                return signals.requested
+            if stop and steps_done < total:
+                return stop
     finally:
         bar.close()
         loader.close()
@@ -146,26 +93,26 @@ def fit_task(task: FinetuneTask, signals: Signals) -> str | None:
 class _Trainer:
     """Network, optimiser and clips of a task on their device."""
 
-    def __init__(self, fabric: Fabric, task: FinetuneTask):
+    def __init__(self, team: Team, task: FinetuneTask):
         recipe = task.recipe
-        self.fabric, self.task = fabric, task
+        self.team, self.device, self.task = team, team.device, task
         features = task.encoder.config.features
         self.reader = Reader(task.manifest, features.sample_rate, recipe.cache_mb)
-        self.front_end = LogMel.from_config(features).to(fabric.device)
-        self.network = build_classifier(task.encoder, recipe, task.targets.shape[1], task.seed)
+        self.front_end = LogMel.from_config(features).to(self.device)
+        network = build_classifier(task.encoder, recipe, task.targets.shape[1], task.seed)
+        self.network = team.fabric.to_device(network)
         self.frames = self.network.frames
         self.samples = (self.frames - 1) * self.front_end.hop + self.front_end.frame
         kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
         groups = self.network.param_groups(recipe.layer_decay)
-        optimizer = kind(groups, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
-        self.model, self.optimizer = fabric.setup(self.network, optimizer)
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.optimizer = kind(groups, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
     def step(self, batch: ClipBatch) -> float:
-        """One optimiser step; returns its loss."""
-        recipe, step, device = self.task.recipe, batch.step, self.fabric.device
+        """One optimiser step, over the clips of all processes; returns its loss."""
+        recipe, step, device = self.task.recipe, batch.step, self.device
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(step, len(self.task.split.train), group["scale"])
         keys = key(self.task.seed, step, torch.arange(len(batch.waves)), "augment").to(device)
@@ -174,11 +121,16 @@ class _Trainer:
         drops = None if recipe.frozen or not recipe.drop_path else fold(keys, "drop")
         loss, size = 0.0, -(-len(x) // recipe.accumulate)
         for part in torch.arange(len(x), device=device).split(size):
+            own = self.team.share(part)
+            share = len(own) / len(x)
+            own = own if len(own) else part[:1]  # with more processes than clips: gradients of 0
             with self._arithmetic():
-                logits = self.model(x[part], None if drops is None else drops[part])
-            share = self._loss(logits.float(), targets[part]) * len(part) / len(x)
-            self.fabric.backward(share)
-            loss += share.item()
+                logits = self.network(x[own], None if drops is None else drops[own])
+            own_loss = self._loss(logits.float(), targets[own]) * share
+            own_loss.backward()
+            loss += own_loss.item()
+        loss = self.team.sum(loss)
+        self.team.add_gradients(self.parameters)
         norm = clip_gradients(self.parameters, recipe.clip, "global")
         if not math.isfinite(loss + norm.item()):
             raise FloatingPointError(
@@ -196,11 +148,11 @@ class _Trainer:
 
     def _arithmetic(self):
         # Not Fabric's "bf16-mixed", which would round the network's input.
-        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.task.recipe.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.recipe.precision == "bf16")
 
     # --- tests ------------------------------------------------------------------------------------------------------
 
-    def test(self, progress: FinetuneState, log: StepLog, epoch: float, last: bool) -> None:
+    def test(self, progress: FinetuneState, log: StepLog | None, epoch: float, last: bool) -> None:
         """A row of metrics.csv; the outputs of the test clips, where they are the best so far or the last."""
         split, step = self.task.split, progress.step
         row = {"step": step - 1, "epoch": epoch, "loss": progress.loss_sum / progress.loss_steps}
@@ -215,16 +167,17 @@ class _Trainer:
         better = chooser is None or not progress.best or chooser[main] > progress.best["score"]
         tested_outputs = self.outputs(split.test, progress.bad) if better or last else None
         scores = tested_outputs.scores(self.task.multi) if tested_outputs else dict.fromkeys(names, math.nan)
-        log.write(row | {f"test_{name}": scores[name] for name in names})
-        log.sync()
+        if log:
+            log.write(row | {f"test_{name}": scores[name] for name in names})
+            log.sync()
         score = (chooser or scores)[main]
         if not progress.best or score > progress.best["score"]:
             progress.best = {"epoch": epoch, "step": step, "score": score}
-            save_outputs(self.task.folder / "test-best.npz", tested_outputs)
+            self._save_outputs("best", tested_outputs)
             if self.task.headline == "best":
                 self._save_weights("best")
         if last:
-            save_outputs(self.task.folder / "test-last.npz", tested_outputs)
+            self._save_outputs("last", tested_outputs)
 
     @torch.no_grad()
     def outputs(self, rows: np.ndarray, bad: dict[str, str]) -> Outputs:
@@ -232,28 +185,40 @@ class _Trainer:
 
         Raises InputError when none can, or a class that has clips loses all of them.
         """
-        read_rows, logits = [], []
-        clips = ClipsToTest(self.reader, rows, self.task.recipe, self.samples)
+        clips: list[tuple[int, Tensor | None]] = []
+        tested = ClipsToTest(self.reader, self.team.share(rows), self.task.recipe, self.samples)
+        for row, clip in self._clips(tested, "", bad):
+            clips.append((row, None if clip is None else self._logits(*clip).cpu()))
+        readable = [(row, logits) for row, logits in self.team.gather(clips) if logits is not None]
+        read_rows = np.array([row for row, _ in readable], dtype=np.int64)
+        self._check_tested(rows, read_rows, bad)
+        return Outputs.of(self.task, read_rows, torch.stack([logits for _, logits in readable]).numpy())
+
+    def _clips(
+        self, clips: ClipsToTest, description: str, bad: dict[str, str]
+    ) -> Iterator[tuple[int, tuple[np.ndarray, int] | None]]:
+        """(row, windows and their length), or (row, None) for a clip that cannot be read; those of all processes are
+        in `bad` at the end. description: of the progress bar, which is not shown without."""
+        own_bad: dict[str, str] = {}
         loader = load_batches(clips, 0, clips.batches, self.task.recipe.workers)
+        style = passing_bar_style() | {"disable": not (description and self.team.leads)}
         try:
-            for batch in loader:
+            for batch in tqdm(loader, description, clips.batches, unit="batch", **style):
                 for row, *clip in batch:
-                    if len(clip) == 2:
-                        read_rows.append(row)
-                        logits.append(self._logits(*clip))
-                    else:
-                        bad[self.reader.rows[row][0]] = clip[0].removeprefix(f"{self.reader.rows[row][0]}: ")
+                    if len(clip) == 1:
+                        path = self.reader.rows[row][0]
+                        own_bad[path] = clip[0].removeprefix(f"{path}: ")
+                    yield row, (clip[0], clip[1]) if len(clip) == 2 else None
         finally:
             loader.close()
-        self._check_tested(rows, np.array(read_rows, dtype=np.int64), bad)
-        return Outputs.of(self.task, np.array(read_rows, dtype=np.int64), torch.stack(logits).cpu().numpy())
+        bad |= dict(self.team.gather(list(own_bad.items())))
 
     def _logits(self, windows: np.ndarray, length: int) -> Tensor:
         """float32 [classes], the mean over the windows [n, samples] of a clip, `length` samples of each being audio."""
 
         def forward(x: Tensor) -> Tensor:
             with self._arithmetic():
-                return self.model(x)
+                return self.network(x)
 
         stretches = torch.from_numpy(windows)
         return mean_over_windows(forward, self.front_end, stretches, length, self.frames, self.task.recipe.batch_size)
@@ -274,36 +239,33 @@ class _Trainer:
         path, sums = self.task.folder / "state.pt", {}
         progress = FinetuneState()
         if path.is_file():
-            state = read_state(path, self.fabric.device)
+            state = read_state(path, self.device)
             self.network.take(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             progress, sums = FinetuneState(**state["progress"]), state["sums"]
-        progress.normalisation = progress.normalisation or self._normalisation()
+        progress.normalisation = progress.normalisation or self.team.from_first(self._normalisation)
         self.front_end.mean, self.front_end.std = progress.normalisation["mean"], progress.normalisation["std"]
         if self.task.recipe.head == "mean+std" and not progress.step:
             fit_head(self.network, *self._training_statistics(progress.bad), self.task.multi)
+            self.network.take(self.team.from_first(self.network.trained))  # equal to the last bit
+        self.team.wait()  # every process has read what the first is about to overwrite
         return progress, sums
 
     @torch.no_grad()
     def _training_statistics(self, bad: dict[str, str]) -> tuple[Tensor, Tensor]:
         """Statistics [windows, P] and targets [windows, K] of the training clips, each cut into windows as in tests."""
-        statistics, targets = [], []
-        clips = ClipsToTest(self.reader, self.task.split.train, self.task.recipe, self.samples)
-        loader = load_batches(clips, 0, clips.batches, self.task.recipe.workers)
-        name = f"{self.task.folder.name}, embedding training clips"
-        try:
-            for batch in tqdm(loader, name, clips.batches, unit="batch", **passing_bar_style()):
-                for row, *clip in batch:
-                    if len(clip) == 2:
-                        stretches, length = torch.from_numpy(clip[0]), clip[1]
-                        part = windows_forward(self.network.statistics, self.front_end, stretches, length, self.frames)
-                        statistics.append(part)
-                        targets.append(self.task.targets[row].expand(len(part), -1))
-                    else:
-                        bad[self.reader.rows[row][0]] = clip[0].removeprefix(f"{self.reader.rows[row][0]}: ")
-        finally:
-            loader.close()
-        return torch.cat(statistics), torch.cat(targets)
+        clips: list[tuple[int, Tensor | None]] = []
+        trained_on = ClipsToTest(self.reader, self.team.share(self.task.split.train), self.task.recipe, self.samples)
+        for row, clip in self._clips(trained_on, f"{self.task.folder.name}, embedding training clips", bad):
+            if clip is None:
+                clips.append((row, None))
+            else:
+                stretches, length = torch.from_numpy(clip[0]), clip[1]
+                part = windows_forward(self.network.statistics, self.front_end, stretches, length, self.frames)
+                clips.append((row, part.cpu()))
+        readable = [(row, part.to(self.device)) for row, part in self.team.gather(clips) if part is not None]
+        targets = [self.task.targets[row].expand(len(part), -1) for row, part in readable]
+        return torch.cat([part for _, part in readable]), torch.cat(targets)
 
     def _normalisation(self) -> dict:
         """Mean and std of the log-mel, and their source."""
@@ -318,7 +280,12 @@ class _Trainer:
         return {"source": f"measured on {clips} of {len(train)} training clips", "mean": mean, "std": std}
 
     def save(self, progress: FinetuneState, sums: dict[str, Tensor]) -> None:
-        """Save everything a resume needs."""
+        """Save everything a resume needs; no process goes on, or ends, before."""
+        if self.team.leads:
+            self._write_state(progress, sums)
+        self.team.wait()
+
+    def _write_state(self, progress: FinetuneState, sums: dict[str, Tensor]) -> None:
         state = {"weights": self.network.trained(), "optimizer": self.optimizer.state_dict(), "sums": sums}
         save_state(self.task.folder / "state.pt", state | {"progress": vars(progress)})
 
@@ -330,10 +297,10 @@ class _Trainer:
             self.network.take({name: tensor / progress.averaged for name, tensor in sums.items()})
             if task.recipe.head == "mean+std":
                 standardise(self.network, self._training_statistics(progress.bad)[0])
-            save_outputs(task.folder / "test-averaged.npz", self.outputs(task.split.test, progress.bad))
+            self._save_outputs("averaged", self.outputs(task.split.test, progress.bad))
             self._save_weights("averaged")
         elif task.headline == "best":
-            self.network.take(load_file(task.folder / "best.safetensors", str(self.fabric.device)))
+            self.network.take(load_file(task.folder / "best.safetensors", str(self.device)))
         calibration = self._save_model(progress)
         result = {
             "split": task.split.name,
@@ -350,8 +317,10 @@ class _Trainer:
             "calibration": calibration,
             "skipped": sorted(map(list, progress.bad.items())),
         }
-        write_json(task.folder / "result.json", result)
-        (task.folder / "state.pt").unlink(missing_ok=True)
+        if self.team.leads:
+            write_json(task.folder / "result.json", result)
+            (task.folder / "state.pt").unlink(missing_ok=True)
+        self.team.wait()
 
     def _save_model(self, progress: FinetuneState) -> dict:
         """Write the classifier with its current weights; returns temperature, thresholds, and the clips of their fit.
@@ -375,10 +344,18 @@ class _Trainer:
         metadata = classifier_metadata(
             name, config, classes, task.multi, recipe, None, temperature, thresholds, calibrated_on
         )
-        Classifier(self.network, config, metadata).save(task.folder / MODEL)
+        if self.team.leads:
+            Classifier(self.network, config, metadata).save(task.folder / MODEL)
         return {"temperature": temperature, "thresholds": thresholds, "on": calibrated_on}
 
     def _save_weights(self, name: str) -> None:
-        tensors = {parameter: tensor.cpu().contiguous() for parameter, tensor in self.network.trained().items()}
-        with atomic_write(self.task.folder / f"{name}.safetensors") as temporary:
-            save_file(tensors, temporary)
+        if self.team.leads:
+            tensors = {parameter: tensor.cpu().contiguous() for parameter, tensor in self.network.trained().items()}
+            with atomic_write(self.task.folder / f"{name}.safetensors") as temporary:
+                save_file(tensors, temporary)
+        self.team.wait()
+
+    def _save_outputs(self, name: str, outputs: Outputs) -> None:
+        if self.team.leads:
+            save_outputs(self.task.folder / f"test-{name}.npz", outputs)
+        self.team.wait()

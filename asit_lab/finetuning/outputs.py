@@ -30,7 +30,7 @@ class Outputs:
 
     @classmethod
     def of(cls, task, rows: np.ndarray, outputs: np.ndarray) -> "Outputs":
-        """The outputs of a loop.FinetuneTask for the clips in `rows`."""
+        """The outputs of a task.FinetuneTask for the clips in `rows`."""
         table = task.manifest.table.iloc[rows]
         targets, groups = task.targets[rows].float().numpy(), groups_of(table).astype(str)
         return cls(outputs.astype(np.float32), targets, rows, table["path"].to_numpy(dtype=str), groups)

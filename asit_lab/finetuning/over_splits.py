@@ -1,9 +1,9 @@
 """Fine-tunes over the splits of a data set: one folder per encoder and recipe, with a subfolder per split."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +25,11 @@ from ..storage.lock import only_writer
 from ..training.interrupt import Signals, Terminated
 from ..zoo import open_source
 from .batches import targets_of
-from .loop import FinetuneTask, fit_task
+from .loop import fit_task
 from .recipe import AUTO, KEYS_WITHOUT_EFFECT, Recipe, load_recipe, recommended_recipe
 from .result import SETUP, FinetuneResult, collect_splits, write_tables
+from .task import FinetuneTask
+from .team import Team
 
 
 class SeededSplit(NamedTuple):
@@ -59,16 +61,14 @@ def finetune(
     seeds: of everything random; each goes through all splits.
     folds: some splits only, by number or name. resume: "auto" continues what is in `out`, "never" wants a new folder,
     "must" an existing one. allow_leaks: as in `evaluation.probe`.
-    One process on the best device. Splits that are finished stay as they are; one that was stopped resumes from its
-    last state and ends as if it had not been: to the bit with the same device, threads and versions. Ctrl-C finishes
-    the current step, saves, and returns the splits that are finished (status "interrupted"); SIGTERM does the same and
-    ends the process.
+    On the best device; under torchrun in several processes, which share the clips of each batch. Splits that are
+    finished stay as they are; one that was stopped resumes from its last state and ends as if it had not been: to the
+    bit with the same device, threads, versions and number of processes. Ctrl-C finishes the current step, saves, and
+    returns the splits that are finished (status "interrupted"); SIGTERM does the same and ends the process.
     Raises InputError for labels that do not fit the recipe, all that `splits.splits` refuses, weights that do not
     fit the encoder's configuration, a folder of another encoder, recipe or data, one that another process writes to,
     and a full disk; FloatingPointError when the loss is not finite; SystemExit with status 143 after SIGTERM.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("fine-tuning runs in one process; start it without torchrun")
     if resume not in ("auto", "never", "must"):
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")
     if recipe != AUTO:
@@ -81,32 +81,43 @@ def finetune(
     check_task(manifest, recipe)
     recipe = with_length(recipe, encoder, manifest)
     tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
-    folder = _open(resolve(out), _setup(encoder, recipe, manifest, allow_leaks), resume)
+    setup, team = _setup(encoder, recipe, manifest, allow_leaks), Team()
+    folder = team.from_first(lambda: _open(resolve(out), setup, resume))
     names = {task.folder: task.name for task in tasks}
     divisions = [task.split for task in tasks]
     trained_on = encoder.config if encoder.pretrained else None
     leaks = findings(manifest, divisions, trained_on, is_official(manifest))
     notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
-    for text in [*(f"{f.severity}: {f.message}" for f in leaks), *(f"note: {note}" for note in notes)]:
-        tqdm.write(text, file=sys.stderr)
-    with only_writer(folder):
-        clear_leftovers(folder)
+    if team.leads:
+        for text in [*(f"{f.severity}: {f.message}" for f in leaks), *(f"note: {note}" for note in notes)]:
+            tqdm.write(text, file=sys.stderr)
+    with ExitStack() as hold:
+        team.from_first(lambda: _hold(folder, hold))
         missing = [task for task in tasks if not (folder / task.folder / "result.json").is_file()]
-        stopped = _fit_all(encoder, recipe, manifest, missing, folder) if missing else None
+        team.wait()  # until every process has looked
+        stopped = _fit_all(encoder, recipe, manifest, missing, folder, team) if missing else None
         facts = {"findings": [vars(f) for f in leaks], "notes": notes, "unit": independent_unit(manifest)}
         result = collect_splits(folder, names, **facts)
         if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
-        write_json(folder / "result.json", result.to_dict())
-        if result.split_results:
-            write_tables(result)
+        if team.leads:
+            write_json(folder / "result.json", result.to_dict())
+            if result.split_results:
+                write_tables(result)
+        team.wait()
     if stopped == "terminated":
         raise Terminated
     return result
 
 
+def _hold(folder: Path, hold: ExitStack) -> None:
+    """Lock the folder until `hold` ends, and clear what a killed process left."""
+    hold.enter_context(only_writer(folder))
+    clear_leftovers(folder)
+
+
 def _fit_all(
-    encoder: Encoder, recipe: Recipe, manifest: Manifest, tasks: list[SeededSplit], folder: Path
+    encoder: Encoder, recipe: Recipe, manifest: Manifest, tasks: list[SeededSplit], folder: Path, team: Team
 ) -> str | None:
     """Fine-tune on each split in turn. Returns why that was stopped, if it was."""
     targets = targets_of(manifest)
@@ -114,9 +125,9 @@ def _fit_all(
         try:
             for task in tasks:
                 inner = folder / task.folder
-                fit_task(FinetuneTask(encoder, recipe, manifest, targets, task.split, task.seed, inner), signals)
-                if signals.requested:
-                    return signals.requested
+                split = FinetuneTask(encoder, recipe, manifest, targets, task.split, task.seed, inner)
+                if stopped := fit_task(split, signals, team) or team.stop(signals.requested):
+                    return stopped
         except KeyboardInterrupt:
             return "interrupted"
         except Terminated:

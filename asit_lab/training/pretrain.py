@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -31,11 +30,10 @@ from .look import LookedAt, look
 from .nonfinite import not_finite
 from .recorder import Recorder, reached, set_status
 from .start_weights import init_student
-from .step import Stepper, launch
+from .step import Stepper, from_first, launch
 
 BAD_FILES = "bad_files.csv"
 
-T = TypeVar("T")
 OnLog = Callable[[Run, dict], None]
 OnStep = Callable[[Run, int, dict[str, torch.Tensor]], None]
 PICTURED = 4  # clips whose reconstructions are drawn at every snapshot
@@ -91,21 +89,7 @@ def pretrain(
 def _with_numbers(fabric: Fabric, cfg: RunConfig, out: str | Path) -> RunConfig:
     """The configuration with numbers for features.mean and features.std that are auto: those of the existing run, or
     measured."""
-    return _from_first(fabric, lambda: with_measured_features(cfg, resolve(out)))
-
-
-def _from_first(fabric: Fabric, compute: Callable[[], T]) -> T:
-    """What `compute` returns in the first process, for all; its InputError is raised in all."""
-    result: T | InputError | None = None
-    if fabric.is_global_zero:
-        try:
-            result = compute()
-        except InputError as error:
-            result = error
-    result = fabric.broadcast(result)
-    if isinstance(result, InputError):
-        raise result
-    return result
+    return from_first(fabric, lambda: with_measured_features(cfg, resolve(out)))
 
 
 def _attempt(fabric: Fabric, run: Run, cfg: RunConfig, on_log: OnLog | None, on_step: OnStep | None) -> str | None:
@@ -260,7 +244,7 @@ def _open_together(
             take_over(run, source)
         return run
 
-    return _from_first(fabric, open_directory)
+    return from_first(fabric, open_directory)
 
 
 def _check_batch(fabric: Fabric, cfg: RunConfig) -> None:

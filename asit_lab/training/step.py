@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -10,9 +11,12 @@ from torch import Tensor
 
 from ..config import RunConfig
 from ..data import Batch
+from ..errors import InputError
 from ..objectives import Objective
 from .interrupt import STOPS
 from .optimizer import build_optimizer, clip_gradients, set_schedule
+
+_T = TypeVar("_T")
 
 
 def accelerator() -> str:
@@ -30,6 +34,20 @@ def launch() -> Fabric:
     fabric = Fabric(accelerator=accelerator(), precision="32-true", **({"devices": 1} | distributed))
     fabric.launch()
     return fabric
+
+
+def from_first(fabric: Fabric, compute: Callable[[], _T]) -> _T:
+    """What `compute` returns in the first process, for all; its InputError is raised in all."""
+    result: _T | InputError | None = None
+    if fabric.is_global_zero:
+        try:
+            result = compute()
+        except InputError as error:
+            result = error
+    result = fabric.broadcast(result)
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 @dataclass
