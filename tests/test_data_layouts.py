@@ -183,6 +183,21 @@ def test_stretches_of_a_file(clips):
     assert manifest.table["start"].tolist() == [0.1, 0.3] and len(manifest.classes) == 2
 
 
+def test_a_start_alone_goes_on_to_the_end(clips):
+    manifest = table(clips, "path,label,start\na.wav,dog,0\na.wav,dog,0.2\nb.wav,cat,\n")
+    seconds = manifest.table["seconds"].tolist()
+    assert manifest.table["start"].tolist() == [0, 0.2, 0] and manifest.notes == []
+    assert seconds[1] == pytest.approx(seconds[0] - 0.2)
+    (path,) = set(table(clips, "path,label,start\na.wav,dog,90\nb.wav,cat,0\n").bad["path"])
+    assert path.endswith("a.wav")
+
+
+def test_the_time_of_day_is_no_start(clips):
+    manifest = table(clips, "path,label,start_time\na.wav,dog,06:30\nb.wav,cat,18:15\n")
+    assert manifest.table["start"].tolist() == [0, 0]
+    assert "2 of its starts are no numbers of seconds" in manifest.notes[-1]
+
+
 def test_accents_in_two_forms(tmp_path):
     write(tmp_path / "caf\u00e9.wav")
     write(tmp_path / "b.wav")

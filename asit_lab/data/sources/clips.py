@@ -32,7 +32,7 @@ class Clip:
     split: str | None = None  # train, valid or test
     group: str | None = None  # source recording; the path where unknown
     start: float | None = None  # s, for a set stretch of a longer file
-    seconds: float | None = None  # s, set where `start` is
+    seconds: float | None = None  # s, set where `start` is; infinite: to the end of the file
     maybe_cut: bool = False  # the file may hold nothing but the stretch already, which its length tells
 
 

@@ -36,9 +36,7 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
         header = headers[clip.path]
         first, total = _stretch(clip, header)
         if total < SHORTEST:
-            bad[clip.path] = (
-                f"{header.seconds:g} s long, but {clip.start:g} to {clip.start + clip.seconds:g} s are listed"
-            )
+            bad[clip.path] = f"{header.seconds:g} s long, but {_words(clip)} listed"
             continue
         rows += _rows(clip, header, first, total, segment_seconds)
     unusual = Counter(header.note for header in headers.values() if isinstance(header, AudioInfo) and header.note)
@@ -49,6 +47,11 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
 def to_table(rows: list[tuple]) -> pd.DataFrame:
     """A table with the manifest's columns and types."""
     return pd.DataFrame(rows, columns=list(TABLE_COLUMNS)).astype(_TYPES)
+
+
+def _words(clip: Clip) -> str:
+    end = clip.start + clip.seconds
+    return f"{clip.start:g} to {end:g} s are" if math.isfinite(end) else f"the part from {clip.start:g} s on is"
 
 
 def _stretch(clip: Clip, header: AudioInfo) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import re
 import unicodedata
@@ -274,7 +275,7 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
     find = finder(folder)
     divide = _label_divider(table[MULTI].map(text_of), name, notes) if multi else None
     clips, first = [], {}
-    forms = 0
+    forms = no_seconds = 0
     for number, row in zip(table.index, table.to_dict("records"), strict=True):
         place = f"{name}, {line} {number}"
         cells = {ours: text_of(row.get(ours, "")) for ours in ALIASES}
@@ -284,6 +285,7 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
         label = unicodedata.normalize("NFC", text)
         forms += label != text
         start, seconds = _stretch(cells, place)
+        no_seconds += start is None and bool(cells["start"].strip())
         clip = Clip(
             path=find(cells["path"].strip()),
             label=label,
@@ -303,6 +305,10 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
             clips.append(clip)
     if len(clips) < len(table):
         notes.append(f"{name}: {len(table) - len(clips)} rows are duplicates and are left out")
+    if no_seconds:
+        notes.append(
+            f"{name}: {no_seconds} of its starts are no numbers of seconds; these files are read from their start"
+        )
     if forms:
         notes.append(f"{name}: {forms} labels are written with accents apart from their letters; they are joined")
     if not any(exists(clip.path) for clip in clips):
@@ -335,9 +341,15 @@ def _without_brackets(cell: str) -> str:
 
 
 def _stretch(cells: Mapping[str, str], place: str) -> tuple[float | None, float | None]:
-    """(start, length) in s, of rows that name a stretch of their file; a length without a start is the file's."""
-    if not cells["start"].strip() or not (cells["end"].strip() or cells["seconds"].strip()):
+    """(start, length) in s, of rows that name a stretch of their file; a length without a start is the file's.
+
+    A start alone goes on to the end of the file, unless it is no number, as the time of day of a recording.
+    """
+    if not cells["start"].strip():
         return None, None
+    if not (cells["end"].strip() or cells["seconds"].strip()):
+        alone = pd.to_numeric(cells["start"], errors="coerce")
+        return (float(alone), math.inf) if 0 <= alone < math.inf else (None, None)
     start = _number(cells["start"], "start", place)
     length = (
         _number(cells["end"], "end", place) - start
