@@ -1,7 +1,5 @@
 """A picture whose parts can be chosen, by mouse and by keyboard."""
 
-from pathlib import Path
-
 import anywidget
 import numpy as np
 import traitlets
@@ -10,18 +8,27 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from .base import CurrentFigure, render_png
+from .scripts import joined
 
-_STATIC = Path(__file__).parent / "static"
+
+class Selectable(anywidget.AnyWidget):
+    """A picture of which one part can be chosen. Observe `selected` and `hovered`, numbers of parts, -1 for none."""
+
+    selected = traitlets.Int(-1).tag(sync=True)
+    hovered = traitlets.Int(-1).tag(sync=True)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layout.width = "100%"
+        self.add_class("asit-picture")
 
 
-class ClickableImage(anywidget.AnyWidget):
-    """A picture with targets: a click selects the nearest one, and so do the arrow keys while it has the focus.
+class ClickableImage(Selectable):
+    """A picture with targets: a click selects the nearest one, and so do the arrow keys while it has the focus. The
+    selected target carries a ring."""
 
-    Observe `selected` and `hovered`, numbers of targets, -1 for none. The selected target carries a ring.
-    """
-
-    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("targets.js", "clickable.js"))
-    _css = _STATIC / "clickable.css"
+    _esm = joined("parts.js", "targets.js", "clickable.js")
+    _css = joined("clickable.css")
 
     png = traitlets.Bytes().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
@@ -30,13 +37,9 @@ class ClickableImage(anywidget.AnyWidget):
     areas = traitlets.List().tag(sync=True)
     """panels that react to the mouse: [left, top, right, bottom], fractions of the picture from its top left"""
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    selected = traitlets.Int(-1).tag(sync=True)
-    hovered = traitlets.Int(-1).tag(sync=True)
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.layout.width = "100%"
-        self.add_class("asit-picture")
         self._current = CurrentFigure()
 
     @property

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import anywidget
 import numpy as np
@@ -13,8 +12,8 @@ from matplotlib.figure import Figure
 from ..figures.style import COLOURS
 from ..figures.training import curve_title, in_common, smoothed
 from .base import render_png
+from .scripts import joined
 
-_STATIC = Path(__file__).parent / "static"
 _MOST = 500  # points of a line
 _SMOOTH_FROM = 20  # rows, as in figures.training
 
@@ -22,8 +21,8 @@ _SMOOTH_FROM = 20  # rows, as in figures.training
 class CurvesView(anywidget.AnyWidget):
     """A panel for each curve, a line for each run or a band for each group of them. `png` is the static picture."""
 
-    _esm = (_STATIC / "curves.js").read_text(encoding="utf-8")
-    _css = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("spectrogram.css", "curves.css"))
+    _esm = joined("parts.js", "curves.js")
+    _css = joined("spectrogram.css", "curves.css")
 
     panels = traitlets.List().tag(sync=True)
     """title, references [[value, label]], and lines: name, colour, x, raw, smooth, low, high (lists; None: a gap)"""

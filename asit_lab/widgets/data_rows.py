@@ -20,9 +20,9 @@ from ..storage.atomic import write_text
 from .base import Explorer, Sound, labelled
 from .clips import clip_name
 from .scene import Panel, Scene
+from .scripts import joined
 from .spectrogram_view import SpectrogramView
 
-_STATIC = Path(__file__).parent / "static"
 _LONGEST = 30.0  # s of a row that are read
 _LISTED = ["path", "label", "fold", "split", "group", "start", "seconds"]  # columns of a list that `data` accepts
 
@@ -30,8 +30,8 @@ _LISTED = ["path", "label", "fold", "split", "group", "start", "seconds"]  # col
 class RowsTable(anywidget.AnyWidget):
     """A table; observe `selected`, a row's number or -1, and `bad`, the numbers of those that are marked."""
 
-    _esm = (_STATIC / "rows.js").read_text(encoding="utf-8")
-    _css = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("spectrogram.css", "rows.css"))
+    _esm = joined("parts.js", "rows.js")
+    _css = joined("spectrogram.css", "rows.css")
 
     columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
     rows = traitlets.List().tag(sync=True)

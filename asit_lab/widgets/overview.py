@@ -1,21 +1,20 @@
 """The waveform of a full recording, with the window that is shown; dragging moves it."""
 
-from pathlib import Path
-
 import anywidget
 import ipywidgets
 import numpy as np
 import traitlets
 
-_STATIC = Path(__file__).parent / "static"
+from .scripts import joined
+
 _COLUMNS = 800  # of the waveform
 
 
 class Overview(anywidget.AnyWidget):
     """Shows a recording above its excerpt, and moves the `slider` of its start; hidden where the two are the same."""
 
-    _esm = _STATIC / "overview.js"
-    _css = _STATIC / "overview.css"
+    _esm = joined("parts.js", "overview.js")
+    _css = joined("overview.css")
 
     peaks = traitlets.Bytes().tag(sync=True)
     """int8 [columns, 2], lowest and highest sample of each, full scale is 127"""

@@ -1,9 +1,7 @@
 """Clips on a plane, drawn by the page: zoom, lasso, legend and search need no kernel."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import anywidget
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -11,20 +9,18 @@ import traitlets
 
 from ..figures.style import CLASS_COLOURS
 from .base import render_png
+from .clickable import Selectable
 from .embedding_panels import MAP_DPI, NeighbourMap
+from .scripts import joined
 
-_STATIC = Path(__file__).parent / "static"
 _SCALE = "viridis"
 
 
-class Plane(anywidget.AnyWidget):
-    """Points with names, coloured by a column of their table. Observe `selected` and `hovered`: numbers of points, -1
-    for none. `png` is a static picture, drawn on demand."""
+class Plane(Selectable):
+    """Points with names, coloured by a column of their table. `png` is a static picture, drawn on demand."""
 
-    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("targets.js", "markers.js", "plane.js"))
-    _css = (_STATIC / "spectrogram.css").read_text(encoding="utf-8") + (_STATIC / "plane.css").read_text(
-        encoding="utf-8"
-    )
+    _esm = joined("parts.js", "targets.js", "markers.js", "plane.js")
+    _css = joined("spectrogram.css", "plane.css")
 
     points = traitlets.Bytes().tag(sync=True)
     """float32 [n, 2], little-endian"""
@@ -45,14 +41,10 @@ class Plane(anywidget.AnyWidget):
     method = traitlets.Unicode().tag(sync=True)
     near = traitlets.List(traitlets.Int()).tag(sync=True)
     """points ringed, and linked to the selected one"""
-    selected = traitlets.Int(-1).tag(sync=True)
-    hovered = traitlets.Int(-1).tag(sync=True)
 
     def __init__(self):
         colours = (matplotlib.colormaps[_SCALE](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
         super().__init__(colours=colours.tobytes())
-        self.layout.width = "100%"
-        self.add_class("asit-picture")
         self._labels: Sequence[str] = ()
         self._drawn: tuple[object, ...] | None = None
         self._png = b""

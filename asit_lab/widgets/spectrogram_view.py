@@ -6,7 +6,6 @@ draws the same panels with matplotlib only for static pictures: in a cell's outp
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import anywidget
 import matplotlib
@@ -20,9 +19,9 @@ from ..figures.axes import colour_limits
 from ..figures.style import ATTENTION_MAP, ERROR_MAP, LOG_MEL_MAP
 from .base import render_png
 from .scene import DECIBELS, Scene
+from .scripts import joined
 from .spectrogram_figure import spectrogram_figure
 
-_STATIC = Path(__file__).parent / "static"
 _PARTS = (
     "_scales",
     "_draw",
@@ -32,7 +31,7 @@ _PARTS = (
     "_toolbar",
     "_gestures",
     "",
-)  # one module: the page cannot import its files
+)
 COLOUR_MAPS = (LOG_MEL_MAP, "cividis", "gray", "gray_r")  # of levels
 _OTHER_MAPS = dict.fromkeys((ERROR_MAP, ATTENTION_MAP, SIGNED_MAP))
 _NARROWEST = 0.05  # colour scale of levels
@@ -42,8 +41,8 @@ _DPI = 110
 class SpectrogramView(anywidget.AnyWidget):
     """Shows a `Scene`; hidden before the first. See static/spectrogram.js for what the page does with it."""
 
-    _esm = "\n".join((_STATIC / f"spectrogram{part}.js").read_text(encoding="utf-8") for part in _PARTS)
-    _css = _STATIC / "spectrogram.css"
+    _esm = joined("parts.js", *(f"spectrogram{part}.js" for part in _PARTS))
+    _css = joined("spectrogram.css")
 
     scene = traitlets.Dict().tag(sync=True)
     values = traitlets.List(traitlets.Bytes()).tag(sync=True)

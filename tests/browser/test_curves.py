@@ -6,20 +6,13 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from script_case import show
 
 from asit_lab.widgets.curves_view import CurvesView, curve_panels, group_line, run_line
 
 pytestmark = pytest.mark.browser
 
 ROWS = 41
-LOAD = """async ([esm, css, state]) => {
-  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-  window.model = fakeModel(state);
-  const el = document.querySelector("#here");
-  el.style.width = "700px";
-  (await load(esm)).render({ model: window.model, el });
-  while (!el.querySelector("[data-drawn]")) await new Promise((next) => setTimeout(next, 20));
-}"""
 
 
 class Page:
@@ -30,7 +23,8 @@ class Page:
         lines.append(group_line("c", 2, lines))
         panels = curve_panels(["loss", "rate"], {"loss": lines, "rate": lines[:1]}, {"loss": [(100, "ln K")]})
         state = {"panels": panels, "axis": "step", "log": "linear", "palette": ["#0072B2", "#D55E00", "#000000"]}
-        page.evaluate(LOAD, [CurvesView._esm, CurvesView._css, state])
+        show(page, CurvesView, state, 700)
+        page.locator("[data-drawn]").wait_for()
         self.box = page.locator(".asit-curves-frame").bounding_box()
 
     def point(self, share: float) -> tuple[float, float]:

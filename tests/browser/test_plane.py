@@ -1,38 +1,27 @@
 """Clips on a plane in a bare page: zoom, lasso, table, CSV, legend and search, all without a kernel."""
 
-import base64
 import csv
 import io
 
 import numpy as np
 import pandas as pd
 import pytest
+from script_case import show
 
 from asit_lab.widgets.plane import Plane
 
 pytestmark = pytest.mark.browser
 
 SIDE = 20  # points on a grid
-LOAD = """async ([esm, css, state]) => {
-  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-  for (const name of ["points", "values", "colours"]) state[name] = bytes(state[name]);
-  window.model = fakeModel(state);
-  const el = document.querySelector("#here");
-  el.style.width = "640px";
-  (await load(esm)).render({ model: window.model, el });
-  while (!el.querySelector("[data-drawn]")) await new Promise((next) => setTimeout(next, 20));
-}"""
 
 
 class Page:
     def __init__(self, page, plane: Plane):
         self.page = page
         names = ("categories", "range", "unit", "palette", "names", "columns", "rows", "title", "method", "near")
-        state = {name: getattr(plane, name) for name in (*names, "selected", "hovered")}
-        for name in ("points", "values", "colours"):
-            state[name] = base64.b64encode(getattr(plane, name)).decode()
-        page.evaluate(LOAD, [plane._esm, plane._css, state])
+        names += ("selected", "hovered", "points", "values", "colours")
+        show(page, plane, {name: getattr(plane, name) for name in names}, 640)
+        page.locator("[data-drawn]").wait_for()
         self.box = page.locator(".asit-points").bounding_box()
 
     def point(self, across: float, down: float) -> tuple[float, float]:

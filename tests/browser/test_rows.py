@@ -1,6 +1,7 @@
 """Rows of a data set in a bare page: sort, filter, choose, mark."""
 
 import pytest
+from script_case import show
 
 from asit_lab.widgets.data_rows import RowsTable
 
@@ -10,18 +11,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def rows(bare):
     cells = [[i, ["bell", "rain"][i % 2], 10.0 - i] for i in range(8)]
-    bare.evaluate(
-        """async ([esm, css, state]) => {
-          document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-          window.model = fakeModel(state);
-          (await load(esm)).render({ model: window.model, el: document.querySelector("#here") });
-        }""",
-        [
-            str(RowsTable._esm),
-            RowsTable._css,
-            {"columns": ["row", "label", "seconds"], "rows": cells, "selected": -1, "bad": []},
-        ],
-    )
+    show(bare, RowsTable, {"columns": ["row", "label", "seconds"], "rows": cells, "selected": -1, "bad": []}, 600)
     return bare
 
 

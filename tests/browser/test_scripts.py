@@ -1,15 +1,14 @@
 """The explorers' scripts in a bare page, with a stand-in for the kernel: marks, keys, sounds."""
 
-import base64
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
-from script_case import STATIC
+from script_case import STATIC, show
 
 from asit_lab.widgets.clickable import ClickableImage
-from asit_lab.widgets.overview import peaks_of
+from asit_lab.widgets.overview import Overview, peaks_of
 
 pytestmark = pytest.mark.browser
 
@@ -19,25 +18,11 @@ def clickable(bare):
     """`clickable(targets)`: a picture of 400 x 200 pixels whose left half is a panel with these targets (fractions)."""
     buffer = io.BytesIO()
     Image.new("RGB", (400, 200), "white").save(buffer, "png")
-    png = base64.b64encode(buffer.getvalue()).decode()
 
     def clickable(targets):
-        bare.evaluate(
-            """async ([source, css, png, targets]) => {
-              document.head.append(Object.assign(document.createElement("style"), {textContent: css}));
-              const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));
-              window.model = fakeModel({
-                png: new DataView(bytes.buffer), targets: new DataView(new Float32Array(targets.flat()).buffer),
-                labels: [], areas: [[0, 0, 0.5, 1]], selected: -1, hovered: -1, alt: "dots.",
-              });
-              const el = document.querySelector("#here");
-              el.style.width = "400px";
-              const { render } = await load(source);
-              render({ model: window.model, el });
-              while (!el.querySelector("img").naturalWidth) await new Promise((next) => setTimeout(next, 10));
-            }""",
-            [ClickableImage._esm, (STATIC / "clickable.css").read_text(), png, targets],
-        )
+        state = {"png": buffer.getvalue(), "targets": np.array(targets, "<f4").tobytes(), "labels": [], "alt": "dots."}
+        show(bare, ClickableImage, state | {"areas": [[0, 0, 0.5, 1]], "selected": -1, "hovered": -1}, 400)
+        bare.wait_for_function("() => document.querySelector('#here img').naturalWidth")
         return bare.locator(".asit-clickable")
 
     return clickable
@@ -92,17 +77,8 @@ def test_settings_are_copied(bare):
 
 
 def test_the_window_of_a_long_recording_is_dragged(bare):
-    peaks = base64.b64encode(peaks_of(np.sin(np.arange(20000) / 3)).tobytes()).decode()
-    bare.evaluate(
-        """async ([source, css, peaks]) => {
-          document.head.append(Object.assign(document.createElement("style"), {textContent: css}));
-          const bytes = Uint8Array.from(atob(peaks), (c) => c.charCodeAt(0));
-          window.model = fakeModel({ peaks: new DataView(bytes.buffer), total: 100, seconds: 10, start: 20 });
-          const { render } = await load(source);
-          render({ model: window.model, el: document.querySelector("#here") });
-        }""",
-        [(STATIC / "overview.js").read_text(), (STATIC / "overview.css").read_text(), peaks],
-    )
+    peaks = peaks_of(np.sin(np.arange(20000) / 3)).tobytes()
+    show(bare, Overview, {"peaks": peaks, "total": 100, "seconds": 10, "start": 20}, 600)
     box = bare.locator(".asit-overview").bounding_box()
     place = lambda time: (box["x"] + time / 100 * box["width"], box["y"] + 20)  # noqa: E731
     start = lambda: bare.evaluate("() => window.model.get('start')")  # noqa: E731

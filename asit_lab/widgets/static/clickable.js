@@ -1,21 +1,12 @@
 // A picture whose parts can be chosen by mouse and keyboard. Positions are fractions of the picture, so marks are placed
 // in percent and stay in place at any size on the page.
 function render({ model, el }) {
-  const frame = document.createElement("div");
-  frame.className = "asit-clickable";
-  frame.tabIndex = 0;
-  frame.setAttribute("role", "application");
+  const image = make("img", { draggable: false });
+  const [near, ring, tip] = ["near", "ring", "tip"].map((name) => make("div", { className: `asit-${name}`, hidden: true }));
+  const frame = focusable("asit-clickable", [image, near, ring, tip]);
   frame.setAttribute("aria-roledescription", "picture with parts to choose");
-  frame.dataset.lmSuppressShortcuts = "true"; // else JupyterLab moves to another cell at an arrow key
-  const image = document.createElement("img");
-  image.draggable = false;
-  const near = mark("asit-near");
-  const ring = mark("asit-ring");
-  const tip = mark("asit-tip");
-  const spoken = document.createElement("div");
-  spoken.className = "asit-spoken";
+  const spoken = make("div", { className: "asit-spoken" });
   spoken.setAttribute("aria-live", "polite");
-  frame.append(image, near, ring, tip);
   el.append(frame, spoken);
 
   let places = new Float32Array(0);
@@ -23,13 +14,6 @@ function render({ model, el }) {
   let latest = 0; // number of the last picture requested
   let pointer = null;
   let waiting = 0;
-
-  function mark(name) {
-    const node = document.createElement("div");
-    node.className = name;
-    node.hidden = true;
-    return node;
-  }
 
   function count() {
     return places.length >> 1;
@@ -178,16 +162,14 @@ function render({ model, el }) {
     ["blur", marks],
   ];
   for (const [name, handler] of listeners) frame.addEventListener(name, handler);
-  const handlers = [
-    ["change:png", paint],
-    ["change:targets", readPlaces],
-    ["change:labels", marks],
-    ["change:selected", marks],
-    ["change:hovered", marks],
-    ["change:selected", speak],
-    ["change:alt", describe],
-  ];
-  for (const [name, handler] of handlers) model.on(name, handler);
+  const end = follow(model, {
+    "change:png": paint,
+    "change:targets": readPlaces,
+    "change:labels": marks,
+    "change:selected": () => (marks(), speak()),
+    "change:hovered": marks,
+    "change:alt": describe,
+  });
   describe();
   readPlaces();
   speak();
@@ -197,7 +179,7 @@ function render({ model, el }) {
     latest++;
     if (waiting) cancelAnimationFrame(waiting);
     for (const [name, handler] of listeners) frame.removeEventListener(name, handler);
-    for (const [name, handler] of handlers) model.off(name, handler);
+    end();
     if (url) URL.revokeObjectURL(url);
   };
 }

@@ -4,12 +4,6 @@ const CURVES_HELP = "Move over a panel for values. Click: pin the cross. Wheel: 
 const PANEL = { height: 190, left: 58, right: 12, top: 22, bottom: 30 };
 const DASH = [[], [6, 3], [2, 2], [8, 3, 2, 3]];
 
-function part(name, properties = {}, children = []) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
-}
-
 function steps(low, high, count) {
   const raw = (high - low) / count;
   if (!(raw > 0)) return [low];
@@ -30,24 +24,17 @@ class Curves {
     this.cross = null; // x under the mouse, and its panel
     this.pinned = false;
     this.waiting = 0;
-    this.canvas = part("canvas", { className: "asit-plot" });
+    this.canvas = make("canvas", { className: "asit-plot" });
     this.canvas.asitPicture = () => this.picture();
-    this.frame = part("div", { className: "asit-curves-frame", tabIndex: 0 }, [this.canvas]);
-    this.frame.setAttribute("role", "application");
-    this.frame.dataset.lmSuppressShortcuts = "true";
-    this.says = part("div", { className: "asit-curves-says" });
-    const button = (text, title, press) => {
-      const node = part("button", { className: "jupyter-button widget-button", textContent: text, title });
-      node.addEventListener("click", press);
-      return node;
-    };
-    const tools = part("div", { className: "asit-tools" }, [
+    this.frame = focusable("asit-curves-frame", [this.canvas]);
+    this.says = make("div", { className: "asit-curves-says" });
+    const tools = make("div", { className: "asit-tools" }, [
       "save ",
-      button("PNG", "save the curves as a picture", () => this.picture().toBlob((blob) => this.offer("curves.png", blob))),
+      button("PNG", "save the curves as a picture", () => this.picture().toBlob((blob) => download("curves.png", blob, "image/png"))),
       button("PDF", "save the curves as a figure for print", () => model.send({ kind: "pdf" })),
-      button("CSV", "save the values that are shown", () => this.offer("curves.csv", new Blob([this.csv()]))),
+      button("CSV", "save the values that are shown", () => download("curves.csv", this.csv(), "text/csv")),
     ]);
-    el.append(part("div", { className: "asit-curves" }, [tools, this.says, this.frame]));
+    el.append(make("div", { className: "asit-curves" }, [tools, this.says, this.frame]));
     this.listen();
     this.schedule();
   }
@@ -257,14 +244,7 @@ class Curves {
         });
       }
     }
-    const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    return `${rows.map((cells) => cells.map((value) => quoted(`${value}`)).join(",")).join("\n")}\n`;
-  }
-
-  offer(name, blob) {
-    const url = URL.createObjectURL(blob);
-    part("a", { href: url, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    return csvText(rows);
   }
 
   // --- Mouse ----------------------------------------------------------------------------------------------------------
@@ -348,24 +328,11 @@ class Curves {
     const draw = () => this.schedule();
     const all = () => ((this.window = null), this.schedule());
     const received = (message, buffers) => {
-      if (message.kind !== "pdf") return;
-      const view = buffers[0];
-      const bytes = new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
-      this.offer("curves.pdf", new Blob([bytes], { type: "application/pdf" }));
+      if (message.kind === "pdf") download("curves.pdf", bytesOf(buffers[0]), "application/pdf");
     };
-    this.handlers = { "change:panels": draw, "change:log": draw, "change:axis": all, "msg:custom": received };
-    for (const [name, handler] of Object.entries(this.handlers)) model.on(name, handler);
-    this.resized = new ResizeObserver(draw);
-    this.resized.observe(frame);
-    this.themed = new MutationObserver(draw);
-    this.themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
-  }
-
-  stop() {
-    cancelAnimationFrame(this.waiting);
-    for (const [name, handler] of Object.entries(this.handlers)) this.model.off(name, handler);
-    this.resized.disconnect();
-    this.themed.disconnect();
+    const handlers = { "change:panels": draw, "change:log": draw, "change:axis": all, "msg:custom": received };
+    const ends = [follow(model, handlers), watchLook(frame, draw), () => cancelAnimationFrame(this.waiting)];
+    this.stop = () => ends.forEach((end) => end());
   }
 }
 

@@ -1,23 +1,16 @@
 // The waveform of a full recording: a drag moves the window, a click centres it there, arrow keys move it by its half.
 
 function render({ model, el }) {
-  const frame = document.createElement("div");
-  frame.className = "asit-overview";
-  frame.tabIndex = 0;
-  frame.setAttribute("role", "slider");
+  const canvas = make("canvas");
+  const shown = make("div", { className: "asit-window" });
+  const frame = focusable("asit-overview", [canvas, shown], "slider");
   frame.setAttribute("aria-label", "part of the recording that is shown");
-  frame.dataset.lmSuppressShortcuts = "true";
-  const canvas = document.createElement("canvas");
-  const shown = document.createElement("div");
-  shown.className = "asit-window";
-  frame.append(canvas, shown);
   el.append(frame);
   let grab = null; // s between the mouse and the start of the window
   let start = model.get("start"); // while the mouse drags, ahead of the kernel
 
   function paint() {
-    const bytes = model.get("peaks");
-    const peaks = bytes?.byteLength ? new Int8Array(bytes.buffer ?? bytes, bytes.byteOffset ?? 0, bytes.byteLength) : [];
+    const peaks = new Int8Array(bytesOf(model.get("peaks")).slice().buffer);
     [canvas.width, canvas.height] = [Math.max(1, frame.clientWidth) * devicePixelRatio, 46 * devicePixelRatio];
     const context = canvas.getContext("2d");
     context.fillStyle = getComputedStyle(frame).color;
@@ -72,25 +65,17 @@ function render({ model, el }) {
     moveTo(start + by * model.get("seconds"));
   }
 
-  function follow() {
+  function moved() {
     if (grab === null) start = model.get("start");
     place();
   }
 
   const listeners = { pointerdown: onDown, pointermove: onMove, pointerup: onUp, keydown: onKey };
   for (const [name, handler] of Object.entries(listeners)) frame.addEventListener(name, handler);
-  const resized = new ResizeObserver(paint);
-  resized.observe(frame);
-  const themed = new MutationObserver(paint);
-  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
-  const handlers = { "change:peaks": paint, "change:total": paint, "change:seconds": paint, "change:start": follow };
-  for (const [name, handler] of Object.entries(handlers)) model.on(name, handler);
+  const handlers = { "change:peaks": paint, "change:total": paint, "change:seconds": paint, "change:start": moved };
   paint();
-  return () => {
-    resized.disconnect();
-    themed.disconnect();
-    for (const [name, handler] of Object.entries(handlers)) model.off(name, handler);
-  };
+  const ends = [follow(model, handlers), watchLook(frame, paint)];
+  return () => ends.forEach((end) => end());
 }
 
 export default { render };

@@ -7,12 +7,6 @@ const SIZE = 460; // pixels high
 const NEAREST = 14; // pixels from a point that still mean it
 const MOST_ROWS = 200; // in the table; the CSV has all
 
-const make = (name, properties = {}, children = []) => {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
-};
-
 class Plane {
   constructor(model, el) {
     this.model = model;
@@ -22,16 +16,13 @@ class Plane {
     this.waiting = 0;
     this.canvas = make("canvas", { className: "asit-plot" });
     this.canvas.asitPicture = () => this.picture();
-    this.frame = make("div", { className: "asit-points", tabIndex: 0 }, [this.canvas]);
-    this.frame.setAttribute("role", "application");
-    this.frame.dataset.lmSuppressShortcuts = "true";
+    this.frame = focusable("asit-points", [this.canvas]);
     this.legend = make("div", { className: "asit-legend" });
     this.search = make("input", { type: "text", placeholder: "search names", title: "search" });
     this.search.setAttribute("aria-label", "search");
     this.search.addEventListener("input", () => this.schedule());
     this.search.addEventListener("keydown", (event) => event.key === "Enter" && this.takeFirst());
-    this.csv = make("button", { className: "jupyter-button widget-button", textContent: "CSV", title: "save the selected clips, or all that are shown" });
-    this.csv.addEventListener("click", () => this.save());
+    this.csv = button("CSV", "save the selected clips, or all that are shown", () => this.save());
     this.says = make("div", { className: "asit-plane-says" });
     this.says.setAttribute("aria-live", "polite");
     this.table = make("div", { className: "asit-chosen-rows" });
@@ -144,8 +135,7 @@ class Plane {
   colour(value) {
     const { model } = this;
     if (!this.numeric) return model.get("palette")[Math.max(0, value) % model.get("palette").length];
-    const map = model.get("colours");
-    const bytes = new Uint8Array(map.buffer ?? map, map.byteOffset ?? 0, map.byteLength);
+    const bytes = bytesOf(model.get("colours"));
     const level = this.level(value);
     return Number.isNaN(value) ? "#999999" : `rgb(${bytes[3 * level]} ${bytes[3 * level + 1]} ${bytes[3 * level + 2]})`;
   }
@@ -304,13 +294,9 @@ class Plane {
 
   save() {
     const chosen = this.picked.size ? [...this.picked] : this.shown();
-    const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const lines = [[...this.model.get("columns"), "x", "y"]];
     for (const i of chosen) lines.push([...this.model.get("rows")[i], this.points[2 * i].toPrecision(6), this.points[2 * i + 1].toPrecision(6)]);
-    const content = lines.map((cells) => cells.map((cell) => quoted(String(cell))).join(",")).join("\n");
-    const url = URL.createObjectURL(new Blob([`${content}\n`], { type: "text/csv" }));
-    make("a", { href: url, download: "clips.csv" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    download("clips.csv", csvText(lines), "text/csv");
   }
 
   // --- Mouse and keys -------------------------------------------------------------------------------------------------
@@ -370,19 +356,14 @@ class Plane {
     });
     const read = () => this.read();
     const draw = () => this.schedule();
-    this.handlers = { points: read, values: read, selected: draw, hovered: draw, near: draw, title: draw, method: draw };
-    for (const [name, handler] of Object.entries(this.handlers)) model.on(`change:${name}`, handler);
-    this.resized = new ResizeObserver(draw);
-    this.resized.observe(frame);
-    this.themed = new MutationObserver(() => (this.fillLegend(), draw()));
-    this.themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
-  }
-
-  stop() {
-    cancelAnimationFrame(this.waiting);
-    for (const [name, handler] of Object.entries(this.handlers)) this.model.off(`change:${name}`, handler);
-    this.resized.disconnect();
-    this.themed.disconnect();
+    const drawn = ["selected", "hovered", "near", "title", "method"].map((name) => [`change:${name}`, draw]);
+    const handlers = { "change:points": read, "change:values": read, ...Object.fromEntries(drawn) };
+    const ends = [
+      follow(model, handlers),
+      watchLook(frame, draw, () => (this.fillLegend(), draw())),
+      () => cancelAnimationFrame(this.waiting),
+    ];
+    this.stop = () => ends.forEach((end) => end());
   }
 }
 

@@ -3,20 +3,13 @@
 const MOST = 300; // rows on the page; a filter finds the others
 
 function render({ model, el }) {
-  const make = (name, properties = {}, children = []) => {
-    const node = Object.assign(document.createElement(name), properties);
-    node.append(...children);
-    return node;
-  };
   const filter = make("input", { type: "text", placeholder: "filter rows", title: "filter rows" });
   filter.setAttribute("aria-label", "filter rows");
   const only = make("input", { type: "checkbox" });
   only.setAttribute("aria-label", "marked only");
   const says = make("span");
-  const frame = make("div", { className: "asit-rows-table", tabIndex: 0 });
-  frame.setAttribute("role", "application");
+  const frame = focusable("asit-rows-table", []);
   frame.setAttribute("aria-label", "rows of the data set. Up and down choose, x marks as bad.");
-  frame.dataset.lmSuppressShortcuts = "true";
   const marked = make("label", {}, [only, " marked only"]);
   el.append(make("div", { className: "asit-rows" }, [make("div", { className: "asit-tools" }, [filter, marked, says]), frame]));
   let sorted = { column: 0, down: false };
@@ -101,11 +94,8 @@ function render({ model, el }) {
   only.addEventListener("change", list);
   frame.addEventListener("keydown", onKey);
   const handlers = { "change:rows": list, "change:bad": () => (only.checked ? list() : paint()), "change:selected": paint };
-  for (const [name, handler] of Object.entries(handlers)) model.on(name, handler);
   list();
-  return () => {
-    for (const [name, handler] of Object.entries(handlers)) model.off(name, handler);
-  };
+  return follow(model, handlers);
 }
 
 export default { render };

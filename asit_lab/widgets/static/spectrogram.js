@@ -14,20 +14,18 @@ class SpectrogramView {
       () => this.schedule(false),
       () => [this.masks.pixels, this.axes],
     );
-    this.plot = element("canvas", { className: "asit-plot" });
+    this.plot = make("canvas", { className: "asit-plot" });
     this.plot.setAttribute("role", "img");
     this.plot.asitPicture = () => this.picture();
-    this.over = element("canvas", { className: "asit-over" });
-    this.readout = element("div", { className: "asit-readout", textContent: HELP });
-    this.frame = element("div", { className: "asit-spectrogram", tabIndex: 0 }, [this.plot, this.over]);
-    this.frame.setAttribute("role", "application");
-    this.frame.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys
+    this.over = make("canvas", { className: "asit-over" });
+    this.readout = make("div", { className: "asit-readout", textContent: HELP });
+    this.frame = focusable("asit-spectrogram", [this.plot, this.over]);
     this.outlined = true; // masks are outlined
     this.brush = new Brush(this);
     this.read();
     this.toolbar = new Toolbar(this);
     this.gestures = new Gestures(this);
-    el.append(element("div", { className: "asit-view" }, [this.toolbar.element, this.readout, this.frame, this.sounds.part]));
+    el.append(make("div", { className: "asit-view" }, [this.toolbar.element, this.readout, this.frame, this.sounds.part]));
     this.listen(el);
     this.schedule();
   }
@@ -168,7 +166,7 @@ class SpectrogramView {
     const { cells, width } = this.layout;
     if (this.tags?.length !== cells.length) {
       this.tags?.forEach((tag) => tag.remove());
-      this.tags = cells.map(() => element("span", { className: "asit-value" }));
+      this.tags = cells.map(() => make("span", { className: "asit-value" }));
       this.frame.append(...this.tags);
     }
     cells.forEach(({ x, y, w }, i) => {
@@ -327,12 +325,11 @@ class SpectrogramView {
     const received = (message, buffers) => {
       if (message.kind === "pdf") download(this.fileName("pdf"), bytesOf(buffers[0]), "application/pdf");
     };
-    names.forEach((name) => model.on(`change:${name}`, changed));
-    model.on("msg:custom", received);
-    const resized = new ResizeObserver(() => this.schedule(false));
-    resized.observe(this.frame);
-    const themed = new MutationObserver(() => this.schedule());
-    themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
+    const changes = Object.fromEntries(names.map((name) => [`change:${name}`, changed]));
+    const ends = [
+      follow(model, { ...changes, "msg:custom": received }),
+      watchLook(this.frame, () => this.schedule(false), () => this.schedule()),
+    ];
     const sounding = new MutationObserver((changes) => {
       if (changes.some(({ target }) => target.closest?.(".asit-sound"))) this.schedule(false);
     });
@@ -348,9 +345,8 @@ class SpectrogramView {
       clearInterval(joining);
       cancelAnimationFrame(this.waiting);
       cancelAnimationFrame(reading);
-      names.forEach((name) => model.off(`change:${name}`, changed));
-      model.off("msg:custom", received);
-      for (const observer of [resized, themed, sounding]) observer.disconnect();
+      ends.forEach((end) => end());
+      sounding.disconnect();
       this.gestures.stop();
       this.sounds.detach();
     };

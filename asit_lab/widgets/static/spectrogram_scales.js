@@ -100,11 +100,6 @@ class Unit {
   }
 }
 
-function bytesOf(view) {
-  if (!view) return new Uint8Array(0);
-  return new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
-}
-
 // Little-endian float16 to float32.
 function floats(view) {
   const bytes = bytesOf(view);

@@ -9,7 +9,7 @@ class Sounds {
     this.explorer = null;
     this.chosen = "";
     this.masked = false; // only what the mask covers is played, by `part`
-    this.part = element("audio", { hidden: true });
+    this.part = make("audio", { hidden: true });
     this.made = null; // what `part` was made from
     this.selection = null; // [from, to], s of the recording
     this.loop = false;

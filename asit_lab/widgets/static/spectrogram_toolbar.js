@@ -5,20 +5,8 @@ const HELP =
 const ONLY =
   "play only what the mask covers: its patches in time and frequency, silence elsewhere, of any sound that is chosen (H)";
 
-function element(name, properties = {}, children = []) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
-}
-
-function button(text, title, press) {
-  const node = element("button", { className: "jupyter-button widget-button", textContent: text, title });
-  node.addEventListener("click", press);
-  return node;
-}
-
 function choice(name, change) {
-  const node = element("select", { title: name });
+  const node = make("select", { title: name });
   node.setAttribute("aria-label", name);
   node.addEventListener("change", () => change(node.value));
   return node;
@@ -32,7 +20,7 @@ function offer(select, names, chosen) {
 }
 
 function entry(name, change) {
-  const node = element("input", { type: "number", title: name });
+  const node = make("input", { type: "number", title: name });
   node.setAttribute("aria-label", name);
   const take = () => Number.isFinite(node.valueAsNumber) && change(node.valueAsNumber);
   node.addEventListener("change", take);
@@ -62,17 +50,17 @@ class Toolbar {
     this.tools.title = "what a drag of the mouse does (D, E, M); Shift-drag selects as ever";
     this.brushes = choice("brush", (size) => ((brush.size = size), view.schedule(false)));
     this.clear = button("Clear", "an empty mask", () => brush.clear());
-    this.errors = element("label", {}, ["error to ", this.most]);
+    this.errors = make("label", {}, ["error to ", this.most]);
     this.peak = entry("largest weight, %", (value) => value > 0 && view.set({ peak: value }));
-    this.weights = element("label", {}, ["weights to ", this.peak]);
+    this.weights = make("label", {}, ["weights to ", this.peak]);
     this.saves = [
       button("PNG", "save what is shown as a picture", () => view.savePicture()),
       button("PDF", "save what is shown as a figure for print", () => model.send({ kind: "pdf", view: { ...view.range } })),
       button("CSV", "save the values that are shown", () => view.saveValues()),
       button("WAV", "save the selection, or the whole clip, of the chosen sound as it is played", () => view.saveSound()),
     ];
-    const group = (...parts) => element("span", {}, parts);
-    this.element = element("div", { className: "asit-tools" }, [
+    const group = (...parts) => make("span", {}, parts);
+    this.element = make("div", { className: "asit-tools" }, [
       (this.players = group(this.play, this.loop, this.only, this.sound)),
       (this.levels = group(this.colours, this.unit, "from ", this.low, " to ", this.high, this.fit)),
       group(this.errors, this.weights, this.all),
@@ -114,19 +102,13 @@ class Toolbar {
   }
 }
 
-function download(name, content, type) {
-  const url = URL.createObjectURL(new Blob([content], { type }));
-  element("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
-}
-
 // The values inside the window of a view: a row for each frame and band, a column for each panel.
 function csvOf(view) {
   const { scene, axes, unit, masks, range } = view;
   const panels = scene.panels.map((panel, place) => ({ ...panel, place }));
   const columns = panels.filter(({ tokens }) => !tokens); // which shows the levels of another panel
   const names = columns.map(({ name, kind }) => (unit.applies(kind) ? `${name} (dB)` : name));
-  const rows = [["time_s", "frequency_hz", ...(masks.pixels.length ? ["masked"] : []), ...names].map(quoted).join(",")];
+  const rows = [["time_s", "frequency_hz", ...(masks.pixels.length ? ["masked"] : []), ...names]];
   for (let frame = Math.floor(range.t0); frame < Math.ceil(range.t1); frame++) {
     for (let band = Math.floor(range.b0); band < Math.ceil(range.b1); band++) {
       const index = frame * axes.bands + band;
@@ -135,12 +117,8 @@ function csvOf(view) {
         return Number.isNaN(level) ? "" : unit.displayed(level, panel.kind).toPrecision(4);
       });
       const masked = masks.pixels.length ? [masks.pixels[index]] : [];
-      rows.push([axes.time(frame).toFixed(4), axes.hz(band + 0.5).toFixed(1), ...masked, ...cells].join(","));
+      rows.push([axes.time(frame).toFixed(4), axes.hz(band + 0.5).toFixed(1), ...masked, ...cells]);
     }
   }
-  return `${rows.join("\n")}\n`;
-}
-
-function quoted(text) {
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return csvText(rows);
 }
