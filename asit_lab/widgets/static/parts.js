@@ -1,4 +1,4 @@
-// What several page scripts need. This file is joined with them, as the page cannot import files.
+// What several page scripts need. This file is joined with them: each is one module in the page.
 
 function make(name, properties = {}, children = []) {
   const node = Object.assign(document.createElement(name), properties);
