@@ -97,7 +97,7 @@ def test_a_finished_run(tmp_path):
     assert monitor.curves.value == ("loss", "loss_local")
     assert is_picture(image(monitor.picture.png))
     assert monitor.reconstructions.value == (tmp_path / "a/samples/step-400.png").read_bytes()
-    assert not monitor.watch.value and "all chosen runs have ended" in monitor.state.value
+    assert not monitor.watch.value and "all runs ended" in monitor.state.value
 
 
 def test_every_control_changes_the_picture(tmp_path):
@@ -415,7 +415,7 @@ def test_it_follows_a_run_to_its_end(tmp_path):
             write_json(run.dir / "status.json", {**run.progress, "status": "finished"})
             await until(lambda: not monitor.watch.value)
         await until(task.done)
-        assert task.exception() is None and "all chosen runs have ended" in monitor.state.value
+        assert task.exception() is None and "all runs ended" in monitor.state.value
         assert "finished" in monitor.table.value
 
     asyncio.run(follow())

@@ -57,7 +57,7 @@ def timeline_figure(log_mel, axes: MelAxes, events: pd.DataFrame, title: str | N
 
 @styled
 def class_bars(table: pd.DataFrame, title: str | None = None) -> Figure:
-    """A small figure with a bar for each class, its name on it; what is predicted is darker.
+    """A small figure with a bar for each class under its name; what is predicted is darker.
 
     table: columns class, probability (0 to 1), predicted, the likeliest first, as `Classifier.table` gives. Raises
     InputError for missing columns or no rows.
@@ -65,15 +65,17 @@ def class_bars(table: pd.DataFrame, title: str | None = None) -> Figure:
     missing = {"class", "probability", "predicted"} - set(table.columns)
     if missing or table.empty:
         raise InputError(f"table: expected rows with class, probability, predicted; lacks {sorted(missing)}")
-    figure = new_figure(2.6, 0.55 + 0.24 * len(table))
+    figure = new_figure(2.6, 0.55 + 0.28 * len(table))
     ax = figure.add_subplot()
     for place, (name, probability, predicted) in enumerate(
         table[["class", "probability", "predicted"]].itertuples(index=False, name=None)
     ):
         colour = to_rgba(COLOURS[5], 0.9 if predicted else 0.35)
-        ax.barh(place, 100 * probability, height=0.8, color=colour)
-        ax.text(2, place, short_name(name, 24), va="center", weight="bold" if predicted else "normal", fontsize=8)
-        ax.text(1.0, place, f"{100 * probability:.0f}", transform=ax.get_yaxis_transform(), **_AT_THE_RIGHT)
+        ax.barh(place + 0.3, 100 * probability, height=0.24, color=colour)
+        ax.text(
+            1, place - 0.15, short_name(name, 24), va="center", weight="bold" if predicted else "normal", fontsize=8
+        )
+        ax.text(1.0, place - 0.15, f"{100 * probability:.0f}", transform=ax.get_yaxis_transform(), **_AT_THE_RIGHT)
     ax.set(xlim=(0, 112), ylim=(len(table) - 0.5, -0.5), yticks=[], xticks=(0, 50, 100), xlabel="probability (%)")
     ax.set_title(short_name(title or "", 40))
     return figure

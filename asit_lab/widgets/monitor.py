@@ -331,7 +331,7 @@ class RunMonitor(Explorer):
 
 def _ended() -> str:
     """With the time, so that a press on Watch is seen to have looked again."""
-    return f"all chosen runs have ended, seen {time.strftime('%H:%M:%S')}"
+    return f"all runs ended ({time.strftime('%H:%M:%S')})"
 
 
 def _short_title(name: str) -> str:

@@ -96,8 +96,16 @@ def test_the_window_of_a_long_recording_is_dragged(bare):
     assert start() == 90  # not beyond the end
     bare.locator(".asit-overview").press("ArrowLeft")
     assert start() == 85
-    drawn = bare.locator(".asit-overview canvas").evaluate("canvas => canvas.toDataURL().length")
-    assert drawn > 1000
+    picture = "document.querySelector('.asit-overview canvas').toDataURL()"
+    drawn = bare.evaluate(picture)
+    assert len(drawn) > 1000
+    bare.evaluate("""() => {
+      document.body.dataset.jpThemeLight = "true"; // the colours of a theme come after its name
+      setTimeout(() => document.documentElement.style.setProperty("--jp-ui-font-color2", "rgb(255, 0, 0)"), 200);
+    }""")
+    bare.wait_for_function(
+        "before => document.querySelector('.asit-overview canvas').toDataURL() !== before", arg=drawn
+    )
 
 
 def test_one_sound_at_a_time(bare):

@@ -47,7 +47,8 @@ class Curves {
 
   layout() {
     const width = this.frame.clientWidth || 700;
-    const columns = Math.min(this.panels.length || 1, width > 1100 ? 3 : width > 560 ? 2 : 1);
+    const most = Math.min(this.panels.length || 1, width > 1100 ? 3 : width > 560 ? 2 : 1);
+    const columns = most === 3 && this.panels.length % 3 === 1 ? 2 : most; // none by itself in the last row
     const across = width / columns;
     const cells = this.panels.map((_, i) => ({
       x: (i % columns) * across + PANEL.left,
@@ -137,6 +138,17 @@ class Curves {
     });
   }
 
+  // Words that end at (x, y), read over curves, too.
+  label(context, words, x, y, text) {
+    const [red, green, blue] = text.startsWith("#") ? [0, 0, 0] : text.match(/[\d.]+/g).map(Number);
+    context.textAlign = "right";
+    context.lineWidth = 3;
+    context.strokeStyle = red + green + blue > 380 ? "#111111" : "white"; // the page behind bright and dark text
+    context.strokeText(words, x, y);
+    context.fillStyle = text;
+    context.fillText(words, x, y);
+  }
+
   panel(context, panel, cell, window, text) {
     const { low, high, log } = this.scale(panel, window);
     const x = (value) => cell.x + ((value - window[0]) / (window[1] - window[0])) * cell.w;
@@ -159,12 +171,10 @@ class Curves {
     context.beginPath();
     context.rect(cell.x, cell.y - 2, cell.w, cell.h + 4);
     context.clip();
-    for (const [value, label] of panel.references) {
+    for (const [value] of panel.references) {
       context.setLineDash([4, 3]);
       this.rule(context, [cell.x, y(value), cell.x + cell.w, y(value)], text, 0.9);
       context.setLineDash([]);
-      context.textAlign = "right";
-      context.fillText(label, cell.x + cell.w - 2, y(value) - 3);
     }
     for (const line of panel.lines) {
       const points = (values) => values.map((value, i) => (value === null ? null : [x(line.x[i]), y(value)]));
@@ -174,6 +184,7 @@ class Curves {
       context.globalAlpha = 1;
       this.stroke(context, line, points(line.smooth), text, 1.8);
     }
+    for (const [value, label] of panel.references) this.label(context, label, cell.x + cell.w - 2, y(value) - 3, text);
     if (this.cross) this.rule(context, [x(this.cross.x), cell.y, x(this.cross.x), cell.y + cell.h], text, this.pinned ? 1 : 0.6);
     context.restore();
   }

@@ -10,8 +10,9 @@ function render({ model, el }) {
   let start = model.get("start"); // while the mouse drags, ahead of the kernel
 
   function paint() {
+    if (!frame.clientWidth) return; // while a theme is loaded the page may have no layout
     const peaks = new Int8Array(bytesOf(model.get("peaks")).slice().buffer);
-    [canvas.width, canvas.height] = [Math.max(1, frame.clientWidth) * devicePixelRatio, 46 * devicePixelRatio];
+    [canvas.width, canvas.height] = [frame.clientWidth * devicePixelRatio, 46 * devicePixelRatio];
     const context = canvas.getContext("2d");
     context.fillStyle = getComputedStyle(frame).color;
     const [columns, half] = [peaks.length / 2, canvas.height / 2];

@@ -28,16 +28,24 @@ function follow(model, handlers) {
   };
 }
 
+const THEME_LOADS = [0, 100, 400, 1500]; // ms
+
 // Calls `resized` when a part gets another size and `themed` when the page gets another theme, until the function that is
-// returned is called.
+// returned is called. The colours of a theme arrive some time after its name, which no event tells.
 function watchLook(part, resized, themed = resized) {
   const sizes = new ResizeObserver(() => resized());
   sizes.observe(part);
-  const themes = new MutationObserver(() => themed());
+  let waiting = [];
+  const stop = () => waiting.forEach(clearTimeout);
+  const themes = new MutationObserver(() => {
+    stop();
+    waiting = THEME_LOADS.map((wait) => setTimeout(themed, wait));
+  });
   themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
   return () => {
     sizes.disconnect();
     themes.disconnect();
+    stop();
   };
 }
 

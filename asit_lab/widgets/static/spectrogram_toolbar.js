@@ -83,6 +83,7 @@ class Toolbar {
     this.sound.hidden = players.size < 2;
     offer(this.colours, scene.level_maps, model.get("colours"));
     offer(this.unit, ["normalised", "dB"], model.get("unit"));
+    this.unit.options[0].textContent = scene.level_unit.includes("natural log") ? "natural log" : "normalised";
     this.only.hidden = this.mask.hidden = !scene.panels.some(({ outline }) => outline);
     this.outline.classList.toggle("mod-active", this.view.outlined);
     this.outline.setAttribute("aria-pressed", this.view.outlined);
