@@ -1,4 +1,4 @@
-"""Two runs in the reconstruction explorer, on the screen of a laptop."""
+"""Two runs in an explorer, on the screen of a laptop."""
 
 import pytest
 from explorer_case import Explorer
@@ -23,3 +23,25 @@ def test_two_runs_stay_beside_the_controls(opened, home, page, screenshots):
     assert view["width"] > 500 and explorer.ask("clipped") == []
     words = explorer.root.inner_text()
     assert "first, step 6" in words and "second, step 24" in words
+
+
+def test_planes_of_two_encoders_are_beside_each_other_and_choose_together(opened, home, page, screenshots):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    notebook = opened(
+        with_parameters(home, "explore_embeddings", "two_encoders", run="runs/first", compare="runs/second")
+    )
+    notebook.run_all()
+    explorer = Explorer(notebook, "asit-embedding")
+    planes = explorer.root.locator(".asit-points")
+    explorer.root.evaluate("root => root.scrollIntoView({block: 'start'})")
+    page.screenshot(path=screenshots / "two-encoders-1440.png")
+    first, second = planes.nth(0).bounding_box(), planes.nth(1).bounding_box()
+    assert planes.count() == 2 and first["y"] == second["y"] and first["x"] + first["width"] <= second["x"]
+    assert explorer.ask("clipped") == []
+    drawn = "plane => plane.querySelector('canvas').toDataURL()"
+    before = planes.nth(0).evaluate(drawn)
+    planes.nth(1).focus()
+    page.keyboard.press("End")  # the last clip, chosen on the second plane
+    page.wait_for_function("before => document.querySelector('.asit-points canvas').toDataURL() !== before", arg=before)
+    explorer.settle()
+    assert "clip 39," in explorer.root.inner_text() and "are neighbours by " in explorer.root.inner_text()
