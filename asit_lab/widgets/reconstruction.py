@@ -309,10 +309,11 @@ class ReconstructionExplorer(Explorer):
                 Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True, new_row=not number)
                 for number, (name, image, l1) in enumerate(self.baselines)
             ]
-        grey = "" if several else " (grey: not corrupted)"
+        words = [result.summary() for result, _ in filled]
+        words = [text.split(" on ")[0] if several else f"{text} (grey: not corrupted)" for text in words]
         panels += [
-            Panel(f"error{end}", f"error: {result.summary()}{grey}", result.error(), "error", new_row=not end)
-            for result, end in filled
+            Panel(f"error{end}", f"error: {text}", result.error(), "error", new_row=not end)
+            for (result, end), text in zip(filled, words, strict=True)
         ]
         return panels
 
