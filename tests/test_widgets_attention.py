@@ -133,6 +133,16 @@ def test_the_mean_of_a_class(explorer):
     assert "mean of the class" in explorer.facts.value and explorer.message.text == ""
 
 
+def test_a_file_has_no_class_to_average(explorer, tmp_path):
+    explorer.view.value = "class mean"
+    soundfile.write(tmp_path / "own.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
+    explorer.chooser.source.value, explorer.chooser.path.value = "file", str(tmp_path / "own.wav")
+    assert explorer.message.text.endswith("which has a class; one layer is shown")
+    assert explorer.view.value == "one layer" and "own.wav" in explorer.maps.drawn_scene.panels[0].title
+    explorer.view.value = "rollout"
+    assert explorer.message.text == ""
+
+
 def test_clips_that_drive_a_head(explorer):
     assert explorer.search.list.layout.display == "none"
     explorer.search.button.click()

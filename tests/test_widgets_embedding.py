@@ -257,6 +257,13 @@ def test_an_uploaded_sound_has_neighbours(explorer, tmp_path):
     assert explorer.message.text == "" and explorer.near[0] == 9 and explorer.map.selected == -1
     assert explorer.facts.value.count("knock.wav") == 1 and explorer.png() != before
     np.testing.assert_allclose(heard(explorer.sound), wave_of(9), atol=1e-3)
+    assert "Only its first" not in explorer.facts.value
+    soundfile.write(tmp_path / "long.wav", np.tile(wave_of(9), 3), RATE)
+    explorer.upload.path = tmp_path / "long.wav"
+    explorer.upload.changed += 1
+    assert "Only its first 10 s of 15 s are embedded." in explorer.facts.value
+    explorer.upload.path = tmp_path / "knock.wav"
+    explorer.upload.changed += 1
     explorer.map.hovered = 3  # its log-mel for a moment
     explorer.map.hovered = -1
     explorer.layer.value = 0  # neighbours of the same sound

@@ -186,6 +186,14 @@ def test_what_is_shown_can_be_copied_as_overrides(explorer, preset, kind):
     assert (cfg.mask.alien_ratio if kind == "alien" else cfg.mask.ratio) == 0.42 == cfg.mask.ratio_min
 
 
+def test_shares_over_seeds_are_hidden_when_the_blocks_change(explorer):
+    explorer.over_seeds.click()
+    explorer.seed.value += 1  # another mask of the same settings
+    assert "50 seeds" in explorer.numbers.value
+    explorer.ratio.value -= 20
+    assert explorer.numbers.value == "" and explorer.message.text == ""
+
+
 def test_shares_over_seeds(explorer):
     explorer.over_seeds.click()
     rows = [re.findall(r"<td[^>]*>([^<]*)", row) for row in explorer.numbers.value.split("</tr>")[:-1]]

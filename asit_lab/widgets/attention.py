@@ -213,8 +213,6 @@ class AttentionExplorer(Explorer):
     def _class_mean(self) -> ClipAttention | None:
         """Mean over clips of the class; None while it is computed, after which `redraw` is called."""
         manifest, row, enc = self.chooser.manifest, self.chooser.row, self.encoder
-        if row is None:
-            raise InputError("class mean: choose a clip of a data set, which has a class")
         labels = manifest.table["label"]
         key = (manifest.source, labels.iloc[row], self.attention.grid)
         if key in self._class_means or self.work.busy:
@@ -264,6 +262,11 @@ class AttentionExplorer(Explorer):
         """Draw the chosen token's attention from the computed maps."""
         token, shown = self.token, self.attention
         self.head.disabled = self.view.value == _ROLLOUT
+        if self.view.value == _CLASS and self.chooser.row is None:
+            with self._one_redraw():
+                self.view.value = _ONE
+            self.redraw()
+            raise InputError("class mean: choose a clip of a data set, which has a class; one layer is shown")
         if self.view.value == _CLASS:
             shown = self._class_mean()
             if shown is None:

@@ -42,6 +42,8 @@ class Query:
     """float32 [samples], at the first encoder's rate"""
     pooled: list[np.ndarray]
     """of each encoder, float [depth + 1, 3, D]"""
+    seconds: float
+    """length of the file, of which `wave` has the start"""
 
 
 class EmbeddingExplorer(Explorer):
@@ -238,7 +240,7 @@ class EmbeddingExplorer(Explorer):
             for wave in [audio.read(path, rate, seconds=_LONGEST)]
         ]
         wave = audio.read(path, self._rate, seconds=_LONGEST)
-        self.query, self.chosen = Query(path.name, wave, pooled), -1
+        self.query, self.chosen = Query(path.name, wave, pooled, audio.info(path).seconds), -1
         for view in self.views:
             view.plane.selected = -1
         self.redraw()
@@ -322,6 +324,9 @@ class EmbeddingExplorer(Explorer):
         if self.query:
             label, count = Counter(labels).most_common(1)[0]
             lines = [self.query.name, f"{count} of {len(labels)} nearest neighbours have the label {label}."]
+            lines.append("It has no point of its own; its neighbours are ringed.")
+            if self.query.seconds > _LONGEST + 0.01:
+                lines.append(f"Only its first {_LONGEST:g} s of {self.query.seconds:.0f} s are embedded.")
         else:
             same = sum(label == self.space.labels[clip] for label in labels)
             lines = [view.name(clip), f"{same} of {len(labels)} nearest neighbours have its label."]

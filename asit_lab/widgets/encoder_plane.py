@@ -69,7 +69,7 @@ class EncoderPlane:
             {"clip": space.rows, "label": space.labels, "seconds": clips["seconds"].round(3).to_numpy()}
         )
         for name in ("fold", "split", "group"):
-            if clips[name].notna().any():
+            if clips[name].notna().any() and not clips[name].astype("string").equals(clips["path"].astype("string")):
                 table[name] = clips[name].astype("string").fillna("").to_numpy()
         return table.assign(predicted=space.predicted(NEIGHBOURS, *self.choice), path=clips["path"].to_numpy())
 

@@ -64,6 +64,7 @@ class MaskExplorer(Explorer):
         self.cfg = cfg
         self.front_end = LogMel.from_config(cfg.features)
         self.clean: Tensor | None = None  # [1, frames, mels], normalised, padded to a crop
+        self._counted: tuple = ()  # block settings that the table over seeds is of
         self.corrupted: Tensor | None = None  # [frames, mels], NaN where nothing is seen
         self.frames = 0  # of `clean` before its padding
         self.first = 0.0  # s, where in the clip the crop starts
@@ -149,6 +150,8 @@ class MaskExplorer(Explorer):
         self._show_controls()
         if self.clean is None:
             raise InputError("there is no clip to corrupt yet")
+        if self._counted != self._block_settings():
+            self.numbers.value = ""
         chosen = self._chosen()
         self.corrupted, pixels = self._fill(chosen), chosen.pixels
         tokens = token_mask(torch.from_numpy(pixels)[None], self.cfg.model.patch)[0].numpy()
@@ -245,6 +248,11 @@ class MaskExplorer(Explorer):
         masks = gmml(mask_key(seed), *self.clean.shape[1:], self._settings(), self.cfg.model.patch)
         return ChosenMask(masks.pixels[0].numpy(), kind, seed, f"{int(masks.blocks)} blocks of {kind}")
 
+    def _block_settings(self) -> tuple:
+        """What masks over seeds depend on."""
+        shape = tuple(self.clean.shape)
+        return self.kind.value, self.ratio.value, self.block.value, self.align.value, shape
+
     def _settings(self) -> Mask:
         return Mask.of_one_kind(self.kind.value, self.ratio.value / 100, self.block.value / 100, self.align.value)
 
@@ -273,6 +281,7 @@ class MaskExplorer(Explorer):
             raise InputError("inverse blocks: every seed hides the same share; the kinds of GMML vary")
         shape = tuple(self.clean.shape[1:])
         self.numbers.value = shares_over_seeds(self._settings(), shape, self.cfg.model.patch, self.cfg.features.hop_ms)
+        self._counted = self._block_settings()
 
     def _notes(self) -> list[str]:
         """What the picture does not say by itself."""

@@ -77,6 +77,12 @@ def test_a_lasso_selects_for_table_and_csv(plane):
     assert "4 clips selected" in table.inner_text()
     table.get_by_role("cell", name="21", exact=True).click()
     assert plane.get("selected") == 21
+    # Another layer: other points and rows of the same clips.
+    plane.page.evaluate("""() => {
+      model.set("rows", model.get("rows").map(([clip]) => [clip, "wind"]));
+      model.set("points", new DataView(model.get("points").buffer.slice(0)));
+    }""")
+    assert table.inner_text().count("wind") == 4 and "4 clips selected" in table.inner_text()
 
 
 def test_the_legend_hides_and_the_search_finds(plane):

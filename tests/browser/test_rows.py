@@ -41,3 +41,13 @@ def test_rows_are_chosen_and_marked_by_mouse_and_keys(rows):
     assert listed(rows) == ["2", "5"] and "2 marked as bad" in rows.locator(".asit-tools").inner_text()
     rows.get_by_label("mark row 2 as bad").click()
     assert listed(rows) == ["5"]
+
+
+def test_marks_of_another_data_set_may_come_before_its_rows(rows):
+    """The kernel sends all of it at once, and the page tells of one after the other."""
+    rows.evaluate("""() => {
+      const { get } = model, few = [[0, "cat", 5], [1, "dog", 4]];
+      model.get = (name) => (name === "rows" ? few : get(name));
+      for (const [name, value] of [["bad", [1]], ["selected", 0], ["rows", few]]) model.set(name, value);
+    }""")
+    assert listed(rows) == ["0", "1"] and "2 of 2 rows; 1 marked as bad" in rows.locator(".asit-tools").inner_text()

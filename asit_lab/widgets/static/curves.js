@@ -184,7 +184,7 @@ class Curves {
       context.globalAlpha = 1;
       this.stroke(context, line, points(line.smooth), text, 1.8);
     }
-    for (const [value, label] of panel.references) this.label(context, label, cell.x + cell.w - 2, y(value) - 3, text);
+    for (const [value, label] of panel.references) this.label(context, label, cell.x + cell.w - 2, Math.max(y(value) - 3, cell.y + 9), text);
     if (this.cross) this.rule(context, [x(this.cross.x), cell.y, x(this.cross.x), cell.y + cell.h], text, this.pinned ? 1 : 0.6);
     context.restore();
   }

@@ -55,6 +55,9 @@ class Plane {
     this.drawnPoints = view;
     this.frame.setAttribute("aria-label", `clips on a plane: ${model.get("title")}. Arrow keys choose a clip.`);
     this.points = points;
+    if (this.named !== model.get("names")) this.picked.clear(); // other clips
+    this.named = model.get("names");
+    this.listPicked(); // what is predicted may be new
     this.hidden.clear();
     this.fillLegend();
     this.schedule();
@@ -276,8 +279,13 @@ class Plane {
   }
 
   pick(corners) {
-    const picked = this.shown().filter((i) => inside(this.place(i), corners));
-    this.picked = new Set(picked);
+    this.picked = new Set(this.shown().filter((i) => inside(this.place(i), corners)));
+    this.listPicked();
+    this.schedule();
+  }
+
+  listPicked() {
+    const picked = [...this.picked];
     const [columns, rows] = [this.model.get("columns"), this.model.get("rows")];
     const line = (kind, cells) => make("tr", {}, cells.map((cell) => make(kind, { textContent: cell })));
     const body = picked.slice(0, MOST_ROWS).map((i) => {
@@ -289,7 +297,6 @@ class Plane {
     const heading = make("div", { textContent: `${picked.length} clips selected${more}` });
     const table = make("table", {}, [make("thead", {}, [line("th", columns)]), make("tbody", {}, body)]);
     this.table.replaceChildren(...(picked.length ? [heading, table] : []));
-    this.schedule();
   }
 
   save() {

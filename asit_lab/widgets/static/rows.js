@@ -13,12 +13,15 @@ function render({ model, el }) {
   const marked = make("label", {}, [only, " marked only"]);
   el.append(make("div", { className: "asit-rows" }, [make("div", { className: "asit-tools" }, [filter, marked, says]), frame]));
   let sorted = { column: 0, down: false };
-  let order = []; // rows that are listed
+  let order = []; // numbers of the rows that are listed
+  let listed = null; // the rows that `order` is of
 
   const bad = () => new Set(model.get("bad"));
 
   function list() {
     const rows = model.get("rows");
+    listed = rows;
+    if (sorted.column >= model.get("columns").length) sorted = { column: 0, down: false };
     const words = filter.value.trim().toLowerCase();
     const marks = bad();
     const fits = (i) => (!only.checked || marks.has(i)) && (!words || rows[i].some((cell) => `${cell}`.toLowerCase().includes(words)));
@@ -29,6 +32,7 @@ function render({ model, el }) {
   }
 
   function paint() {
+    if (model.get("rows") !== listed) return list(); // another data set: marks may be told of before its rows
     const [rows, columns, marks, selected] = [model.get("rows"), model.get("columns"), bad(), model.get("selected")];
     const heads = columns.map((name, i) => {
       const arrow = i === sorted.column ? (sorted.down ? " ▼" : " ▲") : "";
