@@ -74,14 +74,16 @@ def finetune(
     if recipe != AUTO:
         recipe = load_recipe(recipe, overrides)  # so that a mistake in it is reported before anything is opened
     encoder = enc if isinstance(enc, Encoder) else open_source(enc)
-    manifest = load_manifest(data)
+    manifest, team = load_manifest(data), Team()
     if recipe == AUTO:
         recipe = recommended(manifest, overrides)
-        tqdm.write(f"note: recipe {recipe.name}, for {len(manifest)} clips; --recipe chooses another", file=sys.stderr)
+        if team.leads:
+            words = f"note: recipe {recipe.name}, for {len(manifest)} clips; --recipe chooses another"
+            tqdm.write(words, file=sys.stderr)
     check_task(manifest, recipe)
     recipe = with_length(recipe, encoder, manifest)
     tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
-    setup, team = _setup(encoder, recipe, manifest, allow_leaks), Team()
+    setup = _setup(encoder, recipe, manifest, allow_leaks)
     folder = team.from_first(lambda: _open(resolve(out), setup, resume))
     names = {task.folder: task.name for task in tasks}
     divisions = [task.split for task in tasks]

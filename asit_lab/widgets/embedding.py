@@ -233,12 +233,7 @@ class EmbeddingExplorer(Explorer):
         if self.space is None:
             raise InputError("there are no clips to compare with: choose a data set first")
         path = self.upload.path
-        pooled = [
-            view.encoder.pooled([torch.from_numpy(wave)], rate)[0].float().cpu().numpy()
-            for view in self.views
-            for rate in [view.encoder.config.features.sample_rate]
-            for wave in [audio.read(path, rate, seconds=_LONGEST)]
-        ]
+        pooled = [self._pooled(view.encoder, path) for view in self.views]
         wave = audio.read(path, self._rate, seconds=_LONGEST)
         self.query, self.chosen = Query(path.name, wave, pooled, audio.info(path).seconds), -1
         for view in self.views:
@@ -246,6 +241,12 @@ class EmbeddingExplorer(Explorer):
         self.redraw()
         self._show_thumbnail(-1)
         self._play(self.sound, wave, play=True)
+
+    def _pooled(self, encoder: Encoder, path: Path) -> np.ndarray:
+        """float [depth + 1, 3, D] of the start of a file."""
+        rate = encoder.config.features.sample_rate
+        wave = torch.from_numpy(audio.read(path, rate, seconds=_LONGEST))
+        return encoder.pooled([wave], rate)[0].float().cpu().numpy()
 
     def _hear_neighbour(self, view: EncoderPlane) -> None:
         self._last_neighbour = int(view.near[view.strip.selected]) if view.strip.selected >= 0 else -1
