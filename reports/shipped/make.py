@@ -1,12 +1,12 @@
 """Renew asit_lab/zoo/shipped from a run of preset `small`: weights in half precision, configuration, and the
 card README.md with what they are worth.
 
-asit-lab pretrain --preset small --data folder:PATH --out runs/mixed
-.venv/bin/python reports/shipped/make.py runs/mixed mixed
+.venv/bin/python reports/shipped/make.py runs/mixed mixed data/corpus/list.csv
 
-The second argument is the name that the configuration is published with: a path says nothing on another machine.
-Measured are the run's own weights and what this folder then holds, on the run's held-out recordings and on made-up
-sounds. Four minutes on two cores.
+The card has the commands that made the run. The second argument is the name that the configuration is published with: a
+path says nothing on another machine. The third lists each recording of the corpus once: its held-out clips are those of
+the run. Measured are the run's own weights and what this folder then holds, on these clips and on made-up sounds. Four
+minutes on two cores.
 """
 
 import sys
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from asit_lab import Encoder, figures, load_encoder, load_run, zoo
+from asit_lab.config import RunConfig
 from asit_lab.data import Manifest, load_manifest
 from asit_lab.inspection.examples import reconstruct_clips
 from asit_lab.runs.encoder_folder import WEIGHTS, SavedEncoder, write_encoder_folder
@@ -29,9 +30,10 @@ SECONDS_A_STEP = 1.08  # on two cores with bf16 units
 
 CARD = """# The encoder that comes with asit_lab
 
-ASiT (arXiv 2211.13189), preset `{preset}`, pretrained on {clips} clips of {source} without their labels:
-{steps} steps, seed {seed}. It is there so that notebooks have something to show at once: embeddings, attention,
-reconstructions. It is small and was trained for an hour; for results pretrain for longer, or load published weights.
+ASiT (arXiv 2211.13189), preset `{preset}`, pretrained on {clips:,} clips without their labels: {first:,} steps on the
+corpus as it is, then {steps:,} in which effects and instruments come five times as often and music twice (seed {seed}).
+It is there so that notebooks have something to show at once: embeddings, attention, reconstructions. It is small and
+was trained for {hours:.1f} hours; for results pretrain for longer, or load published weights.
 
 ```python
 encoder = asit_lab.zoo.shipped()  # in a shell or a notebook's parameters: shipped
@@ -41,13 +43,17 @@ encoder.reconstruct(wave, sample_rate)  # clean, corrupted, reconstructed log-me
 
 ## What made it
 
-    asit-lab pretrain --preset {preset} --data folder:PATH --out runs/{source}
-    .venv/bin/python reports/shipped/make.py runs/{source} {source}
+    asit-lab data corpus data/corpus speech=PATH music=PATH effects=PATH instruments=PATH
+    asit-lab pretrain --preset {preset} --data folder:data/corpus/list.csv --out runs/first
+    .venv/bin/python reports/shipped/balance.py data/corpus/list.csv data/corpus/balanced.csv
+    asit-lab pretrain --preset {preset} --data folder:data/corpus/balanced.csv --out runs/{source} \\
+        -s train.init_from=runs/first -s optim.rate={rate:g} -s train.steps={steps}
+    .venv/bin/python reports/shipped/make.py runs/{source} {source} data/corpus/list.csv
 
-PATH is a folder of recordings as under "Data and licence". Training takes some {minutes} minutes on two cores with
-bf16 units. The second command keeps the teacher's backbone and the decoder in half precision ({megabytes:.1f} MB),
-measures, and writes this text. To train for longer: `asit-lab pretrain --resume-from runs/{source} --out runs/longer
--s train.steps=...`, or from these weights by `train.init_from`.
+Each PATH is a folder of recordings as under "Data and licence". The two trainings take some {minutes} minutes on two
+cores with bf16 units. The last command keeps the teacher's backbone and the decoder in half precision
+({megabytes:.1f} MB), measures, and writes this text. To train for longer: `asit-lab pretrain --resume-from
+runs/{source} --out runs/longer -s train.steps=...`, or from these weights by `train.init_from`.
 
 ## What it is worth
 
@@ -79,22 +85,23 @@ weights hold none of the recordings and are under the licence of asit_lab.
 
 
 def main() -> None:
-    run, source = load_run(sys.argv[1]), sys.argv[2]
+    run, source, corpus = load_run(sys.argv[1]), sys.argv[2], sys.argv[3]
     own = load_encoder(run.dir)
-    step = run.progress["step"]
-    config = own.config.with_overrides({"name": "small", "data.source": source})
-    name = f"{config.name} on {source}, step {step} (shipped)"
+    first = load_run(run.config.train.init_from)
+    steps = first.progress["step"] + run.progress["step"]
+    config = own.config.with_overrides({"name": "small", "data.source": source, "train.init_from": None})
+    name = f"{config.name} on {source}, {steps} steps (shipped)"
     write_encoder_folder(HERE, SavedEncoder(weights(own), config, name, pretrained=True))
     (HERE / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner can read
     small = zoo.shipped()
-    heard = load_manifest(run.config.data.source).holdout(config.data.holdout)
+    heard = load_manifest(f"folder:{corpus}").holdout(config.data.holdout)
     made_up = load_manifest("synth").holdout(0.2)
     rows = []
     for name, (train, held) in {f"{source}, held out": heard, "synth": made_up}.items():
         rows.append(measured(name, own, small, train, held))
     save_picture(small, heard[1])
     size = (HERE / WEIGHTS).stat().st_size
-    write_text(HERE / "README.md", card(config.name, source, run.result, size, rows))
+    write_text(HERE / "README.md", card(config, first.progress["step"], len(heard[0]), size, rows))
     print((HERE / "README.md").read_text(encoding="utf-8"))
 
 
@@ -137,21 +144,25 @@ def measured(name: str, own: Encoder, small: Encoder, train: Manifest, held: Man
     }
 
 
-def card(preset: str, source: str, result: dict, size: int, rows: list[dict]) -> str:
-    """README.md."""
+def card(config: RunConfig, first: int, clips: int, size: int, rows: list[dict]) -> str:
+    """README.md: `first` steps on the corpus, of which `clips` are trained on, and then those of `config`."""
     table = "\n".join(
         f"| {row['data']} | {row['clips']} | {100 * row['moved']:.2f} % | {row['run']:.3f} | {row['shipped']:.3f} | "
         f"{row['line']:.3f} | {row['mean']:.3f} | {row['events']:.3f} | {row['line at events']:.3f} |"
         for row in rows
     )
+    seconds = (first + config.train.steps) * SECONDS_A_STEP
     return CARD.format(
-        preset=preset,
-        source=source,
-        clips=result["training_clips"],
-        steps=result["steps"],
-        seed=result["seed"],
+        preset=config.name,
+        source=config.data.source,
+        clips=clips,
+        first=first,
+        steps=config.train.steps,
+        rate=config.optim.rate,
+        seed=config.train.seed,
         megabytes=size / 1e6,
-        minutes=round(result["steps"] * SECONDS_A_STEP / 60),
+        minutes=round(seconds / 60),
+        hours=seconds / 3600,
         table=table,
     )
 
