@@ -162,6 +162,7 @@ def test_clips_that_drive_a_head(explorer):
 def test_two_models_side_by_side():
     first, second = encoder("softmax"), encoder("learned", "model.patch=[8, 32]")
     explorer = AttentionExplorer(first, "synth:12", layer=0, head=1, other=second)
+    explorer.start.value = 0.0
     explorer.token = 14  # frames 48 to 63, bands 16 to 31
     titles = [panel.title for panel in explorer.maps.drawn_scene.panels]
     assert explorer.maps.drawn_scene.columns == 4 and explorer.message.text == ""
@@ -273,9 +274,9 @@ def test_a_long_clip_has_windows_and_a_short_one_has_none(explorer, tmp_path):
 @pytest.mark.slow
 def test_a_patch_stays_chosen_when_the_clip_changes(explorer):
     explorer.token = 9
-    explorer.start.value = 3.2
     explorer.chooser.clip.value = 5
-    assert explorer.token == 9 and explorer.start.value == 0
+    assert explorer.token == 9
+    explorer.start.value = 0.0
     np.testing.assert_allclose(shown(explorer)[0], maps_of(explorer).map[0, 0, 1, 9, 1:], rtol=1e-5)
 
 
@@ -322,6 +323,20 @@ def test_it_can_be_mended_after_a_wrong_data_set():
     assert "no clip" in explorer.message.text
     explorer.chooser.data.value = "synth:10"
     assert explorer.message.text == "" and explorer.png()
+
+
+def test_a_long_clip_opens_where_it_is_loudest(tmp_path):
+    (tmp_path / "tones").mkdir()
+    for name, second in {"a": 6, "b": 2}.items():
+        wave = np.zeros(8 * RATE)
+        wave[second * RATE : second * RATE + 8000] = 0.5 * np.sin(2 * np.pi * 300 * np.arange(8000) / RATE)
+        soundfile.write(tmp_path / "tones" / f"{name}.wav", wave, RATE)
+    explorer = AttentionExplorer("smoke", f"folder:{tmp_path}")
+    assert [name for name, _ in explorer.chooser.clip.options] == ["0: tones, a.wav", "1: tones, b.wav"]
+    assert 5.4 < explorer.start.value < 6.1
+    explorer.chooser.clip.value = 1
+    assert 1.4 < explorer.start.value < 2.1
+    assert explorer.attention.start == pytest.approx(explorer.start.value)
 
 
 def test_it_begins_with_the_loudest_patch(tmp_path):

@@ -192,6 +192,15 @@ def test_points_are_coloured_by(explorer, column):
     explorer.colour.value = "label"
 
 
+def test_a_class_keeps_its_colour_where_classes_are_predicted(explorer):
+    explorer.colour.value = "label"
+    labels = explorer.map.categories
+    explorer.pool.value = "mean"
+    explorer.colour.value = "prediction"
+    assert explorer.map.categories == labels == sorted(set(explorer.space.labels))
+    explorer.colour.value, explorer.pool.value = "label", "mean+std"
+
+
 def test_ten_classes_have_ten_colours(explorer):
     assert len(explorer.map.categories) == 10 and len(set(explorer.map.palette[:10])) == 10
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.text import Text
@@ -32,6 +33,7 @@ DASHES = ("-", "--", "-.", ":")
 LOG_MEL_MAP = "magma"
 ERROR_MAP = "viridis"
 ATTENTION_MAP = "viridis"
+GREY = "#777777"  # contrast above 4 with white and with black
 NOTHING = "#c8c8c8"  # not drawn: NaN, or pixels a measure does not count
 SAVE_DPI = 120
 TITLE_SIZE = 9.0  # points
@@ -193,6 +195,20 @@ def figure_of(ax, width: float, height: float):
         return ax.figure, ax
     figure = new_figure(width, height)
     return figure, figure.add_subplot()
+
+
+def suit_any_theme(figure: Figure) -> None:
+    """Take the background away and make black text grey, so that a PNG is read on bright and on dark pages."""
+    figure.patch.set_alpha(0)
+    for ax in figure.axes:
+        ax.patch.set_alpha(0)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_tick_params(which="both", color=GREY, labelcolor=GREY)
+        for spine in ax.spines.values():
+            spine.set_edgecolor(GREY)
+    for text in figure.findobj(Text):
+        if to_hex(text.get_color()) == "#000000":
+            text.set_color(GREY)
 
 
 def bars(ax, names: Sequence[str], values, label: str, places: int = 1) -> None:

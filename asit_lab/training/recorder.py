@@ -150,13 +150,15 @@ def write_scalars(board, row: dict) -> None:
 
 
 def save_samples(path: Path, objective: Objective, batch: Batch | None, cfg: RunConfig, board, step: int) -> None:
-    """Draw clean, corrupted, reconstructed and error of a few clips to a PNG (and TensorBoard); needs matplotlib."""
+    """Draw clean, corrupted, reconstructed and error of a few clips to a PNG (and TensorBoard), read on bright and on
+    dark pages; needs matplotlib."""
     if batch is None:
         return
     try:
         from matplotlib.image import imread
 
         from .. import figures
+        from ..figures.style import suit_any_theme
     except ImportError:
         return
     device = next(objective.parameters()).device
@@ -171,6 +173,7 @@ def save_samples(path: Path, objective: Objective, batch: Batch | None, cfg: Run
         )
     ]
     figure = figures.reconstructions(clips, axes, title=f"held-out clips after {step} steps")
+    suit_any_theme(figure)  # the monitor shows it
     figures.save(figure, path)
     if board is not None:
         board.add_image("reconstructions", imread(path), step, dataformats="HWC")

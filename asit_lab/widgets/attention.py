@@ -18,7 +18,7 @@ from .attention_panels import head_map, percent
 from .attention_scenes import Look, heads_scene, peak, token_of, token_place, weights_scene
 from .base import Explorer, Sound, labelled
 from .clickable import ClickableImage
-from .clips import ClipChooser
+from .clips import ClipChooser, loudest
 from .head_search import ClipsOfHead
 from .overview import Overview
 from .spectrogram_view import SpectrogramView
@@ -76,7 +76,7 @@ class AttentionExplorer(Explorer):
             if self.other is not None:
                 check_features(self.encoder, self.other)
             self._make_controls(data, clip, layer, head)
-            self.look()
+            self._new_clip()
 
     def _make_controls(self, data: DataSource, clip: int, layer: int, head: int | None) -> None:
         config = self.encoder.config
@@ -144,8 +144,12 @@ class AttentionExplorer(Explorer):
         self._choose(1 + time * self.attention.grid[1] + freq)
 
     def _new_clip(self) -> None:
+        """Look at the loudest window of another clip."""
+        wave, rate = self.chooser.wave, self.chooser.sample_rate
+        seconds = len(window(self.encoder, wave)) / rate
         with self._one_redraw():
-            self.start.value = 0.0
+            self.start.max = max(last_window(self.encoder, len(wave)), 1) * self.start.step
+            self.start.value = round(loudest(wave, rate, seconds) / self.start.step) * self.start.step
         self.look()
 
     def _new_window(self) -> None:
@@ -201,7 +205,6 @@ class AttentionExplorer(Explorer):
         self.other_attention = self.other and ClipAttention(self.other, audible, rate, self._first)
         with self._one_redraw():
             self.start.layout.display = None if last else "none"
-            self.start.max = max(last, 1) * self.start.step
             self.overview.show(wave, rate, len(audible) / rate)
             if not 0 <= self.token <= self.attention.grid[0] * self.attention.grid[1]:
                 self.token = self.attention.loudest

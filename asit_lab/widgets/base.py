@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, suppress
 
 import ipywidgets
-import matplotlib
 import numpy as np
 import soundfile
 import traitlets
@@ -21,14 +20,13 @@ from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from ..errors import InputError
+from ..figures.style import suit_any_theme
 from .page import PageSide
 
 CONTROLS_WIDTH = "272px"
 _NAME_WIDTH = "92px"  # of a control's description
-_GREY = "#777777"  # contrast above 4 with white and with black
 _ALERT = (
     '<div role="alert" style="white-space: pre-wrap; line-height: 1.4; padding: 6px 10px; color: #7a2400;'
     ' background: #fdf0e7; border-left: 4px solid #D55E00">{}</div>'
@@ -52,7 +50,7 @@ def render_png(figure: Figure, dpi: float = 100, any_theme: bool = False) -> byt
 
     figure.set_dpi(dpi)
     if any_theme:
-        _suit_any_theme(figure)
+        suit_any_theme(figure)
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     canvas.draw()  # once, where savefig draws twice
     buffer = io.BytesIO()
@@ -62,33 +60,22 @@ def render_png(figure: Figure, dpi: float = 100, any_theme: bool = False) -> byt
     return buffer.getvalue()
 
 
-def _suit_any_theme(figure: Figure) -> None:
-    figure.patch.set_alpha(0)
-    for ax in figure.axes:
-        ax.patch.set_alpha(0)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_tick_params(which="both", color=_GREY, labelcolor=_GREY)
-        for spine in ax.spines.values():
-            spine.set_edgecolor(_GREY)
-    for text in figure.findobj(Text):
-        if matplotlib.colors.to_hex(text.get_color()) == "#000000":
-            text.set_color(_GREY)
-
-
-def stacked(pngs: Iterable[bytes]) -> bytes:
-    """Pictures one under the other, as PNG bytes; empty ones are left out. Raises InputError when none is left."""
+def stacked(pngs: Iterable[bytes], any_theme: bool = False) -> bytes:
+    """Pictures one under the other, as PNG bytes, on white or as in `render_png`; empty ones are left out. Raises
+    InputError when none is left."""
     from PIL import Image
 
     images = [Image.open(io.BytesIO(png)).convert("RGBA") for png in pngs if png]
     if not images:
         raise InputError("there is no picture yet")
-    stack = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    size = max(image.width for image in images), sum(image.height for image in images)
+    stack = Image.new("RGBA", size, "#00000000" if any_theme else "white")
     top = 0
     for image in images:
-        stack.paste(image, (0, top), image)
+        stack.alpha_composite(image, (0, top))
         top += image.height
     buffer = io.BytesIO()
-    stack.save(buffer, format="png")
+    (stack if any_theme else stack.convert("RGB")).save(buffer, format="png")
     return buffer.getvalue()
 
 

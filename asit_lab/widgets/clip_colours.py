@@ -40,9 +40,10 @@ def of_encoder(
     if name == "reconstruction":
         errors = clip_errors(enc, space.manifest, seed=space.seed, on_batch=report)
         return errors.set_index("row")["ratio"].reindex(range(len(space.rows)))
-    predicted = pd.Series(space.predicted(neighbours, layer, pool))
-    right = predicted == pd.Series(space.labels)
-    return predicted if name == "prediction" else right.map({True: "right", False: "wrong"})
+    labels, predicted = pd.Series(space.labels), pd.Series(space.predicted(neighbours, layer, pool))
+    if name == "prediction":  # in the colours of the labels, whether or not each is predicted
+        return predicted.astype(pd.CategoricalDtype(sorted(set(labels))))
+    return (predicted == labels).map({True: "right", False: "wrong"})
 
 
 def levels(manifest: Manifest, sample_rate: int, longest: float, report: ReportProgress) -> np.ndarray:

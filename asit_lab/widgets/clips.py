@@ -62,7 +62,7 @@ class ClipChooser(ipywidgets.VBox):
         self.source.style.button_width = "78px"
         self.data = ipywidgets.Text(value=as_source(data), continuous_update=False)
         labelled(self.data, "data set", "synth:CLIPS, esc50:PATH, speech_commands:PATH, folder:PATH, ...")
-        self.clip = labelled(ipywidgets.Dropdown(), "clip", "row of the data set and label")
+        self.clip = labelled(ipywidgets.Dropdown(), "clip", "row of the data set, label and file")
         self.path = ipywidgets.Text(placeholder="recording.wav", continuous_update=False)
         labelled(self.path, "file", "path of an audio file; a relative one counts from the project's root")
         self.upload = FileUpload()
@@ -114,11 +114,10 @@ class ClipChooser(ipywidgets.VBox):
             raise InputError(f"clip {clip}: {manifest.source} has clips 0 to {len(manifest) - 1}")
         self.manifest = manifest
         listed = {*np.linspace(0, len(manifest) - 1, min(len(manifest), MOST_LISTED)).astype(int).tolist(), clip}
-        label = manifest.table["label"]
         if clip == 0:
             clip = self._first_sounding(manifest)
         self._listing = True
-        self.clip.options = [(f"{row}: {label.iloc[row] or 'no label'}", row) for row in sorted(listed)]
+        self.clip.options = [(self._entry(row), row) for row in sorted(listed)]
         self.clip.value = clip
         self._listing = False
         self._read_row()
@@ -126,9 +125,14 @@ class ClipChooser(ipywidgets.VBox):
     def show_row(self, row: int) -> None:
         """Take a row of the data set, listed or not."""
         if row not in dict(self.clip.options).values():
-            label = self.manifest.table["label"].iloc[row] or "no label"
-            self.clip.options = [*self.clip.options, (f"{row}: {label}", row)]
+            self.clip.options = [*self.clip.options, (self._entry(row), row)]
         self.source.value, self.clip.value = "data set", row
+
+    def _entry(self, row: int) -> str:
+        """A row in the list: number, label, and the name of its file."""
+        label, path = self.manifest.table[["label", "path"]].iloc[row]
+        name = "" if "://" in path else Path(path).name  # synthetic sounds and shards have none
+        return f"{row}: {', '.join(filter(None, (label, name))) or 'no label'}"
 
     def _first_sounding(self, manifest: Manifest) -> int:
         """The first clip, or the first one of the next few that is not digital silence."""

@@ -58,7 +58,7 @@ class Plane(Selectable):
             self.points = np.ascontiguousarray(points, "<f4").tobytes()
 
     def colour_by(self, column: pd.Series, unit: str = "") -> None:
-        """Colours: a number each on a scale, or, of texts, one for each text."""
+        """Colours: of numbers, on a scale; of texts, one for each; of a categorical column, one for each category."""
         numeric = pd.api.types.is_numeric_dtype(column)
         with self.hold_sync():
             if numeric:
@@ -67,9 +67,10 @@ class Plane(Selectable):
                 self.range = [float(finite.min()), float(finite.max())] if len(finite) else [0.0, 1.0]
                 self.categories, self.unit = [], unit
             else:
-                places, categories = pd.factorize(column.astype(str), sort=True)
-                values, self.range = places.astype(np.float32), []
-                self.categories, self.unit = list(categories), ""
+                categorical = isinstance(column.dtype, pd.CategoricalDtype)
+                texts = (column if categorical else column.astype(str).astype("category")).cat
+                values, self.range = texts.codes.to_numpy(np.float32), []
+                self.categories, self.unit = texts.categories.tolist(), ""
             self.values = np.ascontiguousarray(values, "<f4").tobytes()
 
     @property

@@ -30,5 +30,5 @@ def under_names(pictures: Mapping[str, bytes]) -> bytes:
         width = Image.open(io.BytesIO(png)).width
         figure = Figure(figsize=(width / _DPI, 0.32))
         figure.text(8 / width, 0.5, name, fontsize=11, weight="bold", va="center")
-        pngs += [render_png(figure, _DPI), png]
-    return stacked(pngs)
+        pngs += [render_png(figure, _DPI, any_theme=True), png]
+    return stacked(pngs, any_theme=True)

@@ -202,5 +202,77 @@
     return [...cut, ...out.map((element) => `${kindOf(element) ?? "picture"} ${nameOf(element)}`), ...wide];
   }
 
-  window.asit = { panel, kernel, controls, unknown, state, settled, answers, clipped, cells };
+  // Texts of every canvas as last drawn, where each begins and ends, and the canvas's width, in the canvas's pixels.
+  const written = new WeakMap();
+  const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.clearRect = function (...box) {
+    if (box[2] >= this.canvas.clientWidth) written.set(this.canvas, []);
+    return clearRect.apply(this, box);
+  };
+  CanvasRenderingContext2D.prototype.fillText = function (...given) {
+    const [words, x, y, most] = given;
+    const width = Math.min(this.measureText(words).width, most ?? Infinity);
+    const from = { left: 0, start: 0, center: 0.5, right: 1, end: 1 }[this.textAlign] * width;
+    const [start, end] = [x - from, x - from + width].map((at) => new DOMPoint(at, y).matrixTransform(this.getTransform()));
+    if (!written.has(this.canvas)) written.set(this.canvas, []);
+    written.get(this.canvas).push({ words, start: start.x, end: end.x, y: end.y, colour: this.fillStyle });
+    return fillText.apply(this, given);
+  };
+
+  function texts(root) {
+    const canvases = [...root.querySelectorAll("canvas")].filter(visible);
+    return canvases.flatMap((canvas) => (written.get(canvas) ?? []).map((text) => ({ ...text, width: canvas.width })));
+  }
+
+  // Red, green and blue of a CSS colour and its alpha, each 0 to 1.
+  function rgba(colour) {
+    const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data].map((value) => value / 255);
+  }
+
+  const luminance = (colour) =>
+    rgba(colour).slice(0, 3).reduce((sum, value, i) => {
+      const light = value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+      return sum + [0.2126, 0.7152, 0.0722][i] * light;
+    }, 0);
+
+  // The nearest background behind an element.
+  function behind(element) {
+    for (let box = element; box; box = box.parentElement) {
+      const { backgroundColor } = getComputedStyle(box);
+      if (rgba(backgroundColor)[3] > 0.9) return backgroundColor;
+    }
+    return "white";
+  }
+
+  // Texts of the page and of its canvases that are hard to read on what is behind them: contrast by WCAG below `least`.
+  function faint(root, least) {
+    const contrast = (one, other) => {
+      const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+      return (high + 0.05) / (low + 0.05);
+    };
+    const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const spoken = [...root.querySelectorAll("*")].filter((element) => visible(element) && own(element) && enabled(element));
+    const weak = spoken.filter((element) => contrast(getComputedStyle(element).color, behind(element)) < least);
+    const page = behind(root);
+    const beside = texts(root).filter(({ colour }) => contrast(colour, page) < least);
+    return [...weak.map(text), ...beside.map(({ words }) => words)];
+  }
+
+  // Pictures with an opaque white corner: slabs on a dark page.
+  async function slabs(root) {
+    const found = [];
+    for (const element of pictures(root)) {
+      if (element instanceof HTMLImageElement) await element.decode();
+      const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+      context.drawImage(element, 0, 0, 1, 1, 0, 0, 1, 1);
+      const corner = context.getImageData(0, 0, 1, 1).data;
+      if (corner.every((value) => value > 240)) found.push(element.className);
+    }
+    return found;
+  }
+
+  window.asit = { panel, kernel, controls, unknown, state, settled, answers, clipped, cells, texts, faint, slabs };
 })();

@@ -123,6 +123,14 @@ def with_parameters(home: Path, name: str, new: str, **values) -> str:
     return new
 
 
+def of_cells(home: Path, name: str, *cells: str) -> str:
+    """notebooks/NAME.ipynb: a notebook of these code cells. Returns `name`."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, home / "notebooks" / f"{name}.ipynb")
+    return name
+
+
 class OpenNotebook:
     """A notebook of `lab.home/notebooks` in a page of the browser."""
 

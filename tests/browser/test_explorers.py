@@ -11,6 +11,7 @@ pytestmark = pytest.mark.browser
 
 THEMES = {"dark": "JupyterLab Dark", "light": "JupyterLab Light"}
 SIZES = {"1024": (1024, 768), "1440": (1440, 900), "1920": (1920, 1080)}
+CONTRAST = 3.0  # the least of texts
 # What a notebook of explorers holds, and which of its controls change something else than the picture.
 EXPLORERS = {
     "explore_masks": "asit-mask",
@@ -59,7 +60,7 @@ def test_every_notebook_with_an_explorer_is_here():
 
 def keep_screenshots(explorer: Explorer, name: str, folder) -> dict[str, list[str]]:
     """The page as on a laptop and on a desk, and the whole explorer, however tall, in both themes. What is cut off, by
-    width and theme."""
+    width and theme; what is hard to read or a white slab, by theme."""
     page, cut = explorer.page, {}
     for theme in ("dark", "light"):
         page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", THEMES[theme])
@@ -73,6 +74,7 @@ def keep_screenshots(explorer: Explorer, name: str, folder) -> dict[str, list[st
                 explorer.settle()
                 page.screenshot(path=folder / f"{name}-{width}-{theme}{suffix}.png")
             cut[f"{width} {theme}"] = explorer.ask("clipped")
+        cut[theme] = explorer.ask("faint", CONTRAST) + (explorer.ask("slabs") if theme == "dark" else [])
     return cut
 
 
@@ -96,4 +98,4 @@ def test_explorer(name, opened, screenshots, recordings):
         assert effect is None or effect in control.changed, control
     for sound, seconds in explorer.play().items():
         print(f"  sound {sound!r}: {seconds:.2f} s")
-    assert not any(cut.values()), f"cut off: {cut}"
+    assert not any(cut.values()), f"cut off, or hard to see: {cut}"
