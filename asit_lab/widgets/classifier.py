@@ -302,6 +302,7 @@ class ClassifierExplorer(Explorer):
             lines.append(f"There are no events: the most probable class is {best}." if step["class"] else _SILENT)
         if count:
             lines.append(f"{count} label{'s' * (count > 1)} in {self.corrections.path}, for --data folder:FILE.")
+        lines.append(f"Classifier: {self.classifier.name}; {len(self.classifier.classes)} classes.")
         text = "<br>".join(map(html.escape, lines))
         self.facts.value = f'<div aria-live="polite" style="line-height: 1.5; overflow-wrap: anywhere">{text}</div>'
 

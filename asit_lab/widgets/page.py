@@ -10,6 +10,7 @@ class PageSide(anywidget.AnyWidget):
     """An invisible child of an explorer, which runs static/page.js."""
 
     _esm = Path(__file__).parent / "static" / "page.js"
+    _css = Path(__file__).parent / "static" / "page.css"
 
     explorer = traitlets.Unicode().tag(sync=True)
     """model id of the explorer, by which its output is found in the notebook"""
