@@ -107,6 +107,7 @@ def test_the_reference_study_shows_the_numbers_of_its_results():
 
     study = runpy.run_path(str(ROOT / "reports/reference/make.py"))
     assert (ROOT / "reports/reference/README.md").read_text(encoding="utf-8") == study["page"](study["results_here"]())
+    assert study["summary"](study["results_here"]()) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_results_show_the_table_of_the_seeds():

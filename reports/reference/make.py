@@ -1,4 +1,4 @@
-"""Write README.md and few_labels.png of this folder from results/*.json.
+"""Write README.md and few_labels.png of this folder from results/*.json; print the table in the project's README.
 
 .venv/bin/python reports/reference/make.py
 """
@@ -46,6 +46,7 @@ def main() -> None:
     results = results_here()
     write_text(HERE / "README.md", page(results))
     save(few_labels(results), HERE / "few_labels.png")
+    print(summary(results))
 
 
 def results_here() -> dict[tuple, dict]:
@@ -57,6 +58,16 @@ def results_here() -> dict[tuple, dict]:
 def page(results: dict) -> str:
     """README.md of this folder."""
     return TEXT.format(tables="\n\n".join(table_of(results, protocol) for protocol in ("linear", "knn")))
+
+
+def summary(results: dict) -> str:
+    """The table in the README of the project."""
+    lines = ["| linear probe, accuracy in % | included encoder | untrained | log-mel statistics |", "|---|---|---|---|"]
+    for name in ("esc50", "esc10", "words", "emotions"):
+        shipped, *untrained, log_mel = (row["mean"] for row in results[name, "linear", None]["results"])
+        means = (shipped, sum(untrained) / len(untrained), log_mel)
+        lines.append(f"| {DATA[name]} | {' | '.join(map(percent, means))} |")
+    return "\n".join(lines)
 
 
 def table_of(results: dict, protocol: str) -> str:
@@ -95,8 +106,8 @@ def percent(value: float) -> str:
 
 @styled
 def few_labels(results: dict):
-    """A panel for each data set: accuracy over labels a class."""
-    names = [name for name in DATA if any(key[0] == name for key in results)]
+    """A panel for each data set that was probed on few labels: accuracy over labels a class."""
+    names = [name for name in DATA if any((name, "linear", labels) in results for labels in LABELS[:-1])]
     figure = new_figure(2.4 * len(names) + 1.2, 2.6)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):

@@ -67,9 +67,9 @@ of their band over the crop. No clip of synth was in pretraining.
 |---|---|---|---|---|---|---|---|---|
 {table}
 
-Reconstructions have onsets, pauses and the broad spectrum where they belong and extend steady tones a little; single
-formants, sweeps and high harmonics are lost. `asit-lab evaluate shipped --data esc50:PATH --protocol
-linear` compares its features with those of the same network untrained: docs/recipes.md has what the run scored.
+Reconstructions have loudness, onsets, pauses and the broad spectrum where they belong, smeared over the bands; harmonics,
+single formants and sweeps are lost. What its features are worth on labelled recordings, beside the same network untrained:
+reports/reference/README.md.
 
 ## Data and licence
 
