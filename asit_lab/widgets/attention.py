@@ -298,9 +298,9 @@ class AttentionExplorer(Explorer):
         if self.view.value == _ROLLOUT:
             return {f"{prefix}rollout": attention.rollout("map", layer)}
         head = None if not 0 <= self.head.value < attention.heads else self.head.value
-        kinds = attention.kinds
-        names = {kind: _NAMES[kind] for kind in kinds} if len(kinds) > 1 else {"map": "softmax"}
-        return {f"{prefix}{names[kind]}": attention.weights(kind, layer, head) for kind in kinds}
+        if len(attention.kinds) == 1:
+            return {name if prefix else "softmax": attention.weights("map", layer, head)}
+        return {f"{prefix}{_NAMES[kind]}": attention.weights(kind, layer, head) for kind in attention.kinds}
 
     def _description(self) -> str:
         """Layer and head in words."""

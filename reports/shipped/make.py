@@ -67,9 +67,9 @@ of their band over the crop. No clip of synth was in pretraining.
 |---|---|---|---|---|---|---|---|---|
 {table}
 
-Reconstructions have loudness, onsets, pauses and the broad spectrum where they belong, smeared over the bands; harmonics,
-single formants and sweeps are lost. What its features are worth on labelled recordings, beside the same network untrained:
-reports/reference/README.md.
+Reconstructions have loudness, onsets, pauses and the broad spectrum where they belong, smeared over the bands;
+harmonics, single formants and sweeps are lost. What its features are worth on labelled recordings, beside the same
+network untrained: reports/reference/README.md.
 
 ## Data and licence
 

@@ -5,8 +5,10 @@ import re
 import pytest
 from explorer_case import Explorer
 from lab_case import of_cells
-from test_widgets_monitor import make_run, metrics_of, sample
+from test_widgets_monitor import log, make_run, metrics_of, sample
 
+from asit_lab import load_config
+from asit_lab.runs.directory import open_run
 from asit_lab.storage.atomic import write_json
 
 pytestmark = pytest.mark.browser
@@ -38,8 +40,8 @@ def monitor(opened, home, tmp_path):
 
 def choose(monitor: Explorer, *names: str) -> None:
     runs = monitor.locate(monitor.control("runs", "several"))
-    options = runs.evaluate("list => [...list.options].map(({ text }) => text)")
-    runs.select_option([next(option for option in options if name in option) for name in names])
+    options = runs.evaluate("list => [...list.options].map(({ text }) => text.replaceAll('\\xa0', ' '))")
+    runs.select_option(index=[next(i for i, option in enumerate(options) if name in option) for name in names])
     monitor.settle()
 
 
@@ -81,6 +83,23 @@ def test_samples_of_all_runs_stand_under_each_other_without_a_slab(monitor):
     monitor.settle()
     assert picture.evaluate(height) > 2 * single
     assert monitor.ask("slabs") == []
+
+
+def test_seeds_are_one_band(opened, home, tmp_path):
+    for seed in (1, 2):
+        run = open_run(tmp_path / f"point, seed {seed}", load_config("smoke", [f"train.seed={seed}"]))
+        log(run, 40, level=seed)
+        write_json(run.dir / "status.json", {"status": "finished", "total_steps": 400})
+    notebook = opened(of_cells(home, "seeds", CELL.format(str(tmp_path))))
+    notebook.run_all()
+    explorer = Explorer(notebook, "asit-monitor")
+    choose(explorer, "seed 1", "seed 2")
+    drawn = {text["words"] for text in explorer.ask("texts")}
+    assert {"point, seed 1", "point, seed 2"} <= drawn
+    explorer.locate(explorer.control("group seeds", "check")).check()
+    explorer.settle()
+    drawn = {text["words"] for text in explorer.ask("texts")}
+    assert "point: mean of 2" in drawn and "point, seed 1" not in drawn
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for(opened, home, page, tmp_path):
