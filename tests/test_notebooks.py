@@ -18,7 +18,7 @@ import soundfile
 from matplotlib.image import imread
 from notebook_case import stock_papermill
 
-from asit_lab import load_config, load_run
+from asit_lab import load_config, load_run, zoo
 from asit_lab.data import load_manifest
 from asit_lab.data.statistics import measure
 
@@ -276,7 +276,8 @@ def test_compare_attention_compares_trained_models(smoke_run, tmp_path):
     """The shipped encoder beside the run that finished last; alone as long as there is none."""
     notebook = NOTEBOOKS / "compare_attention.ipynb"
     home = {**os.environ, "ASIT_LAB_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    for models in (["A: small on mixed, step 3000"], ["A: small on mixed, step 3000", "B: smoke, step 6"]):
+    shipped = f"A: {zoo.shipped().name.split(' (')[0]}"
+    for models in ([shipped], [shipped, "B: smoke, step 6"]):
         out = ["data", "synth:10", "out", str(tmp_path / "figures")]
         done = stock_papermill(notebook, tmp_path, *out, environment=home)
         assert done.returncode == 0, done.stderr[-3000:]
