@@ -20,6 +20,9 @@ APART = 0.002  # seconds
 def main() -> None:
     source, target = map(Path, sys.argv[1:])
     clips = pd.read_csv(source).assign(seconds=load_manifest(f"folder:{source}").table["seconds"])
+    others = sorted(set(clips["label"]) - set(COPIES))
+    if others:
+        raise SystemExit(f"{source}: kinds are {', '.join(COPIES)}; these are others: {', '.join(map(str, others))}")
     rows = clips.loc[clips.index.repeat(clips["label"].map(COPIES))]
     rows["start"] = APART * rows.groupby(level=0).cumcount()
     rows["seconds"] -= rows["start"]

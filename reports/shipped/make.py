@@ -86,6 +86,8 @@ weights hold none of the recordings and are under the licence of asit_lab.
 
 def main() -> None:
     run, source, corpus = load_run(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if not run.config.train.init_from:
+        raise SystemExit(f"{run.dir}: has no train.init_from; the card is of a run in two stages")
     own = load_encoder(run.dir)
     first = load_run(run.config.train.init_from)
     steps = first.progress["step"] + run.progress["step"]
