@@ -62,6 +62,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.accumulate: {self.train.accumulate} does not divide train.batch_size {self.train.batch_size}"
             )
+        if self.heads.decoder_copies and not self.model.mask_input:
+            raise ValueError(
+                "heads.decoder_copies: a network that copies must be told what is corrupted; set model.mask_input=true"
+            )
+        if self.train.freeze_backbone and self.train.init_from is None:
+            raise ValueError("train.freeze_backbone: keeps the start weights of train.init_from, which names none")
         if not self.mask.corrupts:
             if "reconstruction" in self.objective.active and self.objective.reconstruct == "corrupted":
                 raise ValueError(

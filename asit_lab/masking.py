@@ -97,6 +97,25 @@ def corrupt(clean: Tensor, masks: Masks, keys: Tensor, donors: Tensor | None = N
     return torch.where(masks.pixels, filled, clean)
 
 
+def visible_neighbours(log_mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What stands beside each corrupted pixel in its band: float [B, T, M] three times, the nearest uncorrupted pixel
+    before it, the nearest after it, and the straight line between these two.
+
+    log_mel: float [B, T, M]. mask: bool [B, T, M], True = corrupted. At an edge the neighbour of the other side stands
+    in, and 0, the mean level, in a band that is corrupted throughout. An uncorrupted pixel is its own neighbour.
+    """
+    frames = log_mel.shape[1]
+    time = torch.arange(frames, device=log_mel.device)[:, None].expand_as(log_mel)
+    before = time.masked_fill(mask, -1).cummax(1).values  # frame of the neighbour, -1: none
+    after = time.masked_fill(mask, frames).flip(1).cummin(1).values.flip(1)  # T: none
+    left, right = log_mel.gather(1, before.clamp(min=0)), log_mel.gather(1, after.clamp(max=frames - 1))
+    first, last = before < 0, after == frames
+    left, right = torch.where(first, right, left), torch.where(last, left, right)
+    left, right = (side.masked_fill(first & last, 0.0) for side in (left, right))
+    share = (time - before).to(log_mel.dtype) / (after - before).clamp(min=1)  # 0 at `before`, 1 at `after`
+    return left, right, left + share * (right - left)
+
+
 def donor_group(batch_size: int) -> int:
     """Clips that lend each other blocks: a fixed part of the global batch, so that the donor of a clip does not
     depend on the number of processes the batch is spread over.

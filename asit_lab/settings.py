@@ -248,6 +248,9 @@ class Heads(Section):
     """bottleneck width of the reconstruction head"""
     decoder_last_gelu: bool = False
     """one more GELU after the bottleneck of the reconstruction head"""
+    decoder_copies: bool = False
+    """the reconstruction head may also copy, by weights that it predicts: the nearest uncorrupted pixels of a band, and
+    the line between them (not in the paper; needs model.mask_input)"""
 
 
 Loss = Literal["reconstruction", "local", "global"]
@@ -390,6 +393,8 @@ class Train(Section):
     init_from: str | None = None
     """start weights: "shipped", a run (with its heads, where they fit), a snapshot, a saved encoder, or an ImageNet ViT
     in timm's .safetensors"""
+    freeze_backbone: bool = False
+    """keep the start weights of the backbone, and train heads and decoder alone: a decoder for weights without one"""
     log_every: Positive = 10
     """steps between rows of metrics.csv"""
     checkpoint_every: Positive = 500

@@ -230,6 +230,8 @@ def test_wrong_value_is_named_with_what_would_be_right(override, words):
         ("train.accumulate=3", "train.accumulate: 3 does not divide train.batch_size 8"),
         ("mask.kinds={zeros: 0}", "mask.kinds: at least one of zeros, noise, alien, time, frequency, none needs odds"),
         ("objective.weights={}", "objective.weights: at least one of reconstruction, local, global needs a weight"),
+        ("heads.decoder_copies=true", "heads.decoder_copies: a network that copies must be told what is corrupted"),
+        ("train.freeze_backbone=true", "train.freeze_backbone: keeps the start weights of train.init_from, which"),
         ("mask.kinds={none: 1}", "objective.reconstruct: nothing is corrupted (mask.kinds, mask.ratio), so use"),
     ],
 )

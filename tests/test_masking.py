@@ -1,5 +1,7 @@
 """Block corruption: areas, places, fillings and donors, and the batched drawing against drawing blocks one by one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,16 @@ import torch
 from asit_lab import masking
 from asit_lab.config import load_config
 from asit_lab.errors import InputError
-from asit_lab.masking import Masks, corrupt, donor_group, draw_donors, gmml, inverse_blocks, token_mask
+from asit_lab.masking import (
+    Masks,
+    corrupt,
+    donor_group,
+    draw_donors,
+    gmml,
+    inverse_blocks,
+    token_mask,
+    visible_neighbours,
+)
 from asit_lab.random import fold, integers, key
 from asit_lab.settings import MASK_KINDS, Mask
 
@@ -319,6 +330,24 @@ def test_donor_is_another_clip_of_the_group(group):
     assert torch.equal(drawn // group, (place // group).expand_as(drawn))
     for i in range(24):
         assert len(set(drawn[:, i].tolist())) == group - 1  # each of the others has its turn
+
+
+def test_visible_neighbours_against_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    log_mel, mask = torch.randn(3, 9, 5, generator=generator), torch.rand(3, 9, 5, generator=generator) < 0.6
+    mask[0, :, 1], mask[1, :, 2], mask[2, 0], mask[2, -1] = True, False, True, True
+    before, after, line = visible_neighbours(log_mel, mask)
+    for clip, band in itertools.product(range(3), range(5)):
+        visible = torch.nonzero(~mask[clip, :, band]).flatten().tolist()
+        for frame in range(9):
+            earlier, later = [v for v in visible if v <= frame], [v for v in visible if v >= frame]
+            first = (earlier or later or [None])[-1 if earlier else 0]
+            last = (later or earlier or [None])[0 if later else -1]
+            wanted = [0.0 if place is None else log_mel[clip, place, band].item() for place in (first, last)]
+            share = 0.0 if first == last else (frame - first) / (last - first)
+            wanted.append(wanted[0] + share * (wanted[1] - wanted[0]))
+            found = [part[clip, frame, band].item() for part in (before, after, line)]
+            assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_what_would_broadcast_or_lack_is_refused():

@@ -1,5 +1,7 @@
 """Attention, vision transformer, heads and decoder against torch's own modules and written-out formulas."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from asit_lab.errors import InputError
+from asit_lab.masking import visible_neighbours
 from asit_lab.nn import DistillationHeads, ReconstructionHead, ViT, attention_blocks, build_attention
 from asit_lab.nn import attention as attention_module
 from asit_lab.nn.heads import Projection, WeightNormLinear
@@ -430,6 +433,28 @@ def test_reconstruction_head_is_its_transposed_convolution(last_gelu):
     difference = (head(changed, GRID) - head(tokens, GRID)).abs().sum(0) > 1e-6
     assert difference[8:12, 8:16].all()
     assert difference.sum() == 4 * 8
+
+
+def test_reconstruction_head_that_copies():
+    plain, head = (loud_weights(ReconstructionHead(24, 32, 8, (4, 8), copies=copies)) for copies in (False, True))
+    plain.load_state_dict({name: t for name, t in head.state_dict().items() if "copies" not in name})
+    tokens, log_mel, mask = torch.randn(2, 24, 24), torch.randn(2, 24, 32), torch.rand(2, 24, 32) < 0.6
+    weights = head.copies(head.mlp(tokens)).view(2, 6, 4, 3, 4, 8)  # [B, time, mel, copied, p, q]
+    weights = weights.permute(3, 0, 1, 4, 2, 5).reshape(3, 2, 24, 32).exp()
+    copied = torch.stack(visible_neighbours(log_mel, mask))
+    wanted = (plain(tokens, GRID) + (weights * copied).sum(0)) / (1.0 + weights.sum(0))
+    torch.testing.assert_close(head(tokens, GRID, log_mel, mask), wanted, rtol=1e-4, atol=1e-4)
+    nothing = torch.zeros_like(mask)
+    torch.testing.assert_close(head(tokens, GRID, log_mel), head(tokens, GRID, log_mel, nothing))
+    with pytest.raises(InputError, match="corrupted: a head that copies"):
+        head(tokens, GRID)
+
+
+def test_a_head_that_copies_mostly_predicts_at_first():
+    head = ReconstructionHead(24, 32, 8, (4, 8), copies=True)
+    tokens, level = torch.randn(1, 24, 24), torch.full((1, 24, 32), 4.0)
+    copied = (head(tokens, GRID, level) - head(tokens, GRID, 0.0 * level)) / 4.0
+    torch.testing.assert_close(copied, torch.full_like(copied, 3 * math.exp(-2) / (1 + 3 * math.exp(-2))))
 
 
 # --- What the network is told and starts from -----------------------------------------------------------------------

@@ -88,6 +88,21 @@ def test_a_decoder_of_another_shape_is_left(tmp_path):
     assert torch.equal(student.backbone.cls_token, teacher.backbone.cls_token)
 
 
+COPIES = ("model.mask_input=true", "heads.decoder_copies=true")
+
+
+@pytest.mark.parametrize(("there", "here"), [(COPIES[:1], COPIES), (COPIES, COPIES[:1])])
+def test_a_decoder_that_copies_on_one_side_only(tmp_path, there, here):
+    theirs, _ = snapshot(tmp_path / "s.safetensors", *there)
+    student = build_network(config(*here))
+    note = init_student(student, str(tmp_path / "s.safetensors"))[1]
+    assert note == (
+        "its decoder copies, which is left out" if there is COPIES else "the decoder's copying starts untrained"
+    )
+    for name, tensor in theirs.decoder.state_dict().items():
+        assert "copies" in name or torch.equal(student.decoder.state_dict()[name], tensor), name
+
+
 @pytest.mark.parametrize(("there", "here"), [("local", "reconstruction"), ("reconstruction", "local")])
 def test_a_decoder_on_one_side_only(tmp_path, there, here):
     _, teacher = snapshot(tmp_path / "s.safetensors", f"objective.weights={{{there}: 1}}")

@@ -96,6 +96,16 @@ def test_same_seed_same_bytes_other_seed_not(tmp_path):
     assert "teacher.backbone.blocks.0.attn.qkv.weight" in different and "student.decoder.mlp.0.weight" in different
 
 
+def test_a_frozen_backbone_keeps_its_start_weights(tmp_path):
+    start = pretrain(tmp_path / "start", *RICH, "train.steps=2")
+    options = ("objective.weights={reconstruction: 1}", f"train.init_from={start.dir}", "train.freeze_backbone=true")
+    before, after = weights(start), weights(pretrain(tmp_path / "frozen", *RICH, *options, "train.steps=3"))
+    for name in (name for name in after if "backbone" in name):
+        assert torch.equal(after[name], before[name.replace("student.", "teacher.")]), name
+    for name in (name for name in after if "decoder" in name):
+        assert not torch.equal(after[name], before[name]), name
+
+
 def test_loader_processes_change_nothing(tmp_path):
     none, two = (pretrain(tmp_path / str(n), *RICH, f"data.workers={n}") for n in (0, 2))
     assert measured(none) == measured(two) and same(weights(none), weights(two))

@@ -302,7 +302,8 @@ class Encoder(Shareable):
         for window, hidden in zip(self._windows(corrupted), masks, strict=True):
             grid = (window.shape[1] // self.config.model.patch[0], self.config.grid[1])
             patches = self.student(window, mask=hidden)[:, 1:]
-            parts.append(self.decoder(patches.to(next(self.decoder.parameters()).dtype), grid))  # one may be halved
+            patches = patches.to(next(self.decoder.parameters()).dtype)  # one of the two may be halved
+            parts.append(self.decoder(patches, grid, window, hidden))
         return torch.cat(parts, dim=1)
 
     def _check_reconstructs(self) -> None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..features import LOG_FLOOR, LogMel
-from ..masking import gmml
+from ..masking import gmml, visible_neighbours
 from ..random import key, permutation, uniform
 from ..storage.progress import passing_bar_style
 
@@ -44,16 +44,8 @@ def interpolate_in_time(clean: np.ndarray, mask: np.ndarray, band_mean: np.ndarr
     clean: float; its values under the mask are ignored. mask: bool, True = corrupted. band_mean: float [M].
     Linear between two neighbours, the nearest value at the edges, `band_mean` where a band is corrupted throughout.
     """
-    frames = clean.shape[1]
-    time = np.arange(frames)[None, :, None]
-    before = np.maximum.accumulate(np.where(mask, -1, time), axis=1)  # last uncorrupted frame up to here, -1: none
-    after = np.minimum.accumulate(np.where(mask, frames, time)[:, ::-1], axis=1)[:, ::-1]  # next one, T: none
-    left = np.take_along_axis(clean, np.maximum(before, 0), axis=1)
-    right = np.take_along_axis(clean, np.minimum(after, frames - 1), axis=1)
-    share = (time - before) / np.maximum(after - before, 1)  # 0 at `before`, 1 at `after`
-    between = left + share.astype(clean.dtype) * (right - left)
-    filled = np.where(before < 0, right, np.where(after == frames, left, between))
-    filled = np.where((before < 0) & (after == frames), np.asarray(band_mean, clean.dtype), filled)
+    line = visible_neighbours(torch.from_numpy(clean), torch.from_numpy(mask))[2].numpy()
+    filled = np.where(mask.all(axis=1, keepdims=True), np.asarray(band_mean, clean.dtype), line)
     return np.where(mask, filled, clean)
 
 

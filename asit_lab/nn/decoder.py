@@ -1,20 +1,36 @@
 """Decoders: patch tokens back to pixels (ASiT), and to the teacher's tokens (ASDA)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..masking import visible_neighbours
 from .heads import init_linear
+
+_COPIED = 3  # pixels that a head may copy: those of `visible_neighbours`
+_COPY_START = -2.0  # their scores at first, beside 0 of the prediction: together they weigh a quarter or so
 
 
 class ReconstructionHead(nn.Module):
     """Linear, GELU, Linear, GELU, Linear to a bottleneck, then a transposed convolution of one patch a token (ASiT,
     arXiv 2211.13189, section III-A).
 
-    last_gelu: one more GELU after the bottleneck, as the released code has it.
+    last_gelu: one more GELU after the bottleneck, as the released code has it. copies: each pixel is a weighted mean of
+    what is predicted and of what stands beside the gap: the nearest uncorrupted pixels of its band before and after it,
+    and the straight line between them. The weights are predicted, too. A steady tone can then be continued as it is,
+    where a prediction alone blurs it over its band's neighbours (not in the paper).
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, patch: tuple[int, int], last_gelu: bool = False):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        bottleneck: int,
+        patch: tuple[int, int],
+        last_gelu: bool = False,
+        copies: bool = False,
+    ):
         super().__init__()
         self.patch, self.last_gelu = tuple(patch), last_gelu
         self.mlp = nn.Sequential(
@@ -22,16 +38,38 @@ class ReconstructionHead(nn.Module):
         )
         init_linear(self)
         self.convTrans = nn.ConvTranspose2d(bottleneck, 1, kernel_size=self.patch, stride=self.patch)
+        self.copies = None
+        if copies:
+            self.copies = nn.Linear(bottleneck, _COPIED * self.patch[0] * self.patch[1])
+            nn.init.zeros_(self.copies.weight)
+            nn.init.constant_(self.copies.bias, _COPY_START)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens without the class token [B, N, D] on `grid` (time, mel) -> [B, T, M] normalised log-mel."""
-        (p, q), (time, mel) = self.patch, grid
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], corrupted: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Patch tokens without the class token [B, N, D] on `grid` (time, mel) -> [B, T, M] normalised log-mel.
+
+        corrupted: the log-mel that the tokens are of, [B, T, M]. mask: bool [B, T, M], True = corrupted; None: nothing
+        is. Both are read with `copies` alone.
+        """
         x = self.mlp(tokens)
         if self.last_gelu:
             x = F.gelu(x)
         # Stride equals kernel, so no two patches overlap and the transposed convolution is one linear map a token.
-        pixels = x @ self.convTrans.weight.flatten(1) + self.convTrans.bias  # [B, N, pq]
-        return pixels.view(-1, time, mel, p, q).transpose(2, 3).reshape(-1, time * p, mel * q)
+        predicted = self._image(x @ self.convTrans.weight.flatten(1) + self.convTrans.bias, grid)
+        if self.copies is None:
+            return predicted
+        if corrupted is None:
+            raise InputError("corrupted: a head that copies needs the log-mel that the tokens are of")
+        copied = visible_neighbours(corrupted, torch.zeros_like(corrupted, dtype=torch.bool) if mask is None else mask)
+        scores = self.copies(x).float().unflatten(-1, (_COPIED, -1))  # [B, N, 3, pq], that of the prediction is 0
+        scores = [torch.zeros_like(corrupted), *(self._image(of_one, grid) for of_one in scores.unbind(2))]
+        return (torch.stack(scores).softmax(0) * torch.stack([predicted.to(corrupted.dtype), *copied])).sum(0)
+
+    def _image(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The pixels of each token, [B, N, pq] -> [B, T, M]."""
+        (p, q), (time, mel) = self.patch, grid
+        return pixels.reshape(-1, time, mel, p, q).transpose(2, 3).reshape(-1, time * p, mel * q)
 
 
 class ConvDecoder(nn.Module):

@@ -217,7 +217,9 @@ class ASiT(StudentTeacher):
             self._keep("audio", everywhere, _HEALTH_VIEWS)
         parts: dict[str, Tensor] = {}
         if "reconstruction" in objective.active:
-            rebuilt = self.student.decoder(student[:, 1:], self.student.backbone.grid)
+            rebuilt = self.student.decoder(
+                student[:, 1:], self.student.backbone.grid, corrupted.flatten(0, 1), masks.pixels
+            )
             pixels = self._counted_pixels(masks, full_batch.audio)
             parts["reconstruction"] = masked_l1(rebuilt, flat, pixels, full_batch.mean_count(full_batch.pixels))
         if "local" in objective.active:
@@ -391,7 +393,7 @@ class ASiT(StudentTeacher):
             masks = replace(masks, pixels=masks.pixels & audio[..., None])
         corrupted = corrupt(clean, masks, keys)
         tokens = self.student.backbone(corrupted, audio=self.audio_tokens(audio), mask=masks.pixels)
-        rebuilt = self.student.decoder(tokens[:, 1:], self.student.backbone.grid)
+        rebuilt = self.student.decoder(tokens[:, 1:], self.student.backbone.grid, corrupted, masks.pixels)
         images = {"clean": clean, "corrupted": corrupted, "reconstructed": rebuilt.float()}
         if audio is not None:
             images = {name: image.masked_fill(~audio[..., None], torch.nan) for name, image in images.items()}

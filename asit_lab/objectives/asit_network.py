@@ -24,6 +24,7 @@ class AsitNetwork(nn.Module):
                 cfg.heads.decoder_bottleneck,
                 cfg.model.patch,
                 cfg.heads.decoder_last_gelu,
+                cfg.heads.decoder_copies,
             )
 
 

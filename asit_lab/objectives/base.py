@@ -80,6 +80,8 @@ class StudentTeacher(nn.Module):
         self.front_end = LogMel.from_config(cfg.features)
         self.student = student
         self.teacher = make_teacher(student)
+        if cfg.train.freeze_backbone:
+            student.backbone.requires_grad_(False)
         self._last_step = 0
         self._prepared: tuple[Batch, int, object] | None = None
 

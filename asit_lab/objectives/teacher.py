@@ -17,8 +17,10 @@ def make_teacher(student: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher = momentum * teacher + (1 - momentum) * student, over every parameter; buffers are copied."""
-    averages, weights = list(teacher.parameters()), [p.detach() for p in student.parameters()]
+    """teacher = momentum * teacher + (1 - momentum) * student, over every parameter that is trained; buffers are
+    copied."""
+    pairs = [pair for pair in zip(teacher.parameters(), student.parameters(), strict=True) if pair[1].requires_grad]
+    averages, weights = [average for average, _ in pairs], [weight.detach() for _, weight in pairs]
     torch._foreach_mul_(averages, momentum)
     torch._foreach_add_(averages, weights, alpha=1.0 - momentum)
     for copy_, buffer in zip(teacher.buffers(), student.buffers(), strict=True):
