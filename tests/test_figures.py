@@ -350,8 +350,10 @@ def test_reconstructions(pieces, count):
     scales = {ax.images[0].get_clim() for number, ax in enumerate(panels) if number % 5 != 4}
     assert len(scales) == 1
     titles = [ax.get_title(loc="left") for ax in panels[:5]]
-    assert titles[::2] == ["clean", titles[2], "absolute error"] and titles[3] == "reconstructed, L1 0.250"
-    assert titles[2].startswith("straight line in time, L1 ")
+    assert titles[::2] == ["clean", titles[2], "the reconstruction's absolute error"]
+    line = float(titles[2].removeprefix("straight line in time, L1 "))
+    share = float(titles[3].removeprefix("reconstructed, L1 0.250, ").removesuffix(" of the line's"))
+    assert share == pytest.approx(0.25 / line, abs=0.006)
     assert "clip 0" in panels[0].get_ylabel()
     width, height = panels[0].get_position().size * figure.get_size_inches()
     assert width > 2 and height > 1  # inches: large enough to see a sound
@@ -596,7 +598,7 @@ def test_probe_table():
     ]
     figure = figures.probe_table(pd.DataFrame(rows))
     check_layout(figure)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["linear", "kNN"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["protocol: linear", "protocol: kNN"]
     ax = figure.axes[0]
     assert "%" in ax.get_xlabel()
     assert [text.get_text() for text in ax.texts] == ["75.0 ± 5.0"] * 3

@@ -223,9 +223,13 @@ def test_scores_figure_draws_dots_whiskers_and_chance():
     table = score_table()
     figure = figures.scores_figure(table)
     check_layout(figure)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["linear", "knn", "fine-tuned"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "protocol: linear",
+        "protocol: knn",
+        "protocol: fine-tuned",
+    ]
     for ax in figure.axes:
-        rows = table[table["protocol"] == ax.get_title(loc="left")]
+        rows = table["protocol: " + table["protocol"] == ax.get_title(loc="left")]
         dots = [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "D"]
         assert dots == pytest.approx((100 * rows["mean"]).tolist())
         ends = np.array([collection.get_segments()[0][:, 0] for collection in ax.collections])

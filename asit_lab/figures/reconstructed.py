@@ -92,11 +92,11 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
 
 @styled
 def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None = None) -> Figure:
-    """Several clips, one a row; clean, corrupted, a straight line in time, reconstructed, absolute error in columns.
+    """Several clips, one a row; columns: clean, corrupted, a straight line in time, reconstructed, its absolute error.
 
     clips: (clean, corrupted, reconstructed, mask[, title]) each, as for `reconstruction` or as `Reconstructed`. Above
-    the line and the reconstruction, in which corrupted pixels are outlined, stands the L1 of each over these. All rows
-    share the two colour scales.
+    the line and the reconstruction, in which corrupted pixels are outlined, stands the L1 of each over these, and what
+    share of the line's the reconstruction's is. All rows share the two colour scales.
     Raises InputError for no clips or shapes that differ within one.
     """
     rows = [Reconstructed(*clip).checked() for clip in clips]
@@ -159,11 +159,14 @@ def _draw_clip(panels, row: Reconstructed, axes: MelAxes, limits: tuple[float, f
 
 def _titles(row: Reconstructed, first: bool) -> list[str]:
     """Of the five panels of a row: what they show on top of the first row, and both L1 in every row."""
-    l1 = {_LINE: _mean(np.where(row.mask, np.abs(row.clean - row.line()), np.nan)), "reconstructed": _mean(row.error())}
-    named = [(f"{name}, " if first else "") + f"L1 {value:.3f}" for name, value in l1.items()]
+    line, error = _mean(np.where(row.mask, np.abs(row.clean - row.line()), np.nan)), _mean(row.error())
+    share = f", {error / line:.2f} of the line's" if line > 0 else ""
+    numbers = [f"L1 {line:.3f}", f"L1 {error:.3f}{share}"]
+    if first:
+        numbers = [f"{name}, {number}" for name, number in zip((_LINE, _PANELS[2]), numbers, strict=True)]
     if not row.mask.any():
-        named = ["", "nothing corrupted"]
-    return [_PANELS[0] * first, _PANELS[1] * first, *named, _PANELS[3] * first]
+        numbers = ["", "nothing corrupted"]
+    return [_PANELS[0] * first, _PANELS[1] * first, *numbers, "the reconstruction's absolute error" * first]
 
 
 def _most(rows: list[Reconstructed]) -> float:

@@ -96,7 +96,7 @@ def _panels(rows: pd.DataFrame, metric: str, handles: list[Line2D]) -> Figure:
     for ax, protocol in zip(panels, protocols, strict=True):
         for row in rows[rows["protocol"] == protocol].itertuples():
             _draw_score(ax, encoders.index(row.encoder), row)
-        ax.set_title(short_name(protocol))
+        ax.set_title(f"protocol: {short_name(protocol)}")
         ax.set_xlabel(f"{metric} (%)")
         ax.set_yticks(range(len(encoders)), names)
         ax.tick_params(axis="y", length=0)
