@@ -393,7 +393,7 @@ def test_class_attention(log_mel, rng, heads):
     check_layout(figure)
     check_mel_panels(figure, 1.92, MELS)
     panels = mel_panels(figure)
-    names = ["log-mel", "mean of heads", *(f"head {number}" for number in range(heads))]
+    names = ["log-mel", "attention of the class token, mean of heads", *(f"head {number}" for number in range(heads))]
     assert [ax.get_title(loc="left") for ax in panels] == names
     shown = values_of(panels[-1])
     assert shown.shape == (FRAMES, MELS)

@@ -42,7 +42,7 @@ def class_attention(
     heads, *tokens = attention.shape
     check_patches(patch, log_mel.shape, tuple(tokens), "attention")
     percent = 100 * attention
-    maps = {"mean of heads": percent.mean(axis=0)}
+    maps = {"attention of the class token, mean of heads": percent.mean(axis=0)}
     maps |= {f"head {number}": head for number, head in enumerate(percent)}
 
     rows = 1 + -(-heads // _COLUMNS)

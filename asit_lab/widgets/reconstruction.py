@@ -282,13 +282,15 @@ class ReconstructionExplorer(Explorer):
     def _pixel_panels(self) -> list[Panel]:
         """Row by row, as many columns as there are encoders."""
         clip, several = self.results[0], len(self.results) > 1
+        visible = clip.visible()
+        hidden = " (grey: hidden)" if np.isnan(visible).any() else ""
         filled = list(zip(self.results, self.ends, strict=True))
         panels = [
             Panel("clean", f"clean: {self.chooser.name}", clip.clean, sound="clean"),
             Panel(
                 "corrupted",
-                f"corrupted: {100 * clip.mask.mean():.0f} % of pixels",
-                clip.corrupted,
+                f"corrupted: {100 * clip.mask.mean():.0f} % of pixels{hidden}",
+                visible,
                 outline=True,
                 sound="corrupted",
             ),
@@ -297,22 +299,27 @@ class ReconstructionExplorer(Explorer):
             Panel(f"reconstructed{end}", f"reconstructed: {result.title}", result.reconstructed, new_row=not end)
             for result, end in filled
         ]
-        title = "pasted where it was corrupted" if several else "pasted: the reconstruction where it was corrupted"
+        words = [result.summary() for result, _ in filled]
+        words = [text.split(" on ")[0] if several else text for text in words]
         panels += [
             Panel(
-                f"pasted{end}", title, compared.pasted(result), outline=True, sound=f"filled in{end}", new_row=not end
+                f"pasted{end}",
+                f"pasted where it was corrupted: {text}",
+                compared.pasted(result),
+                outline=True,
+                sound=f"filled in{end}",
+                new_row=not end,
             )
-            for result, end in filled
+            for (result, end), text in zip(filled, words, strict=True)
         ]
         if self.with_baselines.value:
             panels += [
                 Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True, new_row=not number)
                 for number, (name, image, l1) in enumerate(self.baselines)
             ]
-        words = [result.summary() for result, _ in filled]
-        words = [text.split(" on ")[0] if several else f"{text} (grey: not corrupted)" for text in words]
+        grey = "" if several else " (grey: not corrupted)"
         panels += [
-            Panel(f"error{end}", f"error: {text}", result.error(), "error", new_row=not end)
+            Panel(f"error{end}", f"error: {text}{grey}", result.error(), "error", new_row=not end)
             for (result, end), text in zip(filled, words, strict=True)
         ]
         return panels

@@ -1,7 +1,6 @@
 """The errors of reconstructions beside those of fillings that need no model, as a table."""
 
 import html
-import math
 from collections.abc import Mapping
 
 from .scene import DECIBELS
@@ -11,17 +10,14 @@ _CELL = '<{0} style="text-align: {1}; padding: 0 14px 0 0; font-weight: {2}; whi
 
 
 def relative(error: float, baseline: float) -> str:
-    """An error as a share of another and in dB (20 log10, below 0 is better): "0.68 (-3.3 dB)"."""
-    if not baseline > 0:
-        return "–"
-    share = error / baseline
-    return f"{share:.2f} ({20 * math.log10(share):+.1f} dB)" if share > 0 else "0"
+    """An error as a share of another: "0.68"; below 1 is better."""
+    return f"{error / baseline:.2f}" if baseline > 0 else "–"
 
 
 def error_table(errors: Mapping[str, float], baselines: Mapping[str, float], std: float) -> str:
     """HTML table of L1 on corrupted pixels, normalised: name -> L1 of models and of baselines, and each model relative
     to each baseline. std: standard deviation of the normalisation, natural log, which turns L1 into dB of power."""
-    rows = [["", "L1, corrupted pixels", "L1 in dB", *(f"of {name}" for name in baselines)]]
+    rows = [["", "L1, corrupted pixels", "L1 in dB", *(f"as a share of {name}" for name in baselines)]]
     for name, error in (errors | dict(baselines)).items():
         shares = [relative(error, baseline) if name in errors else "" for baseline in baselines.values()]
         rows.append([name, f"{error:.3f}", f"{2 * std * DECIBELS * error:.1f} dB", *shares])

@@ -71,7 +71,7 @@ are not compared.
 
 {verdict}
 
-Three of the settings with other seeds:
+Three of the settings with another seed:
 
 {again}
 
