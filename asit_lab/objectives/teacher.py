@@ -17,12 +17,12 @@ def make_teacher(student: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher = momentum * teacher + (1 - momentum) * student, over every parameter that is trained; buffers are
-    copied."""
-    pairs = [pair for pair in zip(teacher.parameters(), student.parameters(), strict=True) if pair[1].requires_grad]
-    averages, weights = [average for average, _ in pairs], [weight.detach() for _, weight in pairs]
-    torch._foreach_mul_(averages, momentum)
-    torch._foreach_add_(averages, weights, alpha=1.0 - momentum)
+    """teacher = momentum * teacher + (1 - momentum) * student, over every parameter; buffers are copied.
+
+    What is the same in both, as a frozen backbone, stays as it is to the bit.
+    """
+    averages, weights = list(teacher.parameters()), [p.detach() for p in student.parameters()]
+    torch._foreach_lerp_(averages, weights, 1.0 - momentum)
     for copy_, buffer in zip(teacher.buffers(), student.buffers(), strict=True):
         copy_.copy_(buffer)
 

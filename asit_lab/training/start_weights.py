@@ -14,7 +14,7 @@ from ..runs.directory import load_run
 from ..runs.encoder_folder import is_encoder_folder, path_of_weights, read_encoder_folder
 from ..runs.snapshot import read_snapshot, read_state, section
 
-COPIES = ("copies.weight", "copies.bias")  # of a decoder with heads.decoder_copies
+COPYING = ("copies.weight", "copies.bias")  # of a decoder with heads.decoder_copies
 
 
 def init_student(student: nn.Module, source: str) -> list[str]:
@@ -65,14 +65,14 @@ def _take_network(student: nn.Module, backbone: dict, decoder: dict, cfg: RunCon
     if student.decoder is None or not decoder:
         return []
     own, theirs = ({n: t.shape for n, t in weights.items()} for weights in (student.decoder.state_dict(), decoder))
-    if {n: s for n, s in own.items() if n not in COPIES} != {n: s for n, s in theirs.items() if n not in COPIES}:
+    if {n: s for n, s in own.items() if n not in COPYING} != {n: s for n, s in theirs.items() if n not in COPYING}:
         return ["its decoder has another shape and was not taken"]
     if own == theirs:
         student.decoder.load_state_dict(decoder)
         return []
-    student.decoder.load_state_dict({n: t for n, t in decoder.items() if n not in COPIES}, strict=False)
+    student.decoder.load_state_dict({n: t for n, t in decoder.items() if n not in COPYING}, strict=False)
     return [
-        "its decoder copies, which is left out" if COPIES[0] in theirs else "the decoder's copying starts untrained"
+        "its decoder copies, which is left out" if COPYING[0] in theirs else "the decoder's copying starts untrained"
     ]
 
 
