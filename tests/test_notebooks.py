@@ -148,7 +148,7 @@ def test_a_result_that_is_no_better_than_the_baselines_is_said_to_be(pretrained)
     scores = {row["encoder"]: row["mean"] for row in run.result["probe"]}
     worse = errors["reconstruction"] >= errors["linear interpolation in time"]
     assert worse  # after four steps
-    assert ("Not below the straight line" in printed(cell_with(notebook, "reconstruction_errors("))) == worse
+    assert ("Not below the straight line" in printed(cell_with(notebook, "display(errors)"))) == worse
     beaten = scores["teacher"] > max(score for name, score in scores.items() if name.startswith("random init"))
     assert ("not above all of the other" in printed(cell_with(notebook, "hard to beat"))) == (not beaten)
 
