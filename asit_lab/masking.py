@@ -21,6 +21,9 @@ from .settings import MASK_KINDS, Mask, visible_of
 _ROUND = 60  # blocks looked at together; see _first_cover
 _MAX_ROUNDS = 64  # a share so close to 1 that 3,840 blocks miss it is left at what they cover
 _CPU_CHUNK = 1 << 19  # pixels a CPU works on at once, so that its cache holds them
+_NEIGHBOURS_CHUNK = (
+    100_000  # the same, where whole numbers of 8 bytes stand for pixels: twice as fast as all at once
+)
 NOISE_STD = 0.5  # of a normalised log-mel: (x - mean) / (2 std)
 TOKEN_SHARE = 0.5  # a token counts as corrupted when at least half of its pixels are
 BLOCK_EXTRA = 0.07  # share of the patches by which ASDA's blocks together are larger than the share wanted visible
@@ -104,6 +107,15 @@ def visible_neighbours(log_mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, T
     log_mel: float [B, T, M]. mask: bool [B, T, M], True = corrupted. At an edge the neighbour of the other side stands
     in, and 0, the mean level, in a band that is corrupted throughout. An uncorrupted pixel is its own neighbour.
     """
+    batch, frames, mels = log_mel.shape
+    chunk = max(1, _NEIGHBOURS_CHUNK // (frames * mels)) if log_mel.device.type == "cpu" else max(1, batch)
+    parts = [_neighbours(*part) for part in zip(log_mel.split(chunk), mask.split(chunk), strict=True)]
+    before, after, line = (torch.cat(side) for side in zip(*parts, strict=True))
+    return before, after, line
+
+
+def _neighbours(log_mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`visible_neighbours` of a few views."""
     frames = log_mel.shape[1]
     time = torch.arange(frames, device=log_mel.device)[:, None].expand_as(log_mel)
     before = time.masked_fill(mask, -1).cummax(1).values  # frame of the neighbour, -1: none

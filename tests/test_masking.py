@@ -332,7 +332,9 @@ def test_donor_is_another_clip_of_the_group(group):
         assert len(set(drawn[:, i].tolist())) == group - 1  # each of the others has its turn
 
 
-def test_visible_neighbours_against_a_loop():
+@pytest.mark.parametrize("chunk", [1, 100_000])  # pixels: a view at a time, all views at once
+def test_visible_neighbours_against_a_loop(monkeypatch, chunk):
+    monkeypatch.setattr(masking, "_NEIGHBOURS_CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
     log_mel, mask = torch.randn(3, 9, 5, generator=generator), torch.rand(3, 9, 5, generator=generator) < 0.6
     mask[0, :, 1], mask[1, :, 2], mask[2, 0], mask[2, -1] = True, False, True, True
