@@ -21,9 +21,7 @@ from .settings import MASK_KINDS, Mask, visible_of
 _ROUND = 60  # blocks looked at together; see _first_cover
 _MAX_ROUNDS = 64  # a share so close to 1 that 3,840 blocks miss it is left at what they cover
 _CPU_CHUNK = 1 << 19  # pixels a CPU works on at once, so that its cache holds them
-_NEIGHBOURS_CHUNK = (
-    100_000  # the same, where whole numbers of 8 bytes stand for pixels: twice as fast as all at once
-)
+_NEIGHBOURS_CHUNK = 100_000  # the same for whole numbers of 8 bytes in place of pixels: twice as fast as all at once
 NOISE_STD = 0.5  # of a normalised log-mel: (x - mean) / (2 std)
 TOKEN_SHARE = 0.5  # a token counts as corrupted when at least half of its pixels are
 BLOCK_EXTRA = 0.07  # share of the patches by which ASDA's blocks together are larger than the share wanted visible
