@@ -386,8 +386,9 @@ class Train(Section):
     """clips a step, over all devices and accumulated parts"""
     accumulate: Positive = 1
     """parts a batch is cut into, one after the other, on each device"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """arithmetic of the student and teacher; features, losses and weights stay fp32"""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """arithmetic of the student and teacher (auto: bf16 where the device has units for it, else fp32); features, losses
+    and weights stay fp32"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """seed of weights, order, crops, masks, noise"""
     init_from: str | None = None

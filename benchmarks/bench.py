@@ -10,12 +10,14 @@ import argparse
 import platform
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchaudio
 
+from asit_lab.arithmetic import has_bf16
 from asit_lab.config import load_config
 from asit_lab.data import Batch
 from asit_lab.data.sources.synth import SECONDS, render_clip
@@ -23,6 +25,7 @@ from asit_lab.features import LogMel
 from asit_lab.masking import corrupt, draw_donors, gmml
 from asit_lab.objectives import build_objective
 from asit_lab.random import key
+from asit_lab.training.muon import Muon
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
 
 ROUNDS = 7
@@ -39,7 +42,7 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     lines = [f"torch {torch.__version__}, {name}, {options.threads} threads; medians of {ROUNDS}", ""]
     lines += ["| what | plain | here | plain / here |", "|---|---|---|---|"]
-    for what, unit, plain, ours in [*front_end(device), *corruption(device)]:
+    for what, unit, plain, ours in [*front_end(device), *corruption(device), *muon(device)]:
         a, b = pair(plain, ours, device)
         lines.append(f"| {what} | {a * 1e3:.2f} ms {unit} | {b * 1e3:.2f} ms {unit} | {a / b:.2f} |")
     lines += ["", "| training step | clips/s |", "|---|---|", *steps(device)]
@@ -130,10 +133,24 @@ def drop_blocks(view, donor, share, generator) -> torch.Tensor:
     return mask
 
 
+def muon(device):
+    """Muon's step for all matrices of `small`: torch's, one after the other in bf16, or those of a shape at once."""
+    matrices = [p for p in build_objective(load_config("small"), 100).student.parameters() if p.ndim == 2]
+    kinds = {"plain": partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw"), "here": Muon}
+    steps = []
+    for kind in kinds.values():
+        copies = [torch.nn.Parameter(matrix.detach().to(device)) for matrix in matrices]
+        for copy in copies:
+            copy.grad = torch.randn_like(copy)
+        optimizer = kind([{"params": copies, "lr": 1e-3, "weight_decay": 0.05}])
+        steps.append(lambda optimizer=optimizer: optimizer.step() or 1)
+    yield "Muon's step, matrices of `small`", "", *steps
+
+
 def steps(device):
-    """Whole optimiser steps on given audio: waveform to EMA."""
+    """Whole optimiser steps on given audio: waveform to EMA; in bf16 where the device has units for it."""
     for preset, size in (("micro", 32), ("asit-official-vit-s", 4), ("asit-vit-s", 4)):
-        for precision in (torch.float32, torch.bfloat16):
+        for precision in (torch.float32, *([torch.bfloat16] if has_bf16(device.type) else [])):
             cfg = load_config(preset, [f"train.batch_size={size}"])
             objective = build_objective(cfg, 100 * size).to(device)
             optimizer = build_optimizer(cfg, objective)

@@ -210,7 +210,7 @@ def test_unknown_key_names_the_nearest_valid_one(override, words):
         ("features.std=.nan", "features.std: nan is not valid: Input should be"),
         ("features.std=0", "features.std: 0 is not valid: Input should be greater than 0"),
         ("model.patch=16", "model.patch: 16 is not valid: Input should be a valid tuple"),
-        ("train.precision=fp8", "train.precision: 'fp8' is not valid: Input should be 'fp32' or 'bf16'"),
+        ("train.precision=fp8", "train.precision: 'fp8' is not valid: Input should be 'auto', 'fp32' or 'bf16'"),
         ("train=5", "train: 5 is not valid: expected keys inside it; "),
         ("mask.kinds=zeros", "mask.kinds: 'zeros' is not valid: expected keys inside it; "),
         ("optim.warmup=soon", "optim.warmup: 'soon' is not valid: a duration is a number of steps (400), epochs"),

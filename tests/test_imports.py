@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asit_lab"
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = (
-    ("_version", "errors", "checks", "random", "schedules", "paths", "mel"),
+    ("_version", "errors", "checks", "random", "schedules", "paths", "mel", "arithmetic"),
     ("storage", "overrides"),
     ("registry",),
     ("settings", "config"),

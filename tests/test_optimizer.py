@@ -11,6 +11,7 @@ from torch import nn
 
 from asit_lab import load_config
 from asit_lab.schedules import linear
+from asit_lab.training import muon
 from asit_lab.training.optimizer import build_optimizer, clip_gradients, set_schedule
 
 
@@ -165,16 +166,26 @@ def test_a_linear_schedule_is_numpy_s_and_then_its_end(steps):
 
 
 class Small(nn.Module):
-    """A linear layer with a bias, and a matrix that belongs to no linear layer."""
+    """Linear layers, two of one shape and one without a gradient, and a matrix that belongs to no linear layer."""
 
     def __init__(self):
         super().__init__()
-        self.linear = nn.Linear(6, 4)
+        self.linear, self.same, self.tall = nn.Linear(6, 4), nn.Linear(6, 4, bias=False), nn.Linear(4, 9, bias=False)
+        self.unused = nn.Linear(6, 4, bias=False)
         self.positions = nn.Parameter(torch.ones(5, 4))
 
+    def forward(self, x):
+        return self.tall(self.linear(x) + 2 * self.same(x.flip(1))).square().sum() + (self.positions - 2).square().sum()
+
+    @property
+    def linears(self):
+        return [self.linear.weight, self.same.weight, self.tall.weight, self.unused.weight]
+
     def param_groups(self):
-        matrices, rest = [self.linear.weight, self.positions], [self.linear.bias]
-        return [{"params": matrices, "decay": True}, {"params": rest, "decay": False}]
+        return [
+            {"params": [*self.linears, self.positions], "decay": True},
+            {"params": [self.linear.bias], "decay": False},
+        ]
 
 
 def muon_steps(module: Small, cfg, steps: int, optimizer=None):
@@ -182,7 +193,7 @@ def muon_steps(module: Small, cfg, steps: int, optimizer=None):
     for step in range(steps):
         set_schedule(optimizer, cfg, 40, 5)
         x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
-        (module.linear(x).square().sum() + (module.positions - 2).square().sum()).backward()
+        module(x).backward()
         optimizer.step()
         optimizer.zero_grad()
     return optimizer
@@ -193,26 +204,41 @@ def test_muon_takes_the_matrices_of_linear_layers_alone():
     torch.manual_seed(0)
     ours, theirs = Small(), Small()
     theirs.load_state_dict(ours.state_dict())
+    start = copy.deepcopy(ours.state_dict())
     optimizer = muon_steps(ours, cfg, 3)
     rates = {group["lr"] for group in optimizer.param_groups}
     decays = sorted(group["weight_decay"] for group in optimizer.param_groups)
     assert len(rates) == 1 and decays[0] == 0.0 and decays[1] == decays[2] > 0
     rate, decay = rates.pop(), decays[-1]
     plain = [
-        torch.optim.Muon(
-            [theirs.linear.weight], lr=rate, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(theirs.linears, lr=rate, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW([theirs.positions], lr=rate, weight_decay=decay, betas=cfg.optim.betas),
         torch.optim.AdamW([theirs.linear.bias], lr=rate, weight_decay=0.0, betas=cfg.optim.betas),
     ]
     for step in range(3):
         x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
-        (theirs.linear(x).square().sum() + (theirs.positions - 2).square().sum()).backward()
+        theirs(x).backward()
         for optimizer in plain:
             optimizer.step()
             optimizer.zero_grad()
-    for name, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], tensor, msg=name)
+    for name, tensor in theirs.state_dict().items():  # torch's Muon rounds to bf16
+        moved = (tensor - start[name]).norm()
+        assert (ours.state_dict()[name] - tensor).norm() <= 0.02 * moved, name
+        assert moved > 0 or name == "unused.weight"
+
+
+@pytest.mark.parametrize("units", [False, True])
+@pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 7, 7)])
+def test_orthogonal_keeps_the_singular_vectors(monkeypatch, shape, units):
+    monkeypatch.setattr(muon, "has_bf16", lambda device: units)
+    u, _, vh = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(3)), full_matrices=False)
+    values = torch.linspace(0.1, 1, u.shape[2])
+    found = muon.orthogonal(u * values @ vh)
+    assert found.dtype == (torch.bfloat16 if units else torch.float32)
+    turned = u.mT @ found.float() @ vh.mT
+    near = torch.diagonal(turned, dim1=1, dim2=2)
+    assert near.min() > 0.6 and near.max() < 1.25
+    assert (turned - torch.diag_embed(near)).abs().max() < (0.05 if units else 1e-5)
 
 
 def test_muon_goes_on_from_a_saved_state():

@@ -8,7 +8,7 @@ import torch
 from children import ctrl_c_in_row
 
 import asit_lab
-from asit_lab import load_config
+from asit_lab import arithmetic, load_config
 from asit_lab.encoder import load_encoder
 from asit_lab.objectives.asit import ASiT
 from asit_lab.runs.snapshot import read_snapshot, read_state
@@ -239,10 +239,20 @@ def dtypes(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_bf16_is_the_model_s_arithmetic_alone(tmp_path, dtypes, precision):
+@pytest.mark.parametrize(
+    "precision, units, inner",
+    [
+        ("fp32", True, torch.float32),
+        ("bf16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_bf16_is_the_model_s_arithmetic_alone(tmp_path, dtypes, monkeypatch, precision, units, inner):
+    monkeypatch.setattr(arithmetic, "has_bf16", lambda device: units)
     run = pretrain(tmp_path / "run", f"train.precision={precision}")
-    inner = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    noted = [note for note in run.progress["notes"] if "bf16" in note]
+    assert len(noted) == (precision == "bf16")  # and no units for it
     assert dtypes.pop("blocks") == {inner}
     assert dtypes == {name: {torch.float32} for name in ("waves", "features", "total", *LOSSES)}
     assert {tensor.dtype for tensor in weights(run).values()} == {torch.float32}

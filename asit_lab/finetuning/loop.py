@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..arithmetic import autocast
 from ..data.loader import load_batches
 from ..data.statistics import measure
 from ..errors import InputError
@@ -147,8 +148,7 @@ class _Trainer:
         return F.cross_entropy(logits, targets, label_smoothing=self.task.recipe.smoothing)
 
     def _arithmetic(self):
-        # Not Fabric's "bf16-mixed", which would round the network's input.
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.recipe.precision == "bf16")
+        return autocast(self.task.recipe.precision, self.device.type)
 
     # --- tests ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 
+from ..arithmetic import bf16_notes
 from ..config import flatten, resolve
 from ..data.manifest import DataSource, Manifest, load_manifest
 from ..encoder import Encoder
@@ -90,6 +91,7 @@ def finetune(
     trained_on = encoder.config if encoder.pretrained else None
     leaks = findings(manifest, divisions, trained_on, is_official(manifest))
     notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
+    notes += bf16_notes(recipe.precision, team.device.type)
     if team.leads:
         for text in [*(f"{f.severity}: {f.message}" for f in leaks), *(f"note: {note}" for note in notes)]:
             tqdm.write(text, file=sys.stderr)

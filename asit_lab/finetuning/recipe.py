@@ -131,8 +131,9 @@ class Recipe(Section):
     average_from: Positive | None = None
     """average the weights at the ends of the epochs from this one (from 1) to the last"""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """arithmetic of the network; features, losses and weights stay fp32"""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """arithmetic of the network (auto: bf16 where the device has units for it, else fp32); features, losses and weights
+    stay fp32"""
     evaluate_every: Positive = 1
     """epochs between tests"""
     checkpoint_every: Positive = 500

@@ -93,10 +93,12 @@ class ClipAttention:
 
     @property
     def loudest(self) -> int:
-        """The token of the patch with the highest mean log-mel."""
+        """The token of the patch with the highest mean log-mel, an eighth of the clip at each end left out: what
+        a patch attends to is cut off there."""
         p, q = self.config.model.patch
         means = self.log_mel.reshape(self.grid[0], p, self.grid[1], q).mean((1, 3))  # [time, freq]
-        return 1 + int(means.argmax())
+        end = self.grid[0] // 8
+        return 1 + end * self.grid[1] + int(means[end : self.grid[0] - end].argmax())
 
     def place(self, token: int) -> str:
         """A description of a token: "class token", or the seconds and Hz of a patch."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from .._version import __version__
+from ..arithmetic import has_bf16
 
 
 def environment(device: torch.device, world: int) -> dict:
@@ -33,6 +34,7 @@ def environment(device: torch.device, world: int) -> dict:
         "processes": world,
         "threads": torch.get_num_threads(),
         "cpu_instructions": arithmetic.cpu.get_cpu_capability(),
+        "bf16_units": has_bf16(device.type),  # what precision auto goes by
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "cudnn": arithmetic.cudnn.version() if device.type == "cuda" else None,
         # "tf32" where float32 may be rounded on the way, "none" and "ieee" where not

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
+from ..arithmetic import bf16_notes
 from ..config import RunConfig, load_config, resolve
 from ..data import Manifest, load_manifest, make_loader
 from ..data.crops import WHOLE_SECONDS, crop_notes
@@ -145,6 +146,7 @@ def plan(
     estimated = _extrapolate(fabric, cfg, train) if _can_try(fabric, cfg) else None
     objective = build_objective(cfg, len(train))
     notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
+    notes += bf16_notes(cfg.train.precision, fabric.device.type)
     total = cfg.total_steps(len(train))
     start = _start(source or run, fabric.device, total, longer=source is not None)
     if source:

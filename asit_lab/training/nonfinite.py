@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 import torch.distributed
 
+from ..arithmetic import autocast
 from ..data import Batch, Manifest
 from ..data.crops import path_in_epoch, steps_of_epoch
 from ..objectives.processes import alone
@@ -92,9 +93,9 @@ def _only(batch: Batch, places: list[int]) -> Batch:
 
 def _finite(batch: Batch, stepper: Stepper) -> bool:
     """Whether losses and gradients of a batch are finite; changes neither gradients nor anything else that is kept."""
-    bf16 = stepper.cfg.train.precision == "bf16"
+    arithmetic = autocast(stepper.cfg.train.precision, stepper.fabric.device.type)  # as Stepper computes
     for part in batch.split(stepper.cfg.train.accumulate):
-        with alone(), torch.autocast(stepper.fabric.device.type, torch.bfloat16, enabled=bf16):  # as Stepper computes
+        with alone(), arithmetic:
             total = stepper.objective(part, batch.step).total
         slopes = torch.autograd.grad(total, stepper.parameters, allow_unused=True)
         norms = [slope.norm() for slope in slopes if slope is not None]

@@ -10,9 +10,9 @@ from ..config import RunConfig
 from ..objectives import Objective
 from ..schedules import cosine, warmup_cosine
 from ..settings import steps_of
+from .muon import Muon
 
 EPS = 1e-8  # added to the root of the second moment
-MUON_MOMENTUM = 0.95  # its author's
 
 
 def build_optimizer(cfg: RunConfig, objective: Objective) -> torch.optim.Optimizer:
@@ -29,13 +29,7 @@ def build_optimizer(cfg: RunConfig, objective: Objective) -> torch.optim.Optimiz
     )
     if not matrices:
         return adamw
-    muon = torch.optim.Muon(
-        _select(groups, lambda parameter: parameter in matrices),
-        lr=0.0,
-        momentum=MUON_MOMENTUM,
-        adjust_lr_fn="match_rms_adamw",  # steps as large as AdamW's, so that both take one rate
-    )
-    return Together([muon, adamw])
+    return Together([Muon(_select(groups, lambda parameter: parameter in matrices)), adamw])
 
 
 def _matrices(objective: nn.Module) -> set[nn.Parameter]:

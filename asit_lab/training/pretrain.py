@@ -13,6 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
+from ..arithmetic import bf16_notes
 from ..config import RunConfig, diff, load_config, resolve
 from ..data import Batch, DataSource, Manifest, load_manifest, make_loader
 from ..data.crops import crop_notes
@@ -137,6 +138,7 @@ def _train(
     objective = build_objective(cfg, len(train))
     total = cfg.total_steps(len(train))
     notes = [*manifest.notes, *looked_at.notes, *crop_notes(cfg, train, objective.views)]
+    notes += bf16_notes(cfg.train.precision, fabric.device.type)
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     notes += origin_notes(run, cfg, len(train), total)
     if cfg.train.init_from and not run.state.is_file():

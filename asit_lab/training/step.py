@@ -9,6 +9,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from ..arithmetic import autocast
 from ..config import RunConfig
 from ..data import Batch
 from ..errors import InputError
@@ -110,9 +111,7 @@ class Stepper:
     def _forward_backward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Losses and requests to stop, as means over all processes, so that all stop after the same step."""
         parts, means = self.cfg.train.accumulate, {}
-        # Not Fabric's own "bf16-mixed": that rounds the waveforms to bf16 before the features are made of them.
-        bf16 = self.cfg.train.precision == "bf16"
-        arithmetic = torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=bf16)
+        arithmetic = autocast(self.cfg.train.precision, self.fabric.device.type)
         for i, part in enumerate(batch.split(parts)):
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 with arithmetic:
