@@ -82,7 +82,9 @@ class EncoderPlane:
         self.plane.near = near.tolist()
         labels = [short_label(self.space.labels[clip]) for clip in near]
         marks = ["= " if same else "" for same in self.same_recording()]
-        titles = [f"{mark}{value:.2f} {label}" for mark, value, label in zip(marks, similarity, labels, strict=True)]
+        titles = [
+            f"{mark}cos {value:.2f} {label}" for mark, value, label in zip(marks, similarity, labels, strict=True)
+        ]
         figure, targets = neighbour_strip(log_mels, [short_label(of), *titles], axes)
         names = [
             f"similarity {value:.2f}, {self.name(clip)}" for value, clip in zip(similarity, near.tolist(), strict=True)
