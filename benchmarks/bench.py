@@ -149,7 +149,7 @@ def muon(device):
 
 def steps(device):
     """Whole optimiser steps on given audio: waveform to EMA; in bf16 where the device has units for it."""
-    for preset, size in (("micro", 32), ("asit-official-vit-s", 4), ("asit-vit-s", 4)):
+    for preset, size in (("micro", 32), ("small", 32), ("demo", 16), ("asit-official-vit-s", 4), ("asit-vit-s", 4)):
         for precision in (torch.float32, *([torch.bfloat16] if has_bf16(device.type) else [])):
             cfg = load_config(preset, [f"train.batch_size={size}"])
             objective = build_objective(cfg, 100 * size).to(device)

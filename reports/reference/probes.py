@@ -1,12 +1,14 @@
-"""Probe the shipped encoder, the same network untrained (three seeds) and log-mel statistics on labelled data sets.
+"""Probe an encoder, the same network untrained (three seeds) and log-mel statistics on labelled data sets.
 
 .venv/bin/python reports/reference/probes.py esc10=esc10:PATH esc50=esc50:PATH words=folder:PATH emotions=folder:PATH
+.venv/bin/python reports/reference/probes.py --asda runs/asda esc10=esc10:PATH ...
 
-Writes results/NAME.PROTOCOL[-LABELS].json for each data set: linear and nearest neighbours on all labels, linear on 1,
-5 and 10 labels a class. Existing results stay, so the same command resumes it; `make.py` then writes README.md.
+Writes results/NAME.PROTOCOL[-LABELS].json for each data set, of the shipped encoder, or asda.NAME....json of an ASDA
+run: linear and nearest neighbours on all labels, linear on 1, 5 and 10 labels a class. Existing results stay,
+so the same command resumes it; `make.py` then writes README.md.
 """
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,20 +35,26 @@ KEPT = ("encoder", "layer", "pool", "mean", "low", "high", "scores", "folds", "c
 
 
 def main() -> None:
-    encoder = load_encoder("shipped")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--asda", help="run to probe in place of the shipped encoder")
+    parser.add_argument("sources", nargs="+", help="NAME=DATA")
+    options = parser.parse_args()
+    title, prefix = ("ASDA", "asda.") if options.asda else ("shipped", "")
+    encoder = load_encoder(options.asda or "shipped")
     untrained = {f"untrained, seed {seed}": Encoder.random(encoder.config, seed=seed) for seed in SEEDS}
-    for name, _, source in (argument.partition("=") for argument in sys.argv[1:]):
+    for name, _, source in (argument.partition("=") for argument in options.sources):
         manifest = load_manifest(source)
         for protocol, labels in PROBES:
-            path = RESULTS / f"{name}.{protocol}{f'-{labels}' if labels else ''}.json"
+            path = RESULTS / f"{prefix}{name}.{protocol}{f'-{labels}' if labels else ''}.json"
             if path.is_file():
                 continue
-            options = {"seeds": SEEDS if labels else SEEDS[:1], "labels_per_class": labels}
-            results = compare_results({"shipped": encoder, **untrained}, manifest, protocol, **options)
+            seeds = SEEDS if labels else SEEDS[:1]
+            compared = {title: encoder, **untrained}
+            results = compare_results(compared, manifest, protocol, seeds=seeds, labels_per_class=labels)
             about = {"data": name, "protocol": protocol, "labels_per_class": labels, "asit_lab": __version__}
             rows = [{key: value for key, value in result.to_dict().items() if key in KEPT} for result in results]
-            shipped, *others, log_mel = results
-            about |= {"over_untrained": gain(shipped, others), "over_log_mel": gain(shipped, [log_mel])}
+            first, *others, log_mel = results
+            about |= {"over_untrained": gain(first, others), "over_log_mel": gain(first, [log_mel])}
             RESULTS.mkdir(exist_ok=True)
             write_json(path, jsonable(about | {"results": rows}))
             print(path.name, *(f"{row['encoder']} {100 * row['mean']:.1f}" for row in rows), sep="  ", flush=True)
