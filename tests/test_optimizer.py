@@ -241,6 +241,25 @@ def test_orthogonal_keeps_the_singular_vectors(monkeypatch, shape, units):
     assert (turned - torch.diag_embed(near)).abs().max() < (0.05 if units else 1e-5)
 
 
+def test_muon_takes_up_the_state_of_torch_s():
+    """A run that was begun with torch.optim.Muon goes on."""
+    matrix = nn.Parameter(torch.eye(4, 6))
+    matrix.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    theirs = torch.optim.Muon([matrix], lr=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    theirs.step()
+    ours = muon.Muon([{"params": [matrix]}])
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    before = matrix.detach().clone()
+    ours.step()
+    found = matrix.detach() - before
+    with torch.no_grad():
+        matrix.copy_(before)
+    theirs.step()
+    wanted = matrix.detach() - before
+    assert (found - wanted).norm() <= 0.02 * wanted.norm()
+    assert set(ours.state[matrix]) == {"momentum_buffer"}
+
+
 def test_muon_goes_on_from_a_saved_state():
     cfg = config("optim.kind=muon", "optim.rate=0.01", "optim.rate_batch=4", "train.batch_size=4")
     torch.manual_seed(0)
