@@ -3,6 +3,7 @@
 import base64
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config
 from asit_lab.encoder import Encoder
-from asit_lab.inspection.clip_attention import rollout, window
+from asit_lab.inspection.clip_attention import ClipAttention, rollout, window
 from asit_lab.widgets import AttentionExplorer
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "explore_attention.ipynb"
@@ -337,6 +338,15 @@ def test_a_long_clip_opens_where_it_is_loudest(tmp_path):
     explorer.chooser.clip.value = 1
     assert 1.4 < explorer.start.value < 2.1
     assert explorer.attention.start == pytest.approx(explorer.start.value)
+
+
+@pytest.mark.parametrize("frames, token", [(32, 1 + 10 * 2 + 1), (14, 1)])
+def test_the_loudest_patch_is_inside_a_clip_that_has_an_inside(frames, token):
+    log_mel = np.zeros((frames, 8))
+    log_mel[:2, :4], log_mel[20:22, 4:] = 9.0, 5.0
+    model = SimpleNamespace(patch=(2, 4))
+    clip = SimpleNamespace(config=SimpleNamespace(model=model), log_mel=log_mel, grid=(frames // 2, 2))
+    assert ClipAttention.loudest.fget(clip) == token
 
 
 def test_it_begins_with_the_loudest_patch(tmp_path):

@@ -57,8 +57,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices [n, A, B] with their singular values near 1 by Newton-Schulz iterations in bf16
-    where the device computes in it, else in fp32."""
+    """Matrices [n, A, B] with their singular values moved near 1, by Newton-Schulz iterations in bf16 where the device
+    has units for it, else in fp32."""
     upright = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if upright else matrices
     x = x.to(torch.bfloat16 if has_bf16(matrices.device.type) else torch.float32)
