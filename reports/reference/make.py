@@ -7,11 +7,12 @@ Where the studies minutes.yaml and minutes_again.yaml have finished points, thei
 
 import json
 import math
+import statistics
 from pathlib import Path
 
 import pandas as pd
 
-from asit_lab import batch
+from asit_lab import batch, zoo
 from asit_lab.errors import InputError
 from asit_lab.figures.style import new_figure, save, styled
 from asit_lab.storage.atomic import write_text
@@ -51,23 +52,44 @@ units, and the gain is resolved where the interval leaves out 0.
 *Linear probe on few labels per class, drawn three times from the training clips of each fold. Bands: 95 % intervals;
 dotted: chance.*
 
-Fine-tuned beside trained from scratch, on all labels and on ten a class: [recipes](../../docs/recipes.md).
+## Fine-tuned
+
+    .venv/bin/python reports/reference/finetuned.py --runs runs/finetuned NAME=DATA@FOLD ...
+    .venv/bin/python reports/reference/finetuned.py --runs runs/ten-labels --labels 10 NAME=DATA@FOLD ...
+
+All weights trained with labels, by the recipe [`micro`](../../docs/recipes.md#micro-for-fine-tuning), from the shipped
+encoder and from random weights (scratch): accuracy in %, mean and deviation of three seeds, on clips that had no part
+in choosing the recipe. Gain over scratch: mean of the seeds, with its interval over recordings or speakers (paired).
+
+{finetuned}
+
+{finetuned_verdict}
+
+With ten training clips a class, drawn anew for each seed:
+
+{few}
+
+{few_verdict}
 
 ## ASDA
 
     .venv/bin/asit-lab pretrain -o runs/asda --preset micro-asda --data folder:data/corpus/balanced.csv \\
-        -s features.mean=-5.6 -s features.std=5.2 -s data.holdout=0.02 -s data.trim=false -s train.steps=250 \\
-        -s optim.kind=muon -s optim.rate=0.003 -s 'optim.warmup=5 %' -s model.positions=learned
+        -s features.mean=-5.6 -s features.std=5.2 -s data.holdout=0.02 -s data.trim=false -s train.steps=1000
     .venv/bin/python reports/reference/probes.py --asda runs/asda NAME=DATA ...
     .venv/bin/python reports/reference/silence.py --data esc50:PATH --asda runs/asda
 
-The other objective, with its differential attention, on the same corpus: 250 steps of 16 clips and six masks of each,
-where the shipped encoder has 7,000 steps of 32 clips. Of the [trials](../../docs/recipes.md#micro-asda) this is the one
-that lost least beside its untrained twins, which have its patches (16 x 16) and attention.
+The other objective, with its differential attention, on the same corpus: 1,000 steps of 16 clips and six masks of each,
+a quarter of an hour on two cores, where the shipped encoder has {steps:,} steps of 32 clips. Untrained are networks
+with its patches (16 x 16) and attention. [Trials](../../docs/recipes.md#micro-asda) of a quarter of that length stayed
+below their untrained twins.
 
 {asda}
 
 {asda_verdict}
+
+With few labels a class, drawn three times: ASDA / untrained / log-mel, accuracy in %.
+
+{asda_few}
 
 What of the attention falls on digital silence, of clips of ESC-50 that are silent for a tenth to nine tenths of their
 length ({silent_clips} clips, {silent_recordings} recordings): mean over layers, heads and sounding patches, over what
@@ -130,11 +152,18 @@ def results_here() -> dict[tuple, dict]:
 def page(results: dict) -> str:
     """README.md of this folder."""
     silence = json.loads((HERE / "results/silence.json").read_text(encoding="utf-8"))
+    finetuned, few = finetuned_here(None), finetuned_here(10)
     minutes, again = (pd.read_csv(HERE / f"results/{study}.csv") for study in STUDIES)
     return TEXT.format(
         tables="\n\n".join(table_of(results, "shipped", protocol) for protocol in TITLES),
+        finetuned=table_of_finetuned(finetuned),
+        finetuned_verdict=gains_over_scratch(finetuned),
+        few=table_of_finetuned(few),
+        few_verdict=gains_over_scratch(few),
         asda="\n\n".join(table_of(results, "ASDA", protocol) for protocol in TITLES),
         asda_verdict=gains_in_words(results, "ASDA"),
+        asda_few=table_of_few(results, "ASDA"),
+        steps=shipped_steps(),
         silent_clips=silence["clips"],
         silent_recordings=silence["recordings"],
         silence=table_of_silence(silence),
@@ -143,6 +172,18 @@ def page(results: dict) -> str:
         again=table_of_seeds(minutes, again),
         untrained=percent(minutes["untrained"].iloc[0]),
     )
+
+
+def shipped_steps() -> int:
+    """Of all trainings of the shipped encoder, as its name has them."""
+    return int(zoo.shipped().name.split(", ")[1].removesuffix(" steps (shipped)"))
+
+
+def finetuned_here(labels: int | None) -> list[dict]:
+    """What `finetuned.py` wrote of so many labels a class, in the order of DATA."""
+    written = [json.loads(file.read_text(encoding="utf-8")) for file in (HERE / "results/finetuned").glob("*.json")]
+    chosen = {result["data"]: result for result in written if result["labels_per_class"] == labels}
+    return [chosen[name] for name in DATA if name in chosen]
 
 
 def renew(study: str) -> None:
@@ -232,16 +273,58 @@ def table_of(results: dict, encoder: str, protocol: str) -> str:
     return "\n".join(lines)
 
 
-def gains_in_words(results: dict, encoder: str) -> str:
-    """On how many data sets the linear probe of an encoder is resolved from its untrained twins."""
-    sides: dict[str, list[str]] = {"above": [], "below": [], "not resolved from": []}
+def table_of_few(results: dict, encoder: str) -> str:
+    """Linear probes on few labels a class: a row for each data set that has all of them."""
+    few = [labels for labels in LABELS if labels]
+    lines = [f"| labels a class | {' | '.join(map(str, few))} |", "|---" * (1 + len(few)) + "|"]
     for name, title in DATA.items():
-        if (encoder, name, "linear", None) in results:
-            gain = results[encoder, name, "linear", None]["over_untrained"]
-            side = "above" if gain["low"] > 0 else "below" if gain["high"] < 0 else "not resolved from"
-            sides[side].append(title)
-    found = (f"{side} its untrained twins on {', '.join(names)}" for side, names in sides.items() if names)
-    return f"By the linear probe {encoder} is " + "; ".join(found) + "."
+        found = [results.get((encoder, name, "linear", labels)) for labels in few]
+        if all(found):
+            lines.append(f"| {title} | {' | '.join(means_of(result['results']) for result in found)} |")
+    return "\n".join(lines)
+
+
+def means_of(rows: list[dict]) -> str:
+    """Encoder / mean of its untrained twins / log-mel."""
+    first, *untrained, log_mel = (row["mean"] for row in rows)
+    return " / ".join(map(percent, (first, statistics.mean(untrained), log_mel)))
+
+
+def table_of_finetuned(results: list[dict]) -> str:
+    """A row for each data set."""
+    lines = [
+        "| data set | tested on | log-mel | linear probe | fine-tuned | scratch | gain over scratch | clips, units |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for result in results:
+        scores = (with_spread(result["scores"][row]) for row in ("log-mel", "linear probe", "fine-tuned", "scratch"))
+        row = [DATA[result["data"]], result["tested"], *scores, gain_in_words(result["over_scratch"]), units_of(result)]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def gains_over_scratch(results: list[dict]) -> str:
+    """On which data sets fine-tuning is resolved from training from scratch."""
+    gains = {DATA[result["data"]]: result["over_scratch"] for result in results}
+    return f"Fine-tuned is {sides(gains, 'training from scratch')}."
+
+
+def gains_in_words(results: dict, encoder: str) -> str:
+    """On which data sets the linear probe of an encoder is resolved from its untrained twins."""
+    gains = {
+        title: results[encoder, name, "linear", None]["over_untrained"]
+        for name, title in DATA.items()
+        if (encoder, name, "linear", None) in results
+    }
+    return f"By the linear probe {encoder} is {sides(gains, 'its untrained twins')}."
+
+
+def sides(gains: dict[str, dict], other: str) -> str:
+    """On which data sets something is above another, below it, or not resolved from it, by the intervals of gains."""
+    found: dict[str, list[str]] = {"above": [], "below": [], "not resolved from": []}
+    for title, gain in gains.items():
+        found["above" if gain["low"] > 0 else "below" if gain["high"] < 0 else "not resolved from"].append(title)
+    return "; ".join(f"{side} {other} on {', '.join(names)}" for side, names in found.items() if names)
 
 
 def table_of_silence(measured: dict) -> str:
@@ -256,13 +339,25 @@ def cells(title: str, result: dict) -> list[str]:
     """A row of `table_of`."""
     first, *untrained, log_mel = result["results"]
     means = [row["mean"] for row in untrained]
-    gains = [
-        f"{100 * g['gain']:+.1f} [{100 * g['low']:.1f}, {100 * g['high']:.1f}]"
-        for g in (result["over_untrained"], result["over_log_mel"])
-    ]
+    gains = [gain_in_words(result[over]) for over in ("over_untrained", "over_log_mel")]
     between = f"{percent(sum(means) / len(means))} ({percent(min(means))} to {percent(max(means))})"
-    units = "clips" if first["unit"] == "clip" else f"clips, by {first['unit']}"
-    return [title, with_interval(first), between, with_interval(log_mel), *gains, f"{first['clips']:,} {units}"]
+    return [title, with_interval(first), between, with_interval(log_mel), *gains, units_of(first)]
+
+
+def units_of(row: dict) -> str:
+    """How many clips there are, and what the resamples of their interval draw."""
+    return f"{row['clips']:,} clips" + (f", by {row['unit']}" if row["unit"] != "clip" else "")
+
+
+def gain_in_words(gain: dict[str, float]) -> str:
+    """Points with their interval."""
+    return f"{100 * gain['gain']:+.1f} [{100 * gain['low']:.1f}, {100 * gain['high']:.1f}]"
+
+
+def with_spread(scores: list[float]) -> str:
+    """Mean of the seeds and their deviation; one number where there is one."""
+    mean = percent(statistics.mean(scores))
+    return f"{mean} ± {percent(statistics.stdev(scores))}" if len(scores) > 1 else mean
 
 
 def with_interval(row: dict) -> str:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from intervals import gain_of
 
 from asit_lab import Encoder, __version__, load_encoder
 from asit_lab.data import load_manifest
-from asit_lab.evaluation.bootstrap import RESAMPLES, bounds, share, weights
 from asit_lab.evaluation.probe_result import ProbeResult
 from asit_lab.evaluation.probing import compare_results
 from asit_lab.storage.atomic import write_json
@@ -65,10 +65,7 @@ def gain(result: ProbeResult, others: Sequence[ProbeResult]) -> dict[str, float]
     95 % interval by paired bootstrap over independent units (recordings, speakers)."""
     right = [np.asarray(r.predictions["label"] == r.predictions["predicted"], float) for r in (result, *others)]
     difference = right[0] - np.mean(right[1:], axis=0)
-    units = np.unique(result.predictions["group"], return_inverse=True)[1]
-    resampled = np.concatenate([share(w @ difference, w.sum(1)) for w in weights(units, RESAMPLES)])
-    low, high = bounds(resampled, difference.mean())
-    return {"gain": float(difference.mean()), "low": float(low), "high": float(high)}
+    return gain_of(difference, result.predictions["group"].to_numpy())
 
 
 if __name__ == "__main__":
