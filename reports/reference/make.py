@@ -71,6 +71,9 @@ With ten training clips a class, drawn anew for each seed:
 
 {few_verdict}
 
+Arabic commands and ESC-50, and RAVDESS with ten clips a class, without intervals:
+[recipes](../../docs/recipes.md#micro-for-fine-tuning).
+
 ## ASDA
 
     .venv/bin/asit-lab pretrain -o runs/asda --preset micro-asda --data folder:data/corpus/balanced.csv \\
@@ -79,9 +82,9 @@ With ten training clips a class, drawn anew for each seed:
     .venv/bin/python reports/reference/silence.py --data esc50:PATH --asda runs/asda
 
 The other objective, with its differential attention, on the same corpus: 1,000 steps of 16 clips and six masks of each,
-a quarter of an hour on two cores, where the shipped encoder has {steps:,} steps of 32 clips. Untrained are networks
-with its patches (16 x 16) and attention. [Trials](../../docs/recipes.md#micro-asda) of a quarter of that length stayed
-below their untrained twins.
+a quarter of an hour on two cores, one seed, where the shipped encoder has {steps:,} steps of 32 clips. Untrained are
+networks with its patches (16 x 16) and attention. [Trials](../../docs/recipes.md#micro-asda) of a quarter of that
+length stayed below their untrained twins.
 
 {asda}
 
