@@ -92,6 +92,18 @@ def test_two_outputs_updated_in_place(run, shown, clock):
     assert [len(output) for output in shown] == [9, 9]
 
 
+def test_drawing_takes_a_twentieth_of_the_time(run, shown, clock, monkeypatch):
+    def slowly(*_):
+        clock.now += 2
+
+    monkeypatch.setattr(live.figures, "curves", slowly)
+    curves = LiveCurves(run.config, seconds=5)
+    for step in range(100):
+        clock.now += 1
+        curves(run, row(step))
+    assert [content["text/plain"].split(":")[0] for content in shown[0]] == ["step 1", "step 41", "step 81"]
+
+
 def test_time_left(run, shown, clock):
     curves = LiveCurves(run.config, seconds=0)
     curves(run, row(20))  # a resumed run: the first step it sees is not step 0
@@ -138,6 +150,7 @@ def test_a_run_without_rows(tmp_path, shown):
 
 def test_it_follows_a_real_run(tmp_path, shown, monkeypatch):
     monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
+    monkeypatch.setattr(live, "SHARE", math.inf)
     cfg = load_config("smoke", ["data.source=synth:12", "data.crop_seconds=0.5"])
     run = asit_lab.pretrain(cfg, tmp_path / "run", on_log=LiveCurves(cfg, seconds=0))
     assert run.status == "finished"

@@ -5,8 +5,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,20 +116,24 @@ def embed_clips(
         for row in range(len(manifest))
     }
     rows = [row for row, lacking in pending.items() if lacking]
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     skipped: dict[int, str] = {}
+
+    def read(batch: list[int]) -> dict[int, dict[int, Tensor]]:
+        return _read(manifest, {row: {embedder.sample_rate for embedder in pending[row]} for row in batch}, skipped)
+
+    done = 0
     try:
         with tqdm(total=len(rows), desc="embedding", unit="clip", **passing_bar_style()) as bar:
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                rates = {row: {embedder.sample_rate for embedder in pending[row]} for row in batch}
-                waves = _read(manifest, rates, skipped)
+            for batch, waves in zip(batches, _ahead(read, batches), strict=True):
                 for embedder in embedders:
                     own = [row for row in batch if row in waves and embedder in pending[row]]
                     inputs = {row: waves[row][embedder.sample_rate] for row in own}
                     stores[embedder.name].add(_embed(embedder, inputs, skipped))
+                done += len(batch)
                 bar.update(len(batch))
                 if on_batch:
-                    on_batch(start + len(batch), len(rows))
+                    on_batch(done, len(rows))
     finally:  # Ctrl-C: what was computed is kept
         for store in stores.values():
             store.flush()
@@ -159,6 +164,18 @@ def _features(store: cache.VectorStore, embedder: Embedder, rows: list[int]) -> 
     if sample.ndim == 2:
         return store.array(rows)
     return LayerVectors(store.shards, rows, embedder.depth or sample.shape[1], sample.shape[-1])
+
+
+def _ahead(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """function(item) of each item in turn, computed in a thread while the caller works with the one before."""
+    coming: deque[Future] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for item in items:
+            coming.append(thread.submit(function, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        if coming:
+            yield coming.popleft().result()
 
 
 def _read(manifest: Manifest, rates: dict[int, set[int]], skipped: dict[int, str]) -> dict[int, dict[int, Tensor]]:

@@ -101,37 +101,43 @@ def _logistic(train, targets, strengths, multi: bool, tolerance: float) -> list[
     Own code because a probe fits hundreds of them to choose a layer, and embeddings are badly conditioned: in the
     basis of the features' principal axes the penalised loss has a nearly diagonal curvature, share (1 - share) *
     variance + 1 / (C n); scaled by its root, L-BFGS takes a fraction of scikit-learn's time, and all classes of
-    multi-label data go through together (benchmarks/probe.md).
+    multi-label data go through together. A fit that only chooses computes its products in single precision, whose
+    errors are a thousandth of its tolerance (benchmarks/probe.md).
     """
     n, shares = len(train), _shares(targets)
     axes, variance = _principal_axes(train)
-    inputs = np.column_stack([train @ axes, np.ones(n)])  # the last column: intercepts
-    weights = np.zeros((inputs.shape[1], targets.shape[1]))
-    weights[-1] = _prior(shares, multi)
+    precision = np.float32 if tolerance >= CHOOSING else np.float64
+    inputs = np.vstack([(train @ axes).T, np.ones(n)]).astype(precision)  # [r + 1, n]; the last row: intercepts
+    truth = np.ascontiguousarray(targets.T, precision)  # [K, n]: a class a row makes the products twice as fast
+    weights = np.zeros((len(truth), len(inputs)))
+    weights[:, -1] = _prior(shares, multi)
     fits = []
     for strength in strengths:  # from strong to weak regularisation, each fit starting from the one before
-        penalty = np.append(np.full(len(variance), 1 / (strength * n)), 0.0)[:, None]
-        scale = 1 / np.sqrt(np.append(variance, 1.0)[:, None] * shares * (1 - shares) + penalty)
+        penalty = np.append(np.full(len(variance), 1 / (strength * n)), 0.0)
+        scale = 1 / np.sqrt((shares * (1 - shares))[:, None] * np.append(variance, 1.0) + penalty)
 
         def loss(scaled, scale=scale, penalty=penalty):
             weights = scaled.reshape(scale.shape) * scale
-            value, slope = _loss(inputs @ weights, targets, multi)
-            gradient = inputs.T @ slope / n + penalty * weights
+            value, slope = _loss(weights.astype(precision) @ inputs, truth, multi)
+            gradient = slope @ inputs.T / n + penalty * weights
             return value / n + (penalty * weights**2).sum() / 2, (gradient * scale).ravel()
 
         weights = _minimise(loss, weights / scale, tolerance).reshape(scale.shape) * scale
-        fits.append((axes @ weights[:-1], weights[-1]))
+        fits.append((axes @ weights[:, :-1].T, weights[:, -1]))
     return fits
 
 
 def _loss(logits: np.ndarray, targets: np.ndarray, multi: bool) -> tuple[float, np.ndarray]:
-    """Cross-entropy, binary and summed over classes if `multi`, summed over clips; and its slope [n, K]."""
-    slope = probabilities(logits, multi) - targets
+    """Cross-entropy of [K, n], binary and summed over classes if `multi`, summed over clips; and its slope [K, n]."""
     if multi:
-        return float((np.logaddexp(0, logits) - targets * logits).sum()), slope
-    top = logits.max(1, keepdims=True)
-    normaliser = top[:, 0] + np.log(np.exp(logits - top).sum(1))
-    return float(normaliser.sum() - (targets * logits).sum()), slope
+        entropies = np.logaddexp(0, logits) - targets * logits
+        return float(entropies.sum(dtype=np.float64)), probabilities(logits, multi) - targets
+    logits = logits - logits.max(0)
+    shares = np.exp(logits)
+    total = shares.sum(0)
+    fit = (targets * logits).sum(dtype=np.float64)
+    shares /= total
+    return float(np.log(total).sum(dtype=np.float64) - fit), shares - targets
 
 
 def _principal_axes(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,9 @@ in noise, the first thing learned is the noise's level, so events are also count
 Shapes: n clips, T frames, M mel bands. "normalised" is (raw - mean) / (2 std), "raw" natural log of mel power.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,8 @@ SILENCE_MARGIN = 0.5
 SILENCE = LOG_FLOOR + SILENCE_MARGIN
 
 EVENT = np.log(10.0)  # natural log of power by which an event stands above the median of its band: 10 dB
+
+_READ_AT_ONCE = 32  # clips
 
 METHODS = ("reconstruction", "linear interpolation in time", "per-band training mean")
 
@@ -87,10 +91,10 @@ def band_means(train, front_end: LogMel, clips: int | None = 1000, seed: int = 0
     Raises InputError when nothing above the floor is found.
     """
     total, count = np.zeros(front_end.mel_bins), np.zeros(front_end.mel_bins)
-    for row in _choose(train, clips, seed, "band means"):
+    rows = _choose(train, clips, seed, "band means")
+    for _, wave in _waves(train, [(row, front_end.sample_rate) for row in rows]):
         try:
-            wave = torch.from_numpy(train.read(row, front_end.sample_rate))
-            raw = front_end(wave[None].to(front_end.window.device))[0].cpu().numpy()
+            raw = front_end(torch.from_numpy(wave)[None].to(front_end.window.device))[0].cpu().numpy()
         except InputError:
             continue
         sound = above_silence(raw)
@@ -260,16 +264,33 @@ def crops(enc, manifest, rows: list[int], seed: int) -> list[tuple[list[int], to
     """(rows, float32 [rows, samples]) for each length among the crops; unreadable and too short clips left out."""
     rate, samples = enc.config.features.sample_rate, enc.config.crop_samples
     places = uniform(key(seed, torch.tensor(rows), "held-out crops"), 1).squeeze(-1).tolist()
-    by_length: dict[int, list[tuple[int, np.ndarray]]] = {}
+    wanted = []
     for row, place in zip(rows, places, strict=True):
         room = max(0, int(manifest.table["seconds"].iloc[row] * rate) - samples)
-        try:
-            wave = manifest.read(row, rate, int(place * (room + 1)) / rate, samples / rate)
-        except InputError:
-            continue
+        wanted.append((row, rate, int(place * (room + 1)) / rate, samples / rate))
+    by_length: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for row, wave in _waves(manifest, wanted):
         if enc.front_end.frames_of(len(wave)) >= enc.config.model.patch[0]:
             by_length.setdefault(len(wave), []).append((row, wave))
     return [
         ([row for row, _ in group], torch.from_numpy(np.stack([wave for _, wave in group])))
         for group in by_length.values()
     ]
+
+
+def _waves(manifest, wanted: Sequence[tuple]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, waveform) for each of some arguments of `Manifest.read`, in order and read by several threads; without the
+    unreadable ones."""
+
+    def read(arguments: tuple) -> np.ndarray | None:
+        try:
+            return manifest.read(*arguments)
+        except InputError:
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(0, len(wanted), _READ_AT_ONCE):
+            some = wanted[start : start + _READ_AT_ONCE]
+            for (row, *_), wave in zip(some, threads.map(read, some), strict=True):
+                if wave is not None:
+                    yield row, wave

@@ -11,16 +11,18 @@ from ..config import RunConfig
 from ..runs.directory import Run
 from ..training.recorder import one_line
 
+SHARE = 0.05  # of a run's time that its curves may take to draw
+
 
 class LiveCurves:
     """Give it to `asit_lab.pretrain(..., on_log=LiveCurves(cfg))`: draws the curves and a line with the time left.
 
     One output is updated in place, a picture and a text, so that a notebook executed by papermill keeps the last state
-    and nothing else.
+    and nothing else. seconds: between two pictures, at least; drawing takes a twentieth of the run's time at most.
     """
 
     def __init__(self, cfg: RunConfig, seconds: float = 5.0):
-        self.seconds = seconds
+        self.pause = self.seconds = seconds
         self.references = references(cfg)
         self.began = self.drawn = None
         self.first = 0
@@ -30,10 +32,11 @@ class LiveCurves:
         now = time.perf_counter()
         if self.began is None:
             self.began, self.first = now, row["step"]
-        if self.drawn is not None and now - self.drawn < self.seconds:
+        if self.drawn is not None and now - self.drawn < self.pause:
             return
         self.show(run, row, now)
         self.drawn = time.perf_counter()
+        self.pause = max(self.seconds, (self.drawn - now) / SHARE)
 
     def show(self, run: Run, row: dict, now: float) -> None:
         """Draw the run's metrics as they are."""
