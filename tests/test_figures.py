@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 
-from asit_lab import figures
+from asit_lab import figures, load_config
 from asit_lab.errors import InputError
 from asit_lab.figures import MelAxes
 from asit_lab.runs.directory import Run
@@ -339,6 +339,16 @@ def test_reconstruction_rejects(pieces):
         figures.reconstruction(clean, corrupted, reconstructed, mask.T, AXES)
 
 
+def test_errors_are_in_decibels_where_the_normalisation_is_known(pieces):
+    axes = figures.MelAxes.of(load_config("micro").features, normalised=True)  # (x - mean) / (2 x 4.5)
+    figure = figures.reconstructions([pieces], axes)
+    titles = [ax.get_title(loc="left") for ax in mel_panels(figure)]
+    assert titles[3].startswith("reconstructed, L1 9.8 dB, ")  # 0.25 x 9 nepers of power, 4.34 dB each
+    assert figures.reconstruction(*pieces, axes)._suptitle.get_text() == "L1 9.8 dB on corrupted pixels"
+    measured = figures.MelAxes.of(load_config("micro", ["features.std=auto"]).features, normalised=True)
+    assert measured.std is None
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_reconstructions(pieces, count):
     clips = [(*pieces, f"clip {number}") for number in range(count)]
@@ -596,8 +606,9 @@ def test_probe_table():
         for protocol in ("linear", "kNN")
         for encoder in ("teacher", "random init", "mean + std log-mel")
     ]
-    figure = figures.probe_table(pd.DataFrame(rows))
+    figure = figures.probe_table(pd.DataFrame(rows), title="synth: 1000 clips of 25 classes")
     check_layout(figure)
+    assert figure._suptitle.get_text() == "synth: 1000 clips of 25 classes"
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["protocol: linear", "protocol: kNN"]
     ax = figure.axes[0]
     assert "%" in ax.get_xlabel()

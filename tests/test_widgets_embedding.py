@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_it_shows_a_picture_at_once_and_leaves_it_with_the_view(explorer):
 def test_nothing_is_played_before_a_click(enc):
     explorer = EmbeddingExplorer(enc, "synth:12")
     assert not explorer.sound.player.autoplay and explorer.sound.layout.display == "flex"
-    np.testing.assert_allclose(heard(explorer.sound), wave_of(0), atol=1e-4)
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(explorer.chosen), atol=1e-4)
 
 
 def test_a_click_is_heard(explorer):
@@ -123,6 +124,22 @@ def test_a_neighbour_is_heard_and_can_be_chosen(explorer):
     assert explorer.map.selected == near and explorer.png() != before
     np.testing.assert_allclose(heard(explorer.sound), wave_of(near), atol=1e-4)
     assert explorer.go.disabled and explorer.strip.selected == -1 and explorer.near_sound.layout.display == "none"
+
+
+def test_it_opens_on_a_clip_whose_neighbours_have_its_label_and_says_how_many_have(enc):
+    explorer = EmbeddingExplorer(enc, "synth:60")
+    space, choice = explorer.space, explorer.views[0].choice
+    votes = [Counter(space.labels[near] for near in space.nearest(clip, NEIGHBOURS, *choice)[0]) for clip in range(60)]
+    right = [vote.most_common(1)[0][0] == label for vote, label in zip(votes, space.labels, strict=True)]
+    assert 0 < sum(right) < 60 and explorer.chosen == explorer.map.selected == right.index(True)
+    assert explorer.map.method.endswith(f"mean+std; neighbours' vote {100 * sum(right) / 60:.0f} % right")
+
+
+def test_clips_without_labels_have_no_vote(enc, tmp_path):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(ord(name)).normal(0, 0.1, RATE), RATE)
+    explorer = EmbeddingExplorer(enc, f"folder:{tmp_path}")
+    assert explorer.chosen == 0 and explorer.map.method.endswith("mean+std")
 
 
 def test_hovering_shows_a_clip_and_leaving_the_chosen_one(explorer):
@@ -238,7 +255,7 @@ def test_another_data_set_and_one_that_is_none(explorer):
     explorer.map.selected = 20
     explorer.data.value = "synth:11"
     assert len(explorer.map.names) == 11 and explorer.map.selected == 0
-    np.testing.assert_allclose(heard(explorer.sound), wave_of(0), atol=1e-4)
+    np.testing.assert_allclose(heard(explorer.sound), wave_of(explorer.chosen), atol=1e-4)
     before, facts = explorer.png(), explorer.facts.value
     explorer.data.value = "sinth:11"
     assert "did you mean synth" in explorer.message.text

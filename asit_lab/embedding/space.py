@@ -54,6 +54,7 @@ class EmbeddingSpace:
         joined = self.manifest.table["label"]
         self.labels = [(split(label)[0] if manifest.multi and label else label) or "no label" for label in joined]
         self.vectors, self.points = lru_cache(4)(self._vectors), cache(self._points)
+        self.predicted = lru_cache(4)(self._predicted)
 
     def _vectors(self, layer: int, pool: str) -> np.ndarray:
         """float64 [clips, dim]: mean 0 and deviation 1 in every feature, as for the projection and the kNN probe, as
@@ -81,7 +82,7 @@ class EmbeddingSpace:
         """float32 [clips, 2], see `project`."""
         return project(self.vectors(layer, pool), self.seed, method)
 
-    def predicted(self, count: int, layer: int, pool: str) -> list[str]:
+    def _predicted(self, count: int, layer: int, pool: str) -> list[str]:
         """For each clip the label that most of its `count` nearest neighbours have; of equals the nearest's."""
         vectors = self.vectors(layer, pool)
         directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -25,6 +25,7 @@ class MelAxes:
 
     hop_seconds: shift between frames, s. sample_rate: of the audio, Hz. low_hz, high_hz: edges of the mel bank, Hz;
     high_hz = 0 is half the sample rate. normalised: the log-mel is (x - mean) / (2 std), not plain natural log.
+    std: of the normalisation, natural log; where it is known, errors are told in dB.
     start: time in the recording at which the first frame begins, s. Frame i is drawn from i to i + 1 hops after it; its
     window reaches a little further.
     Raises InputError for a hop or band edges that make no axis.
@@ -36,6 +37,7 @@ class MelAxes:
     high_hz: float = 0.0
     normalised: bool = False
     start: float = 0.0
+    std: float | None = None
 
     def __post_init__(self):
         if not self.hop_seconds > 0 or not self.sample_rate > 0:
@@ -47,8 +49,12 @@ class MelAxes:
 
     @classmethod
     def of(cls, features, normalised: bool = False, start: float = 0.0) -> "MelAxes":
-        """From anything with hop_ms, sample_rate, low_hz and high_hz, such as a configuration's `features`."""
-        return cls(features.hop_ms / 1000, features.sample_rate, features.low_hz, features.high_hz, normalised, start)
+        """From anything with hop_ms, sample_rate, low_hz and high_hz, and perhaps std, such as a configuration's
+        `features`."""
+        std = getattr(features, "std", None)
+        known = std if normalised and not isinstance(std, str) else None
+        edges = features.low_hz, features.high_hz
+        return cls(features.hop_ms / 1000, features.sample_rate, *edges, normalised, start, known)
 
     @property
     def top_hz(self) -> float:
@@ -59,6 +65,11 @@ class MelAxes:
     def unit(self) -> str:
         """Label of a colour bar or axis that shows log-mel values."""
         return "log-mel, normalised" if self.normalised else "log-mel (natural log)"
+
+    def error_in_words(self, error: float) -> str:
+        """A mean absolute error of log-mels: in dB of power where the normalisation is known, which compares models of
+        any normalisation."""
+        return f"{error:.3f}" if self.std is None else f"{error * 2 * self.std * 10 / np.log(10):.1f} dB"
 
     def seconds(self, frames: int) -> float:
         """Length of `frames` frames, s."""

@@ -54,10 +54,10 @@ class Reconstructed(NamedTuple):
             band[hidden] = np.interp(frames[hidden], *points) if visible.any() else np.nan
         return lines
 
-    def summary(self) -> str:
+    def summary(self, axes: MelAxes) -> str:
         """The mean of `error`, in words."""
         l1 = _mean(self.error())
-        return "no corrupted pixels" if np.isnan(l1) else f"L1 {l1:.3f} on corrupted pixels"
+        return "no corrupted pixels" if np.isnan(l1) else f"L1 {axes.error_in_words(l1)} on corrupted pixels"
 
 
 def _mean(error: np.ndarray) -> float:
@@ -86,7 +86,7 @@ def reconstruction(clean, corrupted, reconstructed, mask, axes: MelAxes, title: 
     # One bar for three panels takes the room of three, so that all four stay equally wide.
     colour_bar(figure, drawn, axes.unit, ax=list(panels[:3]), aspect=40)
     colour_bar(figure, error, f"|error|, {_short_unit(axes)}", ax=panels[3], aspect=12)
-    figure.suptitle(f"{title}: {clip.summary()}" if title else clip.summary())
+    figure.suptitle(f"{title}: {clip.summary(axes)}" if title else clip.summary(axes))
     return figure
 
 
@@ -95,8 +95,9 @@ def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None 
     """Several clips, one a row; columns: clean, corrupted, a straight line in time, reconstructed, its absolute error.
 
     clips: (clean, corrupted, reconstructed, mask[, title]) each, as for `reconstruction` or as `Reconstructed`. Above
-    the line and the reconstruction, in which corrupted pixels are outlined, stands the L1 of each over these, and what
-    share of the line's the reconstruction's is. All rows share the two colour scales.
+    the line and the reconstruction, in which corrupted pixels are outlined, stands the L1 of each over these, in dB
+    where `axes` has the normalisation, and what share of the line's the reconstruction's is. All rows share the two
+    colour scales.
     Raises InputError for no clips or shapes that differ within one.
     """
     rows = [Reconstructed(*clip).checked() for clip in clips]
@@ -117,13 +118,13 @@ def reconstructions(clips: Sequence[Sequence], axes: MelAxes, title: str | None 
             ax.set_ylabel("")
         if row.title:
             panels[0].set_ylabel(f"{short_name(row.title, 28)}\nfrequency (Hz)")
-        for ax, title_of_panel in zip(panels, _titles(row, first=number == 0), strict=True):
+        for ax, title_of_panel in zip(panels, _titles(row, axes, first=number == 0), strict=True):
             ax.set_title(title_of_panel)
             if same_length and number < len(rows) - 1:
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
     below = {"location": "bottom", "pad": 0.02}
-    unit = axes.unit.replace("log-mel", "log-mel and L1")
+    unit = axes.unit if axes.std else axes.unit.replace("log-mel", "log-mel and L1")
     colour_bar(figure, log_mels, unit, ax=list(grid[:, :4].flat), aspect=80, **below)
     label = f"|error|, {_short_unit(axes)}; white: not corrupted"
     colour_bar(figure, errors, label, ax=list(grid[:, 4]), aspect=20, **below)
@@ -157,11 +158,11 @@ def _draw_clip(panels, row: Reconstructed, axes: MelAxes, limits: tuple[float, f
     return drawn, image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP, bad="white")
 
 
-def _titles(row: Reconstructed, first: bool) -> list[str]:
+def _titles(row: Reconstructed, axes: MelAxes, first: bool) -> list[str]:
     """Of the five panels of a row: what they show on top of the first row, and both L1 in every row."""
     line, error = _mean(np.where(row.mask, np.abs(row.clean - row.line()), np.nan)), _mean(row.error())
     share = f", {error / line:.2f} of the line's" if line > 0 else ""
-    numbers = [f"L1 {line:.3f}", f"L1 {error:.3f}{share}"]
+    numbers = [f"L1 {axes.error_in_words(line)}", f"L1 {axes.error_in_words(error)}{share}"]
     if first:
         numbers = [f"{name}, {number}" for name, number in zip((_LINE, _PANELS[2]), numbers, strict=True)]
     if not row.mask.any():

@@ -35,12 +35,16 @@ def scores_figure(table: pd.DataFrame, metric: str = "accuracy") -> Figure:
 
 @styled
 def probe_table(
-    table: pd.DataFrame, metric: str = "accuracy", spread: str = "± standard deviation over folds or seeds"
+    table: pd.DataFrame,
+    metric: str = "accuracy",
+    spread: str = "± standard deviation over folds or seeds",
+    title: str | None = None,
 ) -> Figure:
     """As `scores_figure`, with each fold's score below the mean and the spread over folds as whiskers.
 
     table: columns encoder, protocol, mean, spread, chance, and scores (a list a row, optional); all as shares (0 to 1),
     drawn in percent. Where mean or spread is missing it is taken from the scores. metric, spread: words for the labels.
+    title: such as the data set.
     Raises InputError for missing columns, no rows, or values that are not shares.
     """
     if not {"mean", "scores"} & set(table):
@@ -66,7 +70,11 @@ def probe_table(
     ]
     rows = rows.assign(low=rows["mean"] - rows["spread"], high=rows["mean"] + rows["spread"], number=numbers)
     handles = [Line2D([], [], label="one fold or seed", **_FOLD)] if any(values.size for values in scores) else []
-    return _panels(rows.assign(scores=scores), metric, [*handles, Line2D([], [], label=f"mean {spread}", **_MEAN)])
+    handles = [*handles, Line2D([], [], label=f"mean {spread}", **_MEAN)]
+    figure = _panels(rows.assign(scores=scores), metric, handles)
+    if title:
+        figure.suptitle(title)
+    return figure
 
 
 def checked_shares(

@@ -177,7 +177,7 @@ class EmbeddingExplorer(Explorer):
         return self.layer.value, self.encoder.config.model.depth
 
     def _show(self, result: list[EmbeddingSpace] | Exception) -> None:
-        """Draw the embedded clips, the first one chosen; without new ones the previous map stays."""
+        """Draw the embedded clips, one of them chosen; without new ones the previous map stays."""
         self.data.disabled = False
         if isinstance(result, Exception):
             if isinstance(result, InputError) and self.space is not None:
@@ -189,7 +189,7 @@ class EmbeddingExplorer(Explorer):
         self._columns.clear()
         self._log_mel.cache_clear()
         self._draw_maps()
-        self._take(0, play=False)
+        self._take(self.views[0].telling_clip(), play=False)
 
     def _new_vectors(self) -> None:
         """Another layer or pooling: other points and neighbours of the same clip."""

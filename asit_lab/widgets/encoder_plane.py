@@ -56,10 +56,24 @@ class EncoderPlane:
         before = self._points if self._points is not None else like
         self._points = points if before is None else align(points, before)
         title = f"{self.encoder.name}; {len(space.rows)} clips of {space.manifest.source}"
-        method = f"{method} of {words}, {pool}"
+        method = f"{method} of {words}, {pool}{self._vote()}"
         names = [self.name(clip) for clip in range(len(space.rows))]
         self.plane.show(self._points, self._table(), names, short_name(title, _MOST_LETTERS), method)
         return self._points
+
+    def telling_clip(self) -> int:
+        """The first clip whose neighbours have its label, which shows what they are for; else the first."""
+        return int(self._right().argmax())
+
+    def _vote(self) -> str:
+        """How many clips a vote of their neighbours labels rightly, in words; empty where labels do not differ."""
+        if len(set(self.space.labels)) < 2:
+            return ""
+        return f"; neighbours' vote {100 * self._right().mean():.0f} % right"
+
+    def _right(self) -> np.ndarray:
+        """bool [clips]: whether most neighbours of a clip have its label."""
+        return np.array(self.space.predicted(NEIGHBOURS, *self.choice)) == np.array(self.space.labels)
 
     def _table(self) -> pd.DataFrame:
         """A row a clip, for what is selected on the plane and for CSV."""

@@ -263,11 +263,11 @@ class ReconstructionExplorer(Explorer):
     def _paint(self) -> None:
         if not self.results:
             raise InputError("there is nothing to draw yet")
-        panels = self._pixel_panels() if self.reconstructs else self._feature_panels()
         features = self.cfg.features
+        axes = MelAxes.of(features, normalised=True, start=self.first / self.chooser.sample_rate)
         scene = Scene(
-            panels,
-            MelAxes.of(features, normalised=True, start=self.first / self.chooser.sample_rate),
+            self._pixel_panels(axes) if self.reconstructs else self._feature_panels(),
+            axes,
             (float(features.std), float(features.mean)),
             columns=len(self.results),
             mask=self.results[0].mask if self.reconstructs else np.isfinite(self.results[0]),
@@ -279,7 +279,7 @@ class ReconstructionExplorer(Explorer):
         self.picture.show(scene, f"{self.chooser.name}: {'; '.join(panel.title for panel in scene.errors)}.")
         self.summary.value = _SUMMARY.format(self._numbers(), html.escape(" ".join(self._words())))
 
-    def _pixel_panels(self) -> list[Panel]:
+    def _pixel_panels(self, axes: MelAxes) -> list[Panel]:
         """Row by row, as many columns as there are encoders."""
         clip, several = self.results[0], len(self.results) > 1
         visible = clip.visible()
@@ -299,7 +299,7 @@ class ReconstructionExplorer(Explorer):
             Panel(f"reconstructed{end}", f"reconstructed: {result.title}", result.reconstructed, new_row=not end)
             for result, end in filled
         ]
-        words = [result.summary() for result, _ in filled]
+        words = [result.summary(axes) for result, _ in filled]
         words = [text.split(" on ")[0] if several else text for text in words]
         panels += [
             Panel(
@@ -314,7 +314,7 @@ class ReconstructionExplorer(Explorer):
         ]
         if self.with_baselines.value:
             panels += [
-                Panel(name, f"{name}: L1 {l1:.3f}", image, outline=True, new_row=not number)
+                Panel(name, f"{name}: L1 {axes.error_in_words(l1)}", image, outline=True, new_row=not number)
                 for number, (name, image, l1) in enumerate(self.baselines)
             ]
         grey = "" if several else " (grey: not corrupted)"
