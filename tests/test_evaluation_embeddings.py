@@ -9,7 +9,7 @@ import torch
 
 from asit_lab import load_config
 from asit_lab.data import load_manifest
-from asit_lab.embedding import cache
+from asit_lab.embedding import cache, dataset
 from asit_lab.embedding.dataset import Embedder, embed_clips, encoder_embedder, log_mel_embedder
 from asit_lab.encoder import Encoder
 from asit_lab.errors import InputError
@@ -89,6 +89,21 @@ def test_clips_are_read_once_for_all_embedders_of_a_rate(manifest, read):
     read.clear()
     embed_clips(manifest, [log_mel_embedder(20), log_mel_embedder(20, sample_rate=8000)], keep=False)
     assert sorted(read) == sorted((i, rate) for i in range(6) for rate in (RATE, 8000))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_what_is_read_ahead_comes_in_order_and_one_ahead(count):
+    begun = []
+
+    def read(item):
+        begun.append(item)
+        return 10 * item
+
+    seen = []
+    for number, result in enumerate(dataset._ahead(read, range(count))):
+        seen.append(result)
+        assert set(begun) <= set(range(number + 2))
+    assert seen == [10 * item for item in range(count)] and begun == list(range(count))
 
 
 def test_unreadable_clips_are_left_out_and_listed(manifest, caplog):
