@@ -150,7 +150,7 @@ def test_a_run_without_rows(tmp_path, shown):
 
 def test_it_follows_a_real_run(tmp_path, shown, monkeypatch):
     monkeypatch.setattr(recorder, "save_samples", lambda *_: None)
-    monkeypatch.setattr(live, "SHARE", math.inf)
+    monkeypatch.setattr(live, "DRAWING", math.inf)
     cfg = load_config("smoke", ["data.source=synth:12", "data.crop_seconds=0.5"])
     run = asit_lab.pretrain(cfg, tmp_path / "run", on_log=LiveCurves(cfg, seconds=0))
     assert run.status == "finished"

@@ -129,13 +129,15 @@ def test_a_neighbour_is_heard_and_can_be_chosen(explorer):
 def test_it_opens_on_a_clip_whose_neighbours_have_its_label_and_says_how_many_have(enc):
     explorer = EmbeddingExplorer(enc, "synth:60")
     space, choice = explorer.space, explorer.views[0].choice
-    votes = [Counter(space.labels[near] for near in space.nearest(clip, NEIGHBOURS, *choice)[0]) for clip in range(60)]
-    right = [vote.most_common(1)[0][0] == label for vote, label in zip(votes, space.labels, strict=True)]
-    assert 0 < sum(right) < 60 and explorer.chosen == explorer.map.selected == right.index(True)
-    assert explorer.map.method.endswith(f"mean+std; neighbours' vote {100 * sum(right) / 60:.0f} % right")
+    near = [[space.labels[n] for n in space.nearest(clip, NEIGHBOURS, *choice)[0]] for clip in range(60)]
+    voted = [Counter(row).most_common(1)[0][0] == label for row, label in zip(near, space.labels, strict=True)]
+    same = sum(row[0] == label for row, label in zip(near, space.labels, strict=True))
+    assert 0 < sum(voted) < 60 and explorer.chosen == explorer.map.selected == voted.index(True)
+    words = f"; the nearest neighbour has a clip's label for {100 * same / 60:.0f} %"
+    assert explorer.map.method.endswith(f"mean+std{words}")
 
 
-def test_clips_without_labels_have_no_vote(enc, tmp_path):
+def test_of_clips_without_labels_no_share_is_told(enc, tmp_path):
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(ord(name)).normal(0, 0.1, RATE), RATE)
     explorer = EmbeddingExplorer(enc, f"folder:{tmp_path}")

@@ -54,7 +54,7 @@ class EmbeddingSpace:
         joined = self.manifest.table["label"]
         self.labels = [(split(label)[0] if manifest.multi and label else label) or "no label" for label in joined]
         self.vectors, self.points = lru_cache(4)(self._vectors), cache(self._points)
-        self.predicted = lru_cache(4)(self._predicted)
+        self.neighbours = lru_cache(4)(self._neighbours)
 
     def _vectors(self, layer: int, pool: str) -> np.ndarray:
         """float64 [clips, dim]: mean 0 and deviation 1 in every feature, as for the projection and the kNN probe, as
@@ -82,21 +82,24 @@ class EmbeddingSpace:
         """float32 [clips, 2], see `project`."""
         return project(self.vectors(layer, pool), self.seed, method)
 
-    def _predicted(self, count: int, layer: int, pool: str) -> list[str]:
+    def predicted(self, count: int, layer: int, pool: str) -> list[str]:
         """For each clip the label that most of its `count` nearest neighbours have; of equals the nearest's."""
+        rows = self.neighbours(count, layer, pool)
+        return [Counter(self.labels[clip] for clip in row).most_common(1)[0][0] for row in rows]
+
+    def _neighbours(self, count: int, layer: int, pool: str) -> np.ndarray:
+        """int64 [clips, count]: the clips nearest to each, see `nearest`; fewer where there are not as many."""
         vectors = self.vectors(layer, pool)
         directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        predicted = []
+        last, rows = min(count, len(vectors) - 1), []
         for start in range(0, len(vectors), _BLOCK):
             clips = np.arange(start, min(start + _BLOCK, len(vectors)))
             similarity = directions[clips] @ directions.T  # [block, clips]
             similarity[np.arange(len(clips)), clips] = -np.inf
-            last = min(count, len(vectors) - 1)
             near = np.sort(np.argpartition(-similarity, last - 1, axis=1)[:, :last], axis=1)
             order = np.argsort(-np.take_along_axis(similarity, near, 1), axis=1, kind="stable")
-            near = np.take_along_axis(near, order, 1)
-            predicted += [Counter(self.labels[clip] for clip in row).most_common(1)[0][0] for row in near]
-        return predicted
+            rows.append(np.take_along_axis(near, order, 1))
+        return np.concatenate(rows)
 
     def nearest(self, clip: int, count: int, layer: int, pool: str) -> tuple[np.ndarray, np.ndarray]:
         """The `count` clips nearest to `clip` by cosine, see `nearest_vectors`, without itself: their numbers and

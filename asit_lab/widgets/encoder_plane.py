@@ -56,24 +56,24 @@ class EncoderPlane:
         before = self._points if self._points is not None else like
         self._points = points if before is None else align(points, before)
         title = f"{self.encoder.name}; {len(space.rows)} clips of {space.manifest.source}"
-        method = f"{method} of {words}, {pool}{self._vote()}"
+        method = f"{method} of {words}, {pool}{self._agreement()}"
         names = [self.name(clip) for clip in range(len(space.rows))]
         self.plane.show(self._points, self._table(), names, short_name(title, _MOST_LETTERS), method)
         return self._points
 
     def telling_clip(self) -> int:
-        """The first clip whose neighbours have its label, which shows what they are for; else the first."""
-        return int(self._right().argmax())
+        """The first clip that most of its neighbours share the label of, which shows what they are for; else the
+        first."""
+        predicted = np.array(self.space.predicted(NEIGHBOURS, *self.choice))
+        return int((predicted == np.array(self.space.labels)).argmax())
 
-    def _vote(self) -> str:
-        """How many clips a vote of their neighbours labels rightly, in words; empty where labels do not differ."""
+    def _agreement(self) -> str:
+        """How many clips share the label of their nearest neighbour, in words; empty where labels do not differ."""
+        labels = np.array(self.space.labels)
         if len(set(self.space.labels)) < 2:
             return ""
-        return f"; neighbours' vote {100 * self._right().mean():.0f} % right"
-
-    def _right(self) -> np.ndarray:
-        """bool [clips]: whether most neighbours of a clip have its label."""
-        return np.array(self.space.predicted(NEIGHBOURS, *self.choice)) == np.array(self.space.labels)
+        same = labels[self.space.neighbours(NEIGHBOURS, *self.choice)[:, 0]] == labels
+        return f"; the nearest neighbour has a clip's label for {100 * same.mean():.0f} %"
 
     def _table(self) -> pd.DataFrame:
         """A row a clip, for what is selected on the plane and for CSV."""

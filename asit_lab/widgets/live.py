@@ -11,7 +11,7 @@ from ..config import RunConfig
 from ..runs.directory import Run
 from ..training.recorder import one_line
 
-SHARE = 0.05  # of a run's time that its curves may take to draw
+DRAWING = 0.05  # of a run's time that its curves may take to draw
 
 
 class LiveCurves:
@@ -36,7 +36,7 @@ class LiveCurves:
             return
         self.show(run, row, now)
         self.drawn = time.perf_counter()
-        self.pause = max(self.seconds, (self.drawn - now) / SHARE)
+        self.pause = max(self.seconds, (self.drawn - now) / DRAWING)
 
     def show(self, run: Run, row: dict, now: float) -> None:
         """Draw the run's metrics as they are."""
