@@ -101,13 +101,15 @@ def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
-def test_the_reference_study_shows_the_numbers_of_its_results():
+def test_the_reference_study_shows_the_numbers_of_its_results(monkeypatch):
     """reports/reference/make.py writes the page from results/*.json."""
     import runpy
 
+    monkeypatch.syspath_prepend(str(ROOT / "reports/reference"))
     study = runpy.run_path(str(ROOT / "reports/reference/make.py"))
-    assert (ROOT / "reports/reference/README.md").read_text(encoding="utf-8") == study["page"](study["results_here"]())
-    assert study["summary"](study["results_here"]()) in (ROOT / "README.md").read_text(encoding="utf-8")
+    results = study["results_here"]()
+    assert (ROOT / "reports/reference/README.md").read_text(encoding="utf-8") == study["page"](results)
+    assert study["tables"].summary(results) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_results_show_the_table_of_the_seeds():

@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from asit_lab.data import load_manifest
@@ -42,3 +43,14 @@ def test_an_interval_is_over_groups_and_not_over_clips(script):
     of_groups = intervals["gain_of"](values, np.repeat(np.arange(4), 25))
     assert of_clips["gain"] == of_groups["gain"] == 0.5
     assert of_groups["high"] - of_groups["low"] > 3 * (of_clips["high"] - of_clips["low"])
+
+
+def test_shorter_lists_are_whole_recordings_of_every_kind_and_parts_of_longer_ones(script):
+    place_of = script("hours")["place_of"]
+    clips = pd.DataFrame({"label": ["speech"] * 200 + ["music"] * 100, "group": [f"g{i // 2}" for i in range(300)]})
+    seconds = pd.Series(np.arange(300) % 7 + 1.0)
+    places = place_of(clips, seconds)
+    assert (places.groupby(clips["group"]).nunique() == 1).all()
+    for share in (0.1, 0.5, 1.0):
+        kept = seconds[places <= share].groupby(clips["label"]).sum() / seconds.groupby(clips["label"]).sum()
+        assert kept.between(share - 0.05, share).all()
