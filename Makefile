@@ -88,7 +88,7 @@ xares: env ## Check the X-ARES interface by its public validator (in .venv-xares
 	$(UV) pip install --quiet --python $(XARES)/bin/python -r tests/xares-requirements.txt -e .
 	$(XARES)/bin/python tests/xares_check.py
 
-lab: env ## Open JupyterLab in notebooks/
+lab: env ## Open JupyterLab, on copies of the notebooks in my_notebooks/
 	$(BIN)/asit-lab lab
 
 lint: env ## Check style, formatting and types

@@ -14,7 +14,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ("*.md", "data/*.md", "benchmarks/*.md", "notebooks/ablations/*.md", "reports/reference/*.md")
+FOLDERS = ("data", "benchmarks", "notebooks/ablations", "reports/reference", "asit_lab/zoo/shipped")
+TEXTS = ("*.md", *(f"{folder}/*.md" for folder in FOLDERS))
 OTHERS = ("notebooks/*.ipynb", "notebooks/ablations/*.ipynb", "reports/*/*.png")
 PACKAGE = "asit_lab"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")

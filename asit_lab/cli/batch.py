@@ -17,8 +17,11 @@ batch_app = group("Studies: run one unattended, watch it, collect its results.")
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name in notebooks/ablations, or a YAML file.")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, micro, full, or another scale of the study.")]
-StudyDataOption = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (default: the scale's): {SPECS}.")]
-SeedCountOption = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: the scale's).")]
+StudyDataOption = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help=f"Data set (default: that of the last run, else the scale's): {SPECS}."),
+]
+SeedCountOption = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: as for --data).")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Points to run at once on this machine.")]
 SchedulerOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers run the points, tcp://HOST:8786.")

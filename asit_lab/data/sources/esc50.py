@@ -1,7 +1,7 @@
 """Lists ESC-50 and its subset ESC-10: 5 s environmental sounds in five official folds.
 
 Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
-Clips cut from one Freesound recording share `src_file`, and lie in one fold.
+Clips cut from one Freesound recording share `src_file`, and lie in one fold but for four recordings.
 """
 
 import hashlib
