@@ -89,6 +89,30 @@ def test_what_is_said_of_a_length_that_was_wrong(tmp_path):
     assert audio.info(path).note == ""
 
 
+def test_a_damaged_file_is_refused_in_blocks_as_in_one_piece(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, odd_audio.tone(60.0), 16000)
+    content = bytearray(path.read_bytes())
+    third = len(content) // 3
+    content[third : third + 3000] = np.random.default_rng(0).bytes(3000)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="corrupt: of 960000 samples only") as refusal:
+        audio.read(path, 16000)
+    pieces = []
+    with pytest.raises(InputError) as in_blocks:
+        pieces.extend(audio.blocks(path, 16000, 5.0))
+    assert str(in_blocks.value) == str(refusal.value)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("start", [-0.5, 5.05])
+def test_no_audio_before_or_behind_a_file_of_unknown_length(tmp_path, rate, start):
+    path = tmp_path / "a.flac"
+    path.write_bytes(odd_audio.flac_with(0))
+    with pytest.raises(InputError, match=f"no audio at {start:g} s"):
+        audio.read(path, rate, start=start)
+
+
 def test_a_long_file_in_blocks_equals_it_in_one_piece(tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, odd_audio.tone(100.0, 44100), 44100)

@@ -211,6 +211,14 @@ def test_stamps_of_data(tmp_path, monkeypatch):
     (tmp_path / "b/2.wav").write_bytes(b"xy")
     assert stamp != data_stamp("folder:b")
 
+    # A folder of links to folders, and a data set of the user's own code.
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/linked").symlink_to(tmp_path / "b")
+    linked = data_stamp("folder:c")
+    assert data_stamp("own.py:birds:c") == linked != ""
+    (tmp_path / "b/3.wav").write_bytes(b"x")
+    assert data_stamp("folder:c") != linked
+
     # A list: its own file, and those it names.
     (folder / "list.csv").write_text("path,label\n1.wav,x\n")
     listed = data_stamp("folder:a/list.csv")

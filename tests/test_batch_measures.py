@@ -34,6 +34,11 @@ def test_fine_tuning_stands_beside_the_probe(tuned):
     assert list(answers) == list(pd.read_csv(tuned.dir / "predictions.csv")) and answers["group"].notna().all()
 
 
+def test_measured_statistics_of_the_log_mel(tmp_path):
+    run = experiment("smoke", DATA, ["features.mean=auto", "features.std=auto"], 0, tmp_path / "run")
+    assert "probe" in run.result and isinstance(run.config.features.mean, float)
+
+
 def test_a_finished_point_is_not_measured_again(tuned, monkeypatch):
     before = {path: path.read_bytes() for path in tuned.dir.rglob("*") if path.is_file() and path.name != ".lock"}
     monkeypatch.setattr(pretrain_and_measure, "_measure", None)

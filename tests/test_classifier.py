@@ -110,6 +110,12 @@ def test_a_model_is_one_file_that_can_be_moved(tuned, manifest, tmp_path):
     assert copied.about == classifier.about and load_classifier(tmp_path / "published").name == classifier.name
 
 
+def test_a_clip_of_two_channels_is_refused_in_a_list(tuned, manifest):
+    classifier = load_classifier(tuned.dir, "fold 1")
+    with pytest.raises(InputError, match=r"waves\[1\]: expected one clip, \[samples\], got \(2, "):
+        classifier.scores([manifest.read(0, RATE), np.stack([manifest.read(0, RATE)] * 2)], RATE)
+
+
 def test_what_is_no_classifier_is_said(tuned, home, tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         load_classifier(tmp_path / "nothing")

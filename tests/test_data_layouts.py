@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 
 import numpy as np
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 import soundfile
 
+from asit_lab.audio.state import file_state
 from asit_lab.data import load_manifest
 from asit_lab.data.sources.shards import write_shards
 from asit_lab.errors import InputError
+from asit_lab.evaluation.provenance import files_stamp
 
 
 def write(path, seed=0):
@@ -104,6 +107,14 @@ def test_kaldi(tmp_path):
     np.testing.assert_allclose(manifest.table["seconds"], [0.2, 0.2, 0.4])
 
 
+def test_a_wrong_line_of_kaldi_is_named_where_lines_are_blank(tmp_path):
+    write(tmp_path / "one.wav")
+    (tmp_path / "wav.scp").write_text("r1 one.wav\n")
+    (tmp_path / "segments").write_text("\n\nu1 r1 0.0 0.2\n\nu2 r1 x 0.4\n")
+    with pytest.raises(InputError, match="segments, line 5: expected utterance"):
+        load_manifest(f"folder:{tmp_path}")
+
+
 def test_fairseq_list(tmp_path):
     write(tmp_path / "clips" / "a.wav")
     (tmp_path / "train.tsv").write_text(f"{tmp_path / 'clips'}\na.wav\t4000\n")
@@ -117,7 +128,8 @@ def test_parquet_with_sounds_inside(tmp_path, monkeypatch):
     monkeypatch.setenv("ASIT_LAB_HOME", str(tmp_path / "home"))
     sounds = [{"bytes": write(tmp_path / f"{n}.wav", n).read_bytes(), "path": f"{n}.wav"} for n in range(3)]
     features = {"audio": {"_type": "Audio"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
-    table = pa.table({"audio": sounds, "label": [0, 1, 0]})
+    own_paths = [f"clips/{n}.mp3" for n in range(3)]  # of files elsewhere, as in Common Voice
+    table = pa.table({"path": own_paths, "audio": sounds, "label": [0, 1, 0]})
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     for part in ("train", "test"):
         (tmp_path / "set").mkdir(exist_ok=True)
@@ -276,6 +288,40 @@ def test_shards_hold_the_same_data_set(clips, tmp_path):
         np.testing.assert_array_equal(before.read(row, 16000), after.read(row, 16000))
     with pytest.raises(InputError, match="has shards already"):
         write_shards(before, tmp_path / "shards")
+
+
+def test_shards_keep_a_stretch_that_ends_before_its_file(clips, tmp_path):
+    before = table(clips, "path,label,start,end\na.wav,dog,0,0.25\nb.wav,cat,0,0.5\n")
+    write_shards(before, tmp_path / "shards")
+    after = load_manifest(f"shards:{tmp_path / 'shards'}")
+    assert after.table["seconds"].tolist() == before.table["seconds"].tolist() == [0.25, 0.5]
+
+
+def test_shards_that_are_written_again_are_other_data(tmp_path):
+    """Their members keep names and sizes, so the time of the shard tells."""
+    stamps, states = [], []
+    for seed in (1, 2):
+        shutil.rmtree(tmp_path / "shards", ignore_errors=True)
+        write_shards(load_manifest([write(tmp_path / "x.wav", seed)]), tmp_path / "shards")
+        manifest = load_manifest(f"shards:{tmp_path / 'shards'}")
+        path = manifest.table["path"].iloc[0]
+        os.utime(path.split("::")[0], (seed, seed))
+        stamps.append(files_stamp(manifest))
+        states.append((path, file_state(path)))
+    assert states[0][0] == states[1][0] and states[0][1] != states[1][1] and stamps[0] != stamps[1]
+
+
+def test_shards_with_several_labels_a_clip(clips, tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as members:
+        for number, facts in enumerate(({"labels": ["dog", "rain"]}, {"label": ["dog"]}, {"labels": "rain"})):
+            members.add(clips / "a.wav", f"{number}.wav")
+            content = json.dumps(facts).encode()
+            member = tarfile.TarInfo(f"{number}.json")
+            member.size = len(content)
+            members.addfile(member, io.BytesIO(content))
+    manifest = load_manifest(f"shards:{tmp_path / 'x.tar'}")
+    assert manifest.multi and manifest.classes == ["dog", "rain"]
+    assert manifest.table["label"].tolist() == ["dog;rain", "dog", "rain"]
 
 
 def test_shards_of_others_and_cut_ones(clips, tmp_path):

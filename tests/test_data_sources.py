@@ -1,5 +1,6 @@
 """Data sources: what a manifest lists, and what is said about folders and lists that are wrong."""
 
+import json
 import zipfile
 
 import numpy as np
@@ -195,6 +196,38 @@ def test_an_unrelated_csv_beside_class_folders_is_left_alone(classes):
     assert len(load_manifest(f"folder:{classes}")) == 4
 
 
+@pytest.mark.parametrize("text", ["microphone,gain\nx,3,4\n", ""])
+def test_an_unrelated_csv_that_is_damaged_is_left_alone_and_a_damaged_list_is_not(classes, text):
+    write_csv(classes, text, "devices.csv")
+    assert len(load_manifest(f"folder:{classes}")) == 4
+    for header in ("Filename;microphone", "cat/a.wav;x"):
+        write_csv(classes, f"{header}\ncat/a.wav;3;4\n", "devices.csv")
+        with pytest.raises(InputError, match=r"devices\.csv, line 2: 3 values"):
+            load_manifest(f"folder:{classes}")
+
+
+def test_a_stretch_outside_its_file_costs_no_other(tmp_path):
+    long, short = write(tmp_path / "long.wav", 2.0), write(tmp_path / "short.wav", 0.5)
+    rows = [(long, 0, 0.5), (long, 2.5, 3), (long, 0.5, 1), (long, 0, 2), (short, 1, 2)]
+    found = load_manifest(pd.DataFrame(rows, columns=["path", "start", "end"]))
+    assert found.table[["start", "seconds"]].to_numpy().tolist() == [[0, 0.5], [0.5, 0.5], [0, 2]]
+    assert found.notes == [
+        f"outside their files, so left out: 1 of 5 stretches, the first {long}: 2 s long, but 2.5 to 3 s are listed",
+        "1 of 2 files cannot be used and are left out",
+    ]
+    assert found.bad.to_numpy().tolist() == [[str(short), "0.5 s long, but 1 to 2 s are listed"]]
+    table = pd.DataFrame(rows[:2], columns=["path", "start", "end"]).assign(label="x", fold=[1, 2])
+    with pytest.raises(InputError, match="none of the files of fold 2 can be used; .*: the stretch is outside"):
+        load_manifest(table)
+
+
+def test_lines_of_json_may_hold_other_ends_of_lines(classes):
+    rows = [{"path": f"{name}", "label": "x", "text": "a\u2028b"} for name in ("cat/a.wav", "dog/c.ogg")]
+    path = classes / "list.jsonl"
+    path.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert len(load_manifest(f"folder:{path}")) == 2
+
+
 def test_two_lists_in_a_folder(classes):
     for name in ("one.csv", "two.csv"):
         write_csv(classes, "path,label\ncat/a.wav,cat\n", name)
@@ -363,3 +396,5 @@ def test_subset_by_mask_and_by_numbers():
     assert first.table.index.tolist() == list(range(10))
     with pytest.raises(InputError, match="a mask of 3 for a manifest of 20"):
         found.subset(np.array([True, False, True]))
+    with pytest.raises(InputError, match="rows: -21 is not among the 20 rows"):
+        found.subset([-21, 3])

@@ -7,13 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from safetensors.torch import save_file
 
 from asit_lab import Encoder, load_config, pretrain, zoo
+from asit_lab.cli.evaluation import _print as show_evaluation
 from asit_lab.data import load_manifest
 from asit_lab.errors import InputError
 from asit_lab.evaluation import evaluate, initialisation_study
 from asit_lab.evaluation import start_weights_study as initialisation
+from asit_lab.evaluation.comparison import Evaluation
 
 DATA = "synth:30"
 COLUMNS = ["encoder", "protocol", "layer", "pool", "mean", "spread", "low", "high", "folds", "clips", "chance"]
@@ -167,6 +170,13 @@ def test_a_first_call_that_is_stopped_is_not_finished(home, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         evaluate({"a": trained()}, DATA, ("knn", "linear"), "out", untrained=False)
     assert json.loads((home / "out/result.json").read_text())["status"] == "running"
+
+
+def test_a_call_that_is_stopped_before_its_first_result_has_empty_tables(tmp_path):
+    stopped = Evaluation(tmp_path, {}, "interrupted")
+    assert stopped.table.empty and stopped.per_class.empty and stopped.predictions.empty
+    with pytest.raises(typer.Exit):
+        show_evaluation(stopped, as_json=False)
 
 
 def test_rows_by_other_code_are_named_and_computed_again(home, monkeypatch, caplog):

@@ -133,6 +133,18 @@ def test_no_readable_clip_is_an_error(manifest):
         embed_clips(manifest, [log_mel_embedder()])
 
 
+def test_no_clip_is_an_error(manifest):
+    with pytest.raises(InputError, match="none of its 0 clips can be embedded$"):
+        embed_clips(manifest.subset([]), [log_mel_embedder()])
+
+
+def test_an_encoder_in_bfloat16(manifest):
+    single, half = (
+        embed_clips(manifest, [encoder_embedder(enc, "a")]).features["a"] for enc in (smoke(), smoke().bfloat16())
+    )
+    np.testing.assert_allclose(np.stack(list(half)), np.stack(list(single)), atol=0.1)
+
+
 # --- Kept on disk ---------------------------------------------------------------------------------------------------
 
 

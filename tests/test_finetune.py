@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from asit_lab import Encoder, InputError, load_config
+from asit_lab.batch import experiments
 from asit_lab.data import load_manifest
 from asit_lab.data.statistics import measure
 from asit_lab.evaluation import metrics, provenance
@@ -284,9 +286,21 @@ def test_finished_splits_stay(done, encoder, manifest, monkeypatch):
     same = finetune(encoder, manifest, "smoke", done.dir, ["workers=1", "cache_mb=1"], resume="must")
     assert same.scores == done.scores
     assert list(finetune(encoder, manifest, "smoke", done.dir, folds=[2]).scores) == ["fold 2"]
+    assert load_result(done.dir).scores == done.scores  # what other calls have finished stays in the files
     with pytest.raises(AssertionError, match="seed-1-fold-1 was fine-tuned again"):
         finetune(encoder, manifest, "smoke", done.dir, seeds=(0, 1))
     assert finetune(encoder, manifest, "smoke", done.dir).to_dict() == done.to_dict()
+
+
+def test_names_of_files_that_are_no_utf_8(encoder, manifest, tmp_path):
+    """In the settings of a folder of fine-tuning, and in the tables of a study's point."""
+    paths = [os.fsdecode(b"caf\xe9.wav"), *manifest.table["path"][1:]]
+    odd = replace(manifest, table=manifest.table.assign(path=paths))
+    recipe = load_recipe("smoke")
+    assert run._setup(encoder, recipe, odd, False)["data"] != run._setup(encoder, recipe, manifest, False)["data"]
+    answers = pd.DataFrame({"split": "test", "path": paths, "label": "a", "predicted": "b"})
+    experiments._keep(SimpleNamespace(dir=tmp_path), "answers.csv", answers, odd.table)
+    assert pd.read_csv(tmp_path / "answers.csv")["path"][0] == r"caf\udce9.wav"
 
 
 def test_refusals(done, encoder, manifest, tmp_path):

@@ -58,6 +58,11 @@ def test_a_long_waveform(enc, monkeypatch):
     torch.testing.assert_close(enc.pooled(waves, RATE), expected, atol=1e-5, rtol=1e-4, equal_nan=True)
 
 
+def test_fewer_samples_than_announced(enc):
+    with pytest.raises(InputError, match="blocks: fewer samples than announced"):
+        enc.embed_blocks([sound(1.0)], 20 * RATE)
+
+
 def test_a_long_file(enc, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", sound(9.0), RATE)
     soundfile.write(tmp_path / "b.wav", sound(9.0, 1), 44100)

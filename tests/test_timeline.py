@@ -268,6 +268,14 @@ def test_events_from_the_shell(model, tmp_path, monkeypatch, capsys):
     assert status == 2 and "threshold: 2.0 is not a probability" in error
 
 
+def test_every_recording_has_files_of_its_own(model, tmp_path):
+    for name in ("a/x.wav", "a/x-2.wav", "b/x.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, recording((1.0, 0.5)), RATE)
+    find_events(load_classifier(model), [str(tmp_path / "a"), str(tmp_path / "b")], folder=tmp_path / "lines")
+    assert {path.stem for path in (tmp_path / "lines").glob("*.png")} == {"x", "x-2", "x-3"}
+
+
 def test_joined_clips_and_what_covers_them(tmp_path):
     manifest = load_manifest("synth:20")
     placed = join_clips(manifest, [3, 0], tmp_path / "joined.wav", RATE)

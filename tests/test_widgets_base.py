@@ -325,6 +325,21 @@ def test_a_first_clip_of_silence_is_passed_over(tmp_path):
     assert chooser.row == 0 and not chooser.wave.any()
 
 
+def test_a_first_clip_that_cannot_be_decoded_is_passed_over(tmp_path):
+    path = tmp_path / "0.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 160_000), 16000)
+    content = bytearray(path.read_bytes())
+    content[5000:15000] = bytes(10000)
+    path.write_bytes(content)
+    soundfile.write(tmp_path / "1.wav", np.full(4000, 0.3), 4000)
+    chooser = ClipChooser(f"folder:{tmp_path}")
+    assert chooser.row == 1 and chooser.message.text == "" and len(chooser.clip.options) == 2
+    chooser.clip.value = 0
+    assert "0.flac: corrupt" in chooser.message.text and chooser.row == 1
+    chooser.clip.value = 1
+    assert chooser.message.text == ""
+
+
 # --- What a user meets ----------------------------------------------------------------------------------------------
 
 

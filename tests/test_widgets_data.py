@@ -48,6 +48,15 @@ def test_what_is_marked_is_left_out_of_a_list_that_data_takes(folder, tmp_path):
     assert "nothing is left to save" in again.message.text
 
 
+def test_a_list_of_clips_with_several_labels_keeps_them(folder, tmp_path):
+    (folder / "list.csv").write_text("path,labels\na/0.wav,dog;rain\na/1.wav,dog\nb/2.wav,rain\n")
+    explorer = DataExplorer(f"folder:{folder}/list.csv", tmp_path / "kept.csv")
+    explorer.rows.bad = [2]
+    explorer.save.click()
+    kept = load_manifest(f"folder:{tmp_path / 'kept.csv'}")
+    assert kept.multi and kept.table["label"].tolist() == ["dog;rain", "dog"]
+
+
 def test_synthesised_sounds_and_wrong_data_are_said(tmp_path):
     explorer = DataExplorer("synth:12", tmp_path / "kept.csv")
     explorer.save.click()

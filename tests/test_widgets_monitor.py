@@ -16,6 +16,7 @@ from matplotlib.image import imread, imsave
 from test_notebooks import NOTEBOOKS, cell_with, executed, is_picture, pictures
 
 from asit_lab import InputError, load_config
+from asit_lab.batch.point import Point
 from asit_lab.figures.style import COLOURS
 from asit_lab.figures.training import compared_curves, curve_names
 from asit_lab.runs.directory import open_run
@@ -255,9 +256,9 @@ def test_a_run_keeps_its_colour(tmp_path):
 
 def test_a_point_of_a_study_is_called_by_its_setting_and_seed(tmp_path):
     make_run(tmp_path / "points/0123456789")
-    point = {"study": "alignment", "setting": "aligned", "seed": 2}
-    write_json(tmp_path / "points/0123456789/point.json", point)
-    assert list(runs_below(tmp_path)) == ["alignment: aligned, seed 2 (012345)"]
+    point = Point("aligned", 2, {}, None, {}, None, "point.ipynb", "", "0.2.0")
+    write_json(tmp_path / "points/0123456789/point.json", point.to_dict())
+    assert list(runs_below(tmp_path)) == ["aligned, seed 2 (012345)"]
 
 
 def test_the_verdict_agrees_with_what_is_drawn(tmp_path):

@@ -64,6 +64,9 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
     """
     sample_rate, start = _check_rate(sample_rate), number("start", start, "a number of s")
     seconds = None if seconds is None else _check_positive("seconds", seconds, "s")
+    nothing = f"{path}: no audio at {start:g} s"
+    if start < 0:
+        raise InputError(nothing)
     with _opened(path) as decoder:
         rate, frames = decoder.sample_rate, decoder.frames
         if frames is not None:
@@ -71,30 +74,33 @@ def read(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float 
                 raise InputError(f"{path}: zero length (it holds no samples)")
             if frames < SHORTEST * rate:
                 raise InputError(f"{path}: {1000 * frames / rate:.3g} ms long, shorter than {1000 * SHORTEST:g} ms")
-            if not 0 <= start < frames / rate:
-                raise InputError(f"{path}: no audio at {start:g} s, the file is {frames / rate:.3f} s long")
+            if start >= frames / rate:
+                raise InputError(f"{nothing}, the file is {frames / rate:.3f} s long")
         length = math.inf if seconds is None else round(seconds * sample_rate)
         begin, end, skip = _source_stretch(rate, frames, sample_rate, round(start * sample_rate), length)
         wave = _decode(path, decoder, begin, end)
-    if len(wave) == 0:
-        raise InputError(f"{path}: no audio at {start:g} s, the file ends before")
-    if rate != sample_rate:
+    if len(wave) and rate != sample_rate:
         wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
-    return wave[skip : skip + length] if length != math.inf else wave[skip:]
+    wave = wave[skip : skip + length] if length != math.inf else wave[skip:]
+    if len(wave) == 0:
+        raise InputError(f"{nothing}, the file ends before")
+    return wave
 
 
 def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: bool = True) -> Iterator[np.ndarray]:
     """A file from its beginning to its end in blocks of `seconds`, the last one shorter: mono float32 [samples].
 
     The same samples as `read` gives in one piece, in memory that does not grow with the length. Raises InputError as
-    `read` does; unless `checked`, invalid samples are returned, too (see `check_samples`).
+    `read` does, for a damaged file after the blocks before the damage; unless `checked`, invalid samples are returned,
+    too (see `check_samples`).
     """
     sample_rate, seconds = _check_rate(sample_rate), _check_positive("seconds", seconds, "s")
     size = max(1, round(seconds * sample_rate))
     with _opened(path) as decoder:
         resampler = soxr.ResampleStream(decoder.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-        waiting = np.zeros(0, np.float32)
+        waiting, decoded = np.zeros(0, np.float32), 0
         for block in decoder.blocks(0):
+            decoded += len(block)
             if checked:
                 check_samples(path, block)
             fresh = resampler.resample_chunk(block) if decoder.sample_rate != sample_rate else block
@@ -106,6 +112,8 @@ def blocks(path: str | Path, sample_rate: int, seconds: float = 60.0, checked: b
             waiting = np.concatenate([waiting, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
         for start in range(0, len(waiting), size):
             yield waiting[start : start + size]
+        if decoder.frames is not None:
+            _check_complete(path, decoder, decoded, decoder.frames)
 
 
 def _check_positive(name: str, value: Any, unit: str) -> float:
@@ -163,11 +171,17 @@ def _decode(path: str | Path, decoder: Decoder, begin: int, end: float) -> np.nd
         if remaining <= 0:
             break
     wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-    frames = decoder.frames
-    if decoder.exact and frames is not None and remaining > _few(frames, decoder.sample_rate):
-        raise InputError(f"{path}: corrupt: of {frames} samples only {begin + len(wave)} can be decoded")
+    if decoder.frames is not None:
+        _check_complete(path, decoder, begin + len(wave), begin + len(wave) + remaining)
     check_samples(path, wave)
     return wave
+
+
+def _check_complete(path: str | Path, decoder: Decoder, decoded: float, expected: float) -> None:
+    """Raises InputError where a file of known length ends before the `expected` sample, by more than a few."""
+    frames = decoder.frames
+    if decoder.exact and frames is not None and expected - decoded > _few(frames, decoder.sample_rate):
+        raise InputError(f"{path}: corrupt: of {frames} samples only {decoded} can be decoded")
 
 
 def _few(frames: int, rate: int) -> float:

@@ -19,7 +19,7 @@ from ..evaluation.probing import compare_results
 from ..evaluation.splits import manifest_splits
 from ..finetuning import check_task, finetune, load_recipe
 from ..runs.directory import Run
-from ..storage.atomic import atomic_write
+from ..storage.atomic import UNPRINTABLE, atomic_write
 from ..training.pretrain import pretrain
 
 PARAMETERS = ("preset", "data", "evaluate", "recipe", "overrides", "seed", "out")
@@ -56,7 +56,7 @@ def experiment(
     if run.status != "finished":
         raise RuntimeError(f"{run.dir}: {run.progress.get('reason', run.status)}")
     if "probe" not in run.result:
-        _measure(run, cfg, evaluate)
+        _measure(run, run.config, evaluate)  # its own, where features.mean and features.std are measured
     if recipe:
         _finetune(run, evaluate or data, recipe, seed)
     return run
@@ -115,4 +115,4 @@ def _keep(run: Run, name: str, predictions: pd.DataFrame, table: pd.DataFrame) -
     answers = predictions[["split", "path", "label", "predicted"]].copy()
     answers.insert(2, "group", answers["path"].map(groups))
     with atomic_write(run.dir / name) as temporary:
-        answers.to_csv(temporary, index=False)
+        answers.to_csv(temporary, index=False, errors=UNPRINTABLE)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import flatten, resolve
+from ..data.sources.clips import walk
 from ..errors import InputError
 from ..paths import data_folder
 from ..runs.encoder_folder import path_of_weights
@@ -94,6 +95,8 @@ def data_stamp(source: str) -> str:
     kind, _, argument = source.strip().partition(":")
     if kind == "synth":
         return ""
+    if kind.endswith(".py"):  # FILE.py:FUNCTION:PATH; its code has a stamp of its own
+        _, _, argument = argument.partition(":")
     path = resolve(argument) if argument else _folder_of(kind)
     if path is None or not path.exists():
         return ""
@@ -127,11 +130,10 @@ def _files_below(folder: Path) -> Iterator[Path]:
         return
     files: list[str] = []
     folders: list[Path] = []
-    for root, inner, names in os.walk(folder):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        folders.append(Path(root))
+    for inside, names in walk(folder):
+        folders.append(Path(inside))
         if len(files) <= _MANY_FILES:
-            files += [os.path.join(root, name) for name in sorted(names) if not name.startswith(".")]
+            files += [os.path.join(inside, name) for name in names]
     yield from folders if len(files) > _MANY_FILES else map(Path, files)
 
 

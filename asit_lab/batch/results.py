@@ -10,7 +10,7 @@ import pandas as pd
 from ..config import resolve
 from ..errors import InputError
 from ..evaluation import bootstrap
-from ..storage.atomic import atomic_write, read_json
+from ..storage.atomic import UNPRINTABLE, atomic_write, read_json
 from .execution.state import RUN, read_status, result_of, state_of
 from .experiments import FINETUNED, PROBED
 from .figure_of_study import draw, plotted, save_figure
@@ -77,7 +77,7 @@ class StudyResults:
         tables = {"points": self.points, "summary": self.summary}
         for name, table in tables.items():
             with atomic_write(target / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False)
+                table.to_csv(temporary, index=False, errors=UNPRINTABLE)
             written.append(target / f"{name}.csv")
         written += save_figure(self.figure(), target / self.study.name)
         for name, table in tables.items():  # last: it needs a package that may be missing

@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from ..audio import INTEGERS
 from ..audio.lengths import shard_member
+from ..audio.state import file_state
 from ..config import resolve
 from ..errors import InputError
-from ..storage.atomic import file_state, write_text
+from ..storage.atomic import write_text
 from ..storage.progress import passing_bar_style
 from .fingerprints import fingerprint
 from .manifest import Manifest, read_row
@@ -72,10 +73,7 @@ def check(
     facts_by_name = _load(journal)
     columns = manifest.table[["path", "start", "seconds", "sample_rate", "channels"]]
     clips = list(columns.itertuples(index=False, name=None))
-    names = [
-        f"{path}@{start:.6f}+{seconds:.6f} {file_state(member[0] if (member := shard_member(path)) else path)}"
-        for path, start, seconds, _, _ in clips
-    ]
+    names = [f"{path}@{start:.6f}+{seconds:.6f} {file_state(path)}" for path, start, seconds, _, _ in clips]
 
     def measure(items: list) -> list:
         return [_in_time(name, clip, latest) for name, clip in items]

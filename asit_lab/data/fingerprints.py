@@ -17,9 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..audio import SHORTEST
+from ..audio.state import file_state
 from ..config import resolve
 from ..errors import InputError
-from ..storage.atomic import file_state, write_text
+from ..storage.atomic import write_text
 from ..storage.progress import passing_bar_style
 from .manifest import read_row
 

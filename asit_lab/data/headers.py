@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..audio import AudioInfo, info
+from ..audio.state import stat_of
 from ..config import resolve
 from ..errors import InputError
 from ..storage.atomic import atomic_write
@@ -77,9 +78,8 @@ def _header(path: str) -> AudioInfo | str:
 
 def _key(path: str) -> bytes:
     """The cache key of a file; empty for a missing one."""
-    try:
-        stat = os.stat(path)
-    except OSError:
+    stat = stat_of(path)
+    if stat is None:
         return b""
     return blake2b(os.fsencode(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"), digest_size=_KEY).digest()
 

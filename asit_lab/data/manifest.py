@@ -109,8 +109,9 @@ class Manifest:
             rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64).ravel()
         except (TypeError, ValueError):
             raise InputError(f"rows: expected a boolean mask or row numbers, got {rows.dtype}") from None
-        if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
-            raise InputError(f"rows: {rows.max()} is not among the {len(self)} rows")
+        outside = rows[(rows < -len(self)) | (rows >= len(self))]
+        if len(outside):
+            raise InputError(f"rows: {outside[0]} is not among the {len(self)} rows")
         return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
 
     def holdout(self, share: float, seed: int = 0) -> tuple["Manifest", "Manifest"]:
@@ -225,7 +226,7 @@ def _check_parts(spec: str, clips: list[Clip], table: pd.DataFrame, bad: pd.Data
     for column in ("fold", "split"):
         listed = {part: clip.path for clip in clips if (part := getattr(clip, column)) is not None}
         for part in sorted(set(listed) - set(table[column].dropna().unique())):
-            reason = bad.set_index("path")["reason"][listed[part]]
+            reason = dict(bad.to_numpy()).get(listed[part], "the stretch is outside the file")
             raise InputError(
                 f"data source {spec!r}: none of the files of {column} {part} can be used; {listed[part]}: {reason}"
             )

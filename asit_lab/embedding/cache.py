@@ -15,12 +15,14 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .._version import __version__
+from ..audio.state import file_state
 from ..config import resolve
-from ..storage.atomic import atomic_write, file_state
+from ..storage.atomic import atomic_write
 from ..storage.source_code import code_hashes
 from .vectors import Shard
 
@@ -39,7 +41,7 @@ def encoder_identity(enc) -> str:
     for name, tensor in sorted(enc.backbone.state_dict().items()):
         array = tensor.detach().cpu().contiguous()
         weights.update(f"{name} {array.dtype} {tuple(array.shape)} ".encode())
-        weights.update(array.view(-1).numpy().tobytes())
+        weights.update(array.view(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     settings = {part: getattr(enc.config, part).model_dump(mode="json") for part in ("features", "model")}
     return json.dumps({"weights": weights.hexdigest(), "frames": enc.config.input_frames, **settings}, sort_keys=True)
 

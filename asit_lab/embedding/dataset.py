@@ -140,7 +140,8 @@ def embed_clips(
     embedded = [row for row in range(len(manifest)) if all(row in store.rows for store in stores.values())]
     reasons = [(str(manifest.table["path"].iloc[row]), reason) for row, reason in sorted(skipped.items())]
     if not embedded:
-        raise InputError(f"{manifest.source}: none of its {len(manifest)} clips can be embedded: {reasons[0][1]}")
+        why = f": {reasons[0][1]}" if reasons else ""
+        raise InputError(f"{manifest.source}: none of its {len(manifest)} clips can be embedded{why}")
     if reasons:
         log.warning("%d of %d clips left out, the first: %s", len(reasons), len(manifest), reasons[0][1])
     features = {embedder.name: _features(stores[embedder.name], embedder, embedded) for embedder in embedders}

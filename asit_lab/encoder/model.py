@@ -32,7 +32,7 @@ from ..runs.snapshot import section
 from .pooling import check_pool, pooled_vector
 from .prediction import window_errors
 from .sharing import Shareable
-from .waveforms import as_mask, as_waveforms
+from .waveforms import as_mask, as_waveforms, one_waveform
 from .windows import cover, overlap_share, pool_long
 
 LONG_FRAMES = 60_000  # of a log-mel, 10 minutes as a rule, above which a clip's tokens are not kept in memory
@@ -112,16 +112,14 @@ class Encoder(Shareable):
             waves = list(waves)  # of several lengths
         if not isinstance(waves, list | tuple) or not waves or np.ndim(waves[0]) == 0:
             return list(self.log_mel(waves, sample_rate))
-        clips = [as_waveforms(wave, sample_rate, f"waves[{i}]") for i, wave in enumerate(waves)]
+        clips = [one_waveform(wave, sample_rate, f"waves[{i}]") for i, wave in enumerate(waves)]
         by_length: dict[int, list[int]] = {}
         for i, clip in enumerate(clips):
-            if len(clip) != 1:
-                raise InputError(f"waves[{i}]: expected one clip, [samples], got {tuple(clip.shape)}")
-            by_length.setdefault(clip.shape[1], []).append(i)
+            by_length.setdefault(len(clip), []).append(i)
         log_mels = {}
         for indices in by_length.values():
             try:
-                batch = self.log_mel(torch.cat([clips[i] for i in indices]), sample_rate)
+                batch = self.log_mel(torch.stack([clips[i] for i in indices]), sample_rate)
             except InputError as error:  # too short, all of them
                 raise InputError(f"waves[{indices[0]}]: {str(error).removeprefix('wave: ')}") from None
             log_mels.update(zip(indices, batch, strict=True))

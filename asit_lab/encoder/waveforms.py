@@ -14,6 +14,14 @@ from ..errors import InputError
 _CHANNELS = 32  # the most a recording has; no clip is that short
 
 
+def one_waveform(wave, sample_rate: int, name: str) -> Tensor:
+    """A clip [S] or [1, S] in any container -> float32 [S]. Raises InputError as `as_waveforms`, and for several."""
+    waveforms = as_waveforms(wave, sample_rate, name)
+    if len(waveforms) != 1:
+        raise InputError(f"{name}: expected one clip, [samples], got {tuple(waveforms.shape)}")
+    return waveforms[0]
+
+
 def as_waveforms(wave, sample_rate: int, name: str = "wave") -> Tensor:
     """Waveforms [B, S] or [S] in any container -> float32 [B, S].
 

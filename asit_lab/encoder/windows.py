@@ -92,7 +92,10 @@ def pool_long(backbone: ViT, pieces: Iterable[Tensor], time: int, layers: Sequen
         batch = starts[first_window : first_window + AT_ONCE]
         buffered, fresh = len(frames), []
         while first + buffered < (batch[-1] + length) * patch:
-            fresh.append(next(source))
+            piece = next(source, None)
+            if piece is None:
+                raise InputError(f"blocks: fewer samples than announced, which were {time} patches of {patch} frames")
+            fresh.append(piece)
             buffered += len(fresh[-1])
         frames = torch.cat([frames, *fresh] if len(frames) else fresh) if fresh else frames
         x = torch.stack([frames[start * patch - first :][: length * patch] for start in batch])

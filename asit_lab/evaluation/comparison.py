@@ -53,7 +53,7 @@ class Evaluation:
         """One row per result, in the columns of `ProbeResult.table`: scores of 0 to 1, spread over folds (and seeds),
         ends of the 95 % interval over independent units (`unit`), and notes on leaks."""
         rows = [result.table.assign(encoder=name) for (name, _), result in self.results.items()]
-        return pd.concat(rows, ignore_index=True)
+        return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"encoder": [], "note": []})
 
     @property
     def per_class(self) -> pd.DataFrame:
@@ -67,6 +67,8 @@ class Evaluation:
 
     @staticmethod
     def _joined(tables: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+        if not tables:  # stopped before the first result
+            return pd.DataFrame({"encoder": [], "protocol": []})
         joined = pd.concat(tables, names=["encoder", "protocol"])
         return joined.droplevel(-1).reset_index()
 
@@ -212,7 +214,7 @@ def check_same_evaluation(folder: Path, names: Iterable[str], protocols: Iterabl
 
 
 def _untrained(encoders: dict[str, Encoder], seed: int) -> dict[str, Encoder]:
-    """Untrained encoders, one for each architecture; none for encoders that are untrained already."""
+    """Untrained encoders, one for each architecture; none for encoders that are these already."""
     added: dict[str, Encoder] = {}
     shapes = []
     for name, encoder in encoders.items():
@@ -228,7 +230,7 @@ def _untrained(encoders: dict[str, Encoder], seed: int) -> dict[str, Encoder]:
 
 def _same(first: Encoder, second: Encoder) -> bool:
     weights = second.backbone.state_dict()
-    return all(tensor.equal(weights[name]) for name, tensor in first.backbone.state_dict().items())
+    return all(tensor.cpu().equal(weights[name]) for name, tensor in first.backbone.state_dict().items())
 
 
 def _file_name(name: str) -> str:

@@ -1,10 +1,10 @@
 """Records what scores were computed with, hashes of code and stamps of data files, to detect outdated results."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..audio.state import stat_of
 from ..data.manifest import Manifest
 from ..storage.source_code import code_hashes, differences
 
@@ -25,12 +25,8 @@ def files_stamp(manifest: Manifest) -> str:
     files. Folders do not count: data may be moved. Synthesised sounds have only names."""
     stamps = []
     for path in dict.fromkeys(manifest.table["path"]):
-        try:
-            stat = os.stat(path)
-        except OSError:
-            stamps.append(Path(path).name)
-            continue
-        stamps.append(f"{Path(path).name} {stat.st_size} {int(stat.st_mtime)}")
+        stat = stat_of(path)
+        stamps.append(Path(path).name + (f" {stat.st_size} {int(stat.st_mtime)}" if stat else ""))
     return hashlib.sha256("\n".join(stamps).encode(errors="surrogateescape")).hexdigest()[:16]
 
 

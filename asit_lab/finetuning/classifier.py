@@ -28,7 +28,7 @@ from ..embedding.vectors import POOLED
 from ..encoder import Encoder
 from ..encoder.hub import fetch_file
 from ..encoder.loading import HUB
-from ..encoder.waveforms import as_waveforms
+from ..encoder.waveforms import as_waveforms, one_waveform
 from ..errors import InputError
 from ..features import LogMel
 from ..nn import ViT
@@ -171,7 +171,7 @@ class Classifier:
         if not isinstance(waves, list | tuple) or not waves or np.ndim(waves[0]) == 0:
             clips = list(as_waveforms(waves, sample_rate))
         else:
-            clips = [as_waveforms(wave, sample_rate, f"waves[{i}]")[0] for i, wave in enumerate(waves)]
+            clips = [one_waveform(wave, sample_rate, f"waves[{i}]") for i, wave in enumerate(waves)]
         if sample_rate != self.sample_rate:
             clips = [
                 torch.from_numpy(soxr.resample(clip.cpu().numpy(), sample_rate, self.sample_rate)) for clip in clips

@@ -92,7 +92,7 @@ def find_events(
     Timeline.check(**options)
     window_and_hop(classifier, window_seconds, hop_seconds)
     paths, skipped = find_files(files)
-    stems: dict[str, int] = {}
+    stems: set[str] = set()
     parts, read = [], 0
     for name in tqdm(paths, desc="predicting", unit="file", **passing_bar_style()):
         try:
@@ -105,8 +105,9 @@ def find_events(
         parts.append(events.assign(path=name))
         if folder is not None:
             stem = Path(name).stem
-            stems[stem] = stems.get(stem, 0) + 1
-            unique = stem if stems[stem] == 1 else f"{stem}-{stems[stem]}"  # files of one name in several folders
+            names = (stem, *(f"{stem}-{number}" for number in range(2, len(paths) + 1)))
+            unique = next(name for name in names if name not in stems)  # files of one name in several folders
+            stems.add(unique)
             write_timeline(timeline, events, resolve(folder) / unique)
     if not read:
         raise InputError(f"nothing to predict: none of {len(skipped)} can be read, the first: {skipped[0][1]}")

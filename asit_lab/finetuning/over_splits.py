@@ -1,6 +1,7 @@
 """Fine-tunes over the splits of a data set: one folder per encoder and recipe, with a subfolder per split."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from ..evaluation.leakage import findings
 from ..evaluation.provenance import FINETUNING_CODE, changed, computed_with
 from ..evaluation.splits import Split, gaps, independent_unit, is_official, manifest_splits
 from ..overrides import parse_overrides
-from ..storage.atomic import FULL, clear_leftovers, write_json, write_text
+from ..storage.atomic import FULL, UNPRINTABLE, clear_leftovers, read_json, write_json, write_text
 from ..storage.lock import only_writer
 from ..training.interrupt import Signals, Terminated
 from ..zoo import open_source
@@ -105,9 +106,11 @@ def finetune(
         if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
         if team.leads:
-            write_json(folder / "result.json", result.to_dict())
-            if result.split_results:
-                write_tables(result)
+            earlier = read_json(folder / "result.json").get("folders", {})  # of calls with other folds or seeds
+            written = collect_splits(folder, earlier | names, **facts, status=result.status)
+            write_json(folder / "result.json", written.to_dict())
+            if written.split_results:
+                write_tables(written)
         team.wait()
     if stopped == "terminated":
         raise Terminated
@@ -222,7 +225,7 @@ def _setup(encoder: Encoder, recipe: Recipe, manifest: Manifest, allow_leaks: bo
 
 
 def _stem(path: str) -> str:
-    return Path(path).stem
+    return os.fsencode(Path(path).stem).decode("utf-8", UNPRINTABLE)
 
 
 def _digest(module: nn.Module | None) -> str:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..batch.figure_of_study import save_figure
-from ..storage.atomic import atomic_write, write_text
+from ..storage.atomic import UNPRINTABLE, atomic_write, write_text
 
 
 def save_with_table(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
@@ -17,7 +17,7 @@ def save_with_table(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Pat
 def save_table(table: pd.DataFrame, path: Path) -> Path:
     """Write a CSV atomically."""
     with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors=UNPRINTABLE)
     return path
 
 

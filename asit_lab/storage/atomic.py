@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from .jsonable import plain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
-UNPRINTABLE = "backslashreplace"  # bytes of file names that are no UTF-8 are written as \udce9, which JSON reads back
+UNPRINTABLE: Final = "backslashreplace"  # bytes of names that are no UTF-8 are written as \udce9, which JSON reads back
 # Names of unfinished files: ours, those of earlier versions, and the temporary files of safetensors 0.8.
 LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
 
@@ -75,16 +76,6 @@ def clear_leftovers(folder: Path) -> None:
     for pattern in LEFTOVERS:
         for path in folder.rglob(pattern):
             path.unlink(missing_ok=True)
-
-
-def file_state(path: str | Path) -> str:
-    """Size and time of change of a file, which tell whether it was replaced; empty where there is none, as for sounds
-    that are synthesised (their path says everything)."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def write_text(path: Path, text: str) -> None:

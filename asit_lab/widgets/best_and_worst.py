@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 
 import ipywidgets
 import numpy as np
@@ -62,7 +63,8 @@ class BestAndWorst(ipywidgets.VBox):
             scores = {}
             for done, row in enumerate(rows):
                 report(done, len(rows))
-                scores[row] = score(row)
+                with suppress(InputError):  # a file that cannot be decoded
+                    scores[row] = score(row)
             return scores
 
         def take(result) -> None:

@@ -135,10 +135,11 @@ class ClipChooser(ipywidgets.VBox):
         return f"{row}: {', '.join(filter(None, (label, name))) or 'no label'}"
 
     def _first_sounding(self, manifest: Manifest) -> int:
-        """The first clip, or the first one of the next few that is not digital silence."""
+        """The first clip, or the first one of the next few that can be read and is not digital silence."""
         for row in range(min(len(manifest), _TRIED)):
-            if np.abs(manifest.read(row, self._rate_of(manifest, row))).max() > _SILENT:
-                return row
+            with suppress(InputError):
+                if np.abs(manifest.read(row, self._rate_of(manifest, row))).max() > _SILENT:
+                    return row
         return 0
 
     def _read_row(self) -> None:

@@ -12,6 +12,7 @@ import traitlets
 from ..config import resolve
 from ..data import DataSource, load_manifest
 from ..data.lists import as_source
+from ..data.sources.tables import MULTI
 from ..errors import InputError
 from ..features import LogMel
 from ..figures import MelAxes
@@ -108,7 +109,8 @@ class DataExplorer(Explorer):
         if not len(kept):
             raise InputError("every row is marked as bad; nothing is left to save")
         self.kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.kept, kept.dropna(axis=1, how="all").to_csv(index=False))
+        kept = kept.dropna(axis=1, how="all").rename(columns={"label": MULTI} if self.manifest.multi else {})
+        write_text(self.kept, kept.to_csv(index=False))
         words = f"{len(kept)} of {len(table)} rows saved. Use them with data=folder:{self.kept}"
         self.facts.value = f'<div style="overflow-wrap: anywhere">{html.escape(words)}</div>'
 

@@ -1,11 +1,13 @@
 """Finds the clips of a data set on which a head is most focused."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import ipywidgets
 import numpy as np
 
 from ..encoder import Encoder
+from ..errors import InputError
 from ..inspection.clip_attention import ClipAttention, window
 from .base import labelled
 from .clips import ClipChooser
@@ -58,19 +60,23 @@ class ClipsOfHead(ipywidgets.VBox):
         manifest, enc = self.chooser.manifest, self.encoder
         rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), _SEARCHED)).astype(int)).tolist()
 
-        def compute(report: ReportProgress) -> np.ndarray:
-            tables = []
+        def compute(report: ReportProgress) -> dict[int, np.ndarray]:
+            tables = {}
             for done, row in enumerate(rows):
                 report(done, len(rows))
-                wave = manifest.read(row, enc.config.features.sample_rate)
-                clip = ClipAttention(enc, window(enc, wave), enc.config.features.sample_rate)
-                tables.append(clip.measures("map")["entropy"])
-            return np.stack(tables)
+                with suppress(InputError):  # a file that cannot be decoded
+                    wave = manifest.read(row, enc.config.features.sample_rate)
+                    clip = ClipAttention(enc, window(enc, wave), enc.config.features.sample_rate)
+                    tables[row] = clip.measures("map")["entropy"]
+            return tables
 
         def show(result) -> None:
             if isinstance(result, Exception):
                 raise result
-            self.entropy, self.rows, self._source = result, rows, self.chooser.data.value
+            if not result:
+                raise InputError(f"{manifest.source}: none of {len(rows)} clips can be read")
+            self.entropy, self.rows = np.stack(list(result.values())), list(result)
+            self._source = self.chooser.data.value
             self.follow(*self._place)
 
         self.work.run("looking", compute, lambda result: self._call(lambda: show(result)), background=True)

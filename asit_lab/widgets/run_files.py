@@ -167,7 +167,7 @@ def _name(folder: Path, root: Path) -> str:
     for place in (folder, folder.parent):
         with suppress(KeyError, ValueError, OSError):
             point = read_json(place / "point.json")
-            return f"{point['study']}: {point['setting']}, seed {point['seed']} ({place.name[:6]})"
+            return f"{point['setting']}, seed {point['seed']} ({place.name[:6]})"
     return name
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import soundfile
 import soxr
 
+from ...audio.state import file_state
 from ...errors import InputError
-from ...storage.atomic import file_state
 from ..fingerprints import fingerprint
 from ..manifest import read_row
 from .evaluated import Evaluated

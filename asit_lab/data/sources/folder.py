@@ -15,7 +15,7 @@ from .class_folders import WRAPPERS, from_class_folders
 from .clips import Listing, audio_files, check_is_folder, entries, is_audio, walk
 from .kaldi import SCP, list_kaldi, list_tsv_of_frames
 from .parquet import PARQUET, list_parquet, read_parquet
-from .tables import is_list, list_table, lists_classes, lists_files, read_table, split_of
+from .tables import is_list, list_table, lists_classes, lists_files, may_list_files, read_table, split_of
 
 # Hugging Face's audiofolder, also inside the folder of a split.
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -133,7 +133,7 @@ def _from_lists(folder: Path, source: str) -> Listing | None:
     split (train.csv, test.csv); None for none."""
     for place in (folder, *(folder / name for name in _LIST_FOLDERS)):
         names = [file for file in sorted(place.glob("*.[ct]sv")) if file.name[:1] != "." and os.path.isfile(file)]
-        tables = {file: read_table(file) for file in names}
+        tables = {file: table for file in names if (table := _table_in(file)) is not None}
         lists = [file for file, table in tables.items() if lists_files(table)]
         splits = {file: split_of(file.stem) for file in lists}
         if len({split for split in splits.values() if split}) > 1:
@@ -157,6 +157,16 @@ def _from_lists(folder: Path, source: str) -> Listing | None:
         if names and place == folder:
             break
     return None
+
+
+def _table_in(file: Path) -> pd.DataFrame | None:
+    """The table in a CSV that lies beside clips; None for a damaged one that seems to be about something else."""
+    try:
+        return read_table(file)
+    except InputError:
+        if may_list_files(file):
+            raise
+        return None
 
 
 def _from_list_of_each_split(folder: Path, place: Path, tables: dict, splits: dict[Path, str | None]) -> Listing:

@@ -14,12 +14,12 @@ _LABELS = ("utt2label", "utt2class", "utt2lang", "utt2emo", "utt2num", "label", 
 
 def list_kaldi(folder: Path) -> Listing:
     """One clip an utterance; speakers (utt2spk) are the groups. Raises InputError naming file and line."""
-    places = dict(_pairs(folder / SCP))
+    places = _by_name(folder / SCP)
     segments = folder / "segments"
-    speakers, labels = dict(_pairs(folder / "utt2spk")), {}
+    speakers, labels = _by_name(folder / "utt2spk"), {}
     kind = next((name for name in _LABELS if (folder / name).is_file()), None)
     if kind:
-        labels = dict(_pairs(folder / kind))
+        labels = _by_name(folder / kind)
     clips, piped = [], 0
     utterances = _segments(segments, places) if segments.is_file() else [(name, name, None, None) for name in places]
     for name, recording, start, seconds in utterances:
@@ -66,24 +66,29 @@ def _file_decoded(command: str, folder: Path) -> str | None:
     return files[0] if len(files) == 1 and not changes & set(words) else None
 
 
-def _pairs(file: Path) -> list[tuple[str, str]]:
-    """(first word, the rest) of every line; nothing where there is no such file."""
+def _by_name(file: Path) -> dict[str, str]:
+    """First word of every line -> the rest."""
+    return {name: value for _, name, value in _lines(file)}
+
+
+def _lines(file: Path) -> list[tuple[int, str, str]]:
+    """(number, first word, the rest) of every line; nothing where there is no such file."""
     if not file.is_file():
         return []
-    pairs = []
+    lines = []
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
         name, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
         if name and not value.strip():
             raise InputError(f"{file}, line {number}: expected a name and a value, found {line!r}")
         if name:
-            pairs.append((name, value.strip()))
-    return pairs
+            lines.append((number, name, value.strip()))
+    return lines
 
 
 def _segments(file: Path, places: dict[str, str]) -> list[tuple[str, str, float, float]]:
     """(utterance, recording, start, length) of each line, s."""
     rows = []
-    for number, (name, value) in enumerate(_pairs(file), start=1):
+    for number, name, value in _lines(file):
         try:
             recording, start, end = value.split()
             stop = float(end)

@@ -74,7 +74,7 @@ def _table(file: Path, source: str) -> tuple[pd.DataFrame, str | None]:
         for name, named in classes.items():
             if isinstance(row.get(name), int) and 0 <= row[name] < len(named):
                 row[name] = named[row[name]]
-        clips.append({"path": _file_of(sound, folder, number, file), **row})
+        clips.append({**row, "path": _file_of(sound, folder, number, file)})  # some tables have a path of their own
     return pd.DataFrame(clips), split_of(file.stem) or split_of(file.parent.name)
 
 

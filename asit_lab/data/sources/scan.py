@@ -30,17 +30,24 @@ def scan(clips: list[Clip], segment_seconds: float) -> tuple[pd.DataFrame, pd.Da
     headers = read_headers(list(dict.fromkeys(clip.path for clip in clips)))
     bad = {path: header for path, header in headers.items() if isinstance(header, str)}
     rows = []
+    outside = []  # stretches that their files do not have: (path, reason)
     for clip in clips:
-        if clip.path in bad:
-            continue
         header = headers[clip.path]
+        if isinstance(header, str):
+            continue
         first, total = _stretch(clip, header)
         if total < SHORTEST:
-            bad[clip.path] = f"{header.seconds:g} s long, but {_words(clip)} listed"
+            outside.append((clip.path, f"{header.seconds:g} s long, but {_words(clip)} listed"))
             continue
         rows += _rows(clip, header, first, total, segment_seconds)
+    used = {row[0] for row in rows}
+    bad |= {path: reason for path, reason in outside if path not in used}
     unusual = Counter(header.note for header in headers.values() if isinstance(header, AudioInfo) and header.note)
     notes = [f"{count:,} {note}" for note, count in unusual.most_common()]
+    if left_out := [f"{path}: {reason}" for path, reason in outside if path in used]:
+        notes.append(
+            f"outside their files, so left out: {len(left_out):,} of {len(clips):,} stretches, the first {left_out[0]}"
+        )
     return to_table(rows), pd.DataFrame(list(bad.items()), columns=["path", "reason"]), notes
 
 

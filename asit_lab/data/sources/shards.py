@@ -15,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from ...audio import info
 from ...audio.lengths import MEMBER
 from ...errors import InputError
 from ...storage.atomic import atomic_write
+from .. import labels
 from .clips import SUFFIXES, Clip, Listing, walk
 from .tables import ALIASES, SPLITS, split_of, text_of
 from .tar_members import CUT, DAMAGED, read_members
@@ -36,13 +38,15 @@ def list_shards(path: Path, source: str) -> Listing:
         is_packed = any(file.name.endswith(".tar.gz") for file in files)
         packed = "; unpack the .tar.gz with gunzip first" if is_packed else ""
         raise InputError(f"data source {source!r}: no shards (.tar) in {path}{packed}")
-    info = _about(path if path.is_dir() else path.parent)
+    about = _about(path if path.is_dir() else path.parent)
+    multi = bool(about.get("multi"))
     clips, unpaired, odd, damages = [], 0, Counter[str](), []
     for shard in shards:
         split = next((SPLITS[word] for word in _words(shard) if word in SPLITS), None) or split_of(shard.parent.name)
         samples, damage = _samples(shard, odd)
         for place, facts in samples:
             unpaired += not facts
+            multi = multi or "labels" in facts or isinstance(facts.get("label"), list)
             clips.append(_clip(place, facts, split))
         damages += [damage] if damage else []
     if len(damages) > _NAMED:
@@ -50,10 +54,13 @@ def list_shards(path: Path, source: str) -> Listing:
     if not clips:
         words = "; ".join(["", *damages])
         raise InputError(f"data source {source!r}: no audio in the {len(shards)} shards of {path}{words}")
-    notes = [*info.get("notes", []), *damages, *(f"{count:,} {words}" for words, count in odd.items())]
+    notes = [*about.get("notes", []), *damages, *(f"{count:,} {words}" for words, count in odd.items())]
     if unpaired:
         notes.append(f"{unpaired:,} of {len(clips):,} clips in the shards have no label beside them")
-    return Listing(clips, notes, bool(info.get("multi")), info.get("classes"))
+    classes = about.get("classes")
+    if multi and classes is None:
+        classes = sorted({name for clip in clips for name in labels.split(clip.label)})
+    return Listing(clips, notes, multi, classes)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -181,16 +188,16 @@ def write_shards(manifest, out: Path, megabytes: float = 500.0) -> list[Path]:
             batch, size = [], 0
     if batch:
         shards.append(_write(out / f"shard-{len(shards):06d}.tar", batch, len(shards)))
-    info = {"source": manifest.source, "multi": manifest.multi, "classes": manifest.labels, "files": len(files)}
+    about = {"source": manifest.source, "multi": manifest.multi, "classes": manifest.labels, "files": len(files)}
     with atomic_write(out / ABOUT) as temporary:
-        temporary.write_text(json.dumps(info, indent=2), encoding="utf-8")
+        temporary.write_text(json.dumps(about, indent=2), encoding="utf-8")
     return shards
 
 
 def _write(shard: Path, batch: list[tuple[str, Any]], number: int) -> Path:
     with atomic_write(shard) as temporary, tarfile.open(temporary, "w", errors="surrogateescape") as members:
         for place, (path, rows) in enumerate(batch):
-            stretches = _stretches(rows)
+            stretches = _stretches(rows, info(path).seconds)
             for part, facts in enumerate(stretches):
                 key = f"{number:06d}-{place:08d}" + (f"-{part}" if len(stretches) > 1 else "")
                 members.add(path, f"{key}{Path(path).suffix.lower()}", filter=_plain_member)
@@ -208,8 +215,9 @@ def _plain_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _stretches(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """What a file's rows say: one entry for the whole file, or one a stretch where a list names stretches."""
+def _stretches(rows: pd.DataFrame, seconds: float) -> list[dict[str, Any]]:
+    """What the rows of a file of `seconds` say: one entry for the whole file, or one a stretch where a list names
+    stretches."""
     rows = rows.astype(object).where(rows.notna(), None)
     facts = [
         {
@@ -225,6 +233,7 @@ def _stretches(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
     meanings = {(fact["label"], fact["fold"], fact["split"]) for fact in facts}
     ends = [0.0, *(fact["start"] + fact["seconds"] for fact in facts)]
-    if len(meanings) == 1 and all(abs(fact["start"] - end) < 1e-6 for fact, end in zip(facts, ends, strict=False)):
+    follow = all(abs(fact["start"] - end) < 1e-6 for fact, end in zip(facts, ends, strict=False))
+    if len(meanings) == 1 and follow and abs(ends[-1] - seconds) < 1e-3:
         return [facts[0] | {"start": None, "seconds": None}]  # the segments of one recording, made again when listed
     return facts

@@ -165,7 +165,7 @@ def _json_rows(path: Path, text: str) -> pd.DataFrame:
     import json
 
     rows, numbers = [], []
-    lines = text.splitlines()
+    lines = text.replace("\r", "\n").split("\n")  # splitlines would cut at other signs, too, which JSON may hold
     if text.lstrip().startswith("["):
         try:
             lines = [json.dumps(row) for row in json.loads(text)]
@@ -246,6 +246,14 @@ def lists_files(table: pd.DataFrame) -> bool:
     return "path" in fields and bool(fields & about or len(table.columns) == 1)
 
 
+def may_list_files(path: Path) -> bool:
+    """Whether the first line of a CSV, which cannot be read as a table, has a name for a column of files, or a file."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        cells = re.split(f"[{_SEPARATORS}]", next(lines, ""))
+    named = {_bare(name) for name in ("path", *ALIASES["path"])}
+    return any(_bare(cell) in named or Path(cell.strip(' "\n')).suffix.lower() in SUFFIXES for cell in cells)
+
+
 def lists_classes(table: pd.DataFrame) -> bool:
     """Whether a table has a column of classes."""
     return bool(_fields(table) & {"label", MULTI})
@@ -295,7 +303,9 @@ def list_table(table: pd.DataFrame, folder: Path, name: str, line: str = "line",
             start=start,
             seconds=seconds,
         )
-        first_number, earlier = first.setdefault((clip.path, clip.start, clip.fold, clip.split), (number, clip))
+        first_number, earlier = first.setdefault(
+            (clip.path, clip.start, clip.seconds, clip.fold, clip.split), (number, clip)
+        )
         if earlier is not clip and earlier.label != clip.label:
             raise InputError(
                 f"{place}: {cells['path']} has the label {clip.label!r}, but {earlier.label!r} in {line} "
