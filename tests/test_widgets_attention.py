@@ -1,5 +1,6 @@
 """The attention explorer without a browser: what a click shows is what the encoder attends to."""
 
+import asyncio
 import base64
 import io
 from pathlib import Path
@@ -132,6 +133,58 @@ def test_the_mean_of_a_class(explorer):
     weights = np.mean([explorer.encoder.attention(clip, RATE, (0,)).map[0, 0, 1, 9] for clip in clips], axis=0)
     np.testing.assert_allclose(shown(explorer)[0], weights[1:], rtol=1e-4)
     assert "mean of the class" in explorer.facts.value and explorer.message.text == ""
+
+
+def test_the_mean_of_a_class_stands_over_the_clip_that_is_chosen(explorer):
+    labels = explorer.chooser.manifest.table["label"]
+    other = np.flatnonzero(labels == labels[0])[1]
+    explorer.view.value = "class mean"
+    weights = shown(explorer)[0]
+    explorer.chooser.show_row(int(other))
+    panel = explorer.maps.drawn_scene.panels[0]
+    assert panel.title.startswith(f"clip {other} of")
+    np.testing.assert_array_equal(panel.values, explorer.attention.log_mel)
+    np.testing.assert_allclose(shown(explorer)[0], weights)
+
+
+def test_a_mean_of_another_class_is_made_and_a_cancelled_one_is_left(explorer):
+    labels = explorer.chooser.manifest.table["label"]
+    other = int(np.flatnonzero(labels != labels[0])[0])
+
+    async def look() -> None:
+        explorer.view.value = "class mean"
+        explorer.chooser.show_row(other)  # meanwhile
+        while explorer.work.busy:
+            await explorer.work.task
+        assert explorer.maps.drawn_scene.panels[0].title.startswith(f"clip {other} of")
+        explorer._class_means.clear()
+        explorer.layer.value = 1
+        explorer.work.cancel.click()
+        await explorer.work.task
+
+    asyncio.run(look())
+    assert explorer.view.value == "one layer" and "cancelled" in explorer.message.text
+    assert "layer 1" in explorer.facts.value and "mean of the class" not in explorer.facts.value
+
+
+def test_a_colour_scale_that_was_set_by_hand_stays():
+    explorer = AttentionExplorer(encoder("softmax"), "synth:12")
+    explorer.maps.peak = 9.0
+    explorer.token = 7
+    assert explorer.maps.peak == 9.0 and explorer.multiples.peak != 9.0
+
+
+def test_a_search_lists_the_data_set_that_was_searched():
+    explorer = AttentionExplorer(encoder("softmax"), "synth:12")
+
+    async def look() -> None:
+        explorer.search.button.click()
+        explorer.search.button.click()  # no second search
+        explorer.chooser.data.value = "synth:10"
+        await explorer.search.work.task
+
+    asyncio.run(look())
+    assert explorer.message.text == "" and explorer.search.list.layout.display == "none"
 
 
 def test_a_file_has_no_class_to_average(explorer, tmp_path):

@@ -80,6 +80,20 @@ def test_a_failure_inside_is_not_cleared_by_success_around_it():
     assert message.text == ""
 
 
+def test_the_mouse_that_passes_over_clears_only_its_own_message():
+    message = Message()
+    with message.in_words():
+        raise FileNotFoundError("a.wav is not there")
+    with message.in_words(clear=False):
+        pass
+    assert message.text == "a.wav is not there"
+    with message.in_words(clear=False):
+        raise FileNotFoundError("b.wav is not there")
+    with message.in_words(clear=False):
+        pass
+    assert message.text == ""
+
+
 # --- Pictures and sounds --------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The browser of rows without a page: what a row shows and plays, and the list that is kept."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -46,6 +47,26 @@ def test_what_is_marked_is_left_out_of_a_list_that_data_takes(folder, tmp_path):
     again.rows.bad = [0, 1, 2]
     again.save.click()
     assert "nothing is left to save" in again.message.text
+
+
+def test_a_list_of_other_files_is_not_written_over(folder, tmp_path):
+    kept, other = tmp_path / "kept.csv", tmp_path / "other"
+    explorer = DataExplorer(f"folder:{folder}", kept)
+    explorer.rows.bad = [1]
+    explorer.save.click()
+    before = kept.read_text()
+    shutil.copytree(folder, other)
+    explorer.data.value = f"folder:{other}"
+    assert explorer.message.text == "" and explorer.rows.bad == []
+    explorer.save.click()
+    assert "is a list of other files" in explorer.message.text and kept.read_text() == before
+    explorer.data.value = f"folder:{folder}"
+    assert explorer.rows.bad == [1]
+    explorer.save.click()
+    assert explorer.message.text == "" and kept.read_text() == before
+    shutil.rmtree(folder)  # what the list names
+    explorer.data.value = f"folder:{other}"
+    assert explorer.message.text == "" and len(explorer.rows.rows) == 3
 
 
 def test_a_list_of_clips_with_several_labels_keeps_them(folder, tmp_path):

@@ -1,5 +1,6 @@
 """The embedding explorer without a browser: points, neighbours and sounds are those of the clips."""
 
+import asyncio
 import base64
 import io
 from collections import Counter
@@ -209,6 +210,30 @@ def test_points_are_coloured_by(explorer, column):
         if column in ("label", "prediction", "error"):
             assert shown == {"label": labels, "prediction": predicted, "error": right}[column]
     explorer.colour.value = "label"
+
+
+def test_points_are_grey_while_their_colours_are_measured(enc):
+    explorer = EmbeddingExplorer(enc, "synth:12")
+    explorer.colour.value = "level"
+
+    async def another() -> None:
+        explorer.data.value = "synth:20"
+        await explorer.work.task  # embedded
+        values = np.frombuffer(explorer.map.values, "<f4")
+        assert len(values) == 20 and np.isnan(values).all()
+        await explorer.work.task  # measured
+
+    asyncio.run(another())
+    assert np.isfinite(np.frombuffer(explorer.map.values, "<f4")).all()
+
+
+def test_a_neighbour_that_is_chosen_again_is_played_again(explorer):
+    played = []
+    explorer.near_sound.load = lambda wave, rate: played.append(wave is not None)
+    explorer.strip.selected = 1
+    explorer.strip._handle_custom_msg({"kind": "again"}, [])
+    del explorer.near_sound.load
+    assert played == [True, True]
 
 
 def test_a_class_keeps_its_colour_where_classes_are_predicted(explorer):

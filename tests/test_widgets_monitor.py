@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from asit_lab.storage.lock import only_writer
 from asit_lab.widgets import RunMonitor
 from asit_lab.widgets import run_files as watched
 from asit_lab.widgets.live import references
+from asit_lab.widgets.run_curves import same_but_for_the_seed
 from asit_lab.widgets.run_files import Watched, runs_below, runs_named, worth_watching
 
 SECONDS = 0.02  # between looks, in the tests
@@ -175,6 +177,19 @@ def test_runs_that_differ_in_their_seed_are_one_band(tmp_path):
     np.testing.assert_allclose(band["low"], np.minimum(one, two), rtol=1e-5)
     assert band["colour"] == 0 and monitor.message.text == ""
     assert "optim.rate" in monitor.table.value and "train.seed" in monitor.table.value  # what differs
+
+
+def test_groups_of_seeds_with_one_name_are_kept_apart():
+    settings = [{"data.source": source, "train.seed": seed} for source in ("synth", "esc10") for seed in (0, 1)]
+    names = [f"half, seed {seed} ({digest})" for digest, seed in (("aa", 0), ("bb", 1), ("cc", 0), ("dd", 1))]
+    runs = {name: SimpleNamespace(settings=of) for name, of in zip(names, settings, strict=True)}
+    assert list(same_but_for_the_seed(runs).values()) == [names[:2], names[2:]]
+
+
+def test_pictures_that_were_copied_are_no_trouble(tmp_path):
+    run = make_run(tmp_path / "a", samples=[10])
+    shutil.copy(run.dir / "samples/step-10.png", run.dir / "samples/step-10-Copy1.png")
+    assert RunMonitor(tmp_path / "a").message.text == ""
 
 
 def test_runs_are_filtered_by_name(tmp_path):

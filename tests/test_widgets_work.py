@@ -59,6 +59,39 @@ def test_in_a_thread_the_loop_goes_on_and_cancel_or_interrupt_stops_it(stop):
     assert isinstance(results[0], Cancelled) and str(results[0]) == "embedding cancelled" and not work.busy
 
 
+def test_cancel_stops_all_that_runs_and_the_bar_stays_until_the_last():
+    work, results = LongWork(), []
+    go = threading.Event()
+
+    def quick(report):
+        go.wait(20)
+        return "quick"
+
+    def endless(report):
+        while True:
+            report(1, 2)
+            threading.Event().wait(0.001)
+
+    async def press() -> None:
+        before = signal.getsignal(signal.SIGINT)
+        work.run("one", endless, results.append, background=True)
+        first = work.task
+        work.run("two", quick, results.append, background=True)
+        second = work.task
+        go.set()
+        await asyncio.wait_for(second, 20)
+        assert results == ["quick"] and work.busy and work.layout.display is None
+        work.run("three", endless, results.append, background=True)
+        work.cancel.click()
+        await asyncio.wait_for(asyncio.gather(first, work.task), 20)
+        await asyncio.sleep(0)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    asyncio.run(press())
+    assert sorted(map(str, results)) == ["one cancelled", "quick", "three cancelled"]
+    assert not work.busy and work.layout.display == "none"
+
+
 def test_a_failure_in_a_thread_is_handed_on():
     work, results = LongWork(), []
 

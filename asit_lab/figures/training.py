@@ -139,7 +139,8 @@ def compared_curves(
                 share = smoothing if len(tables[0]) >= _SMOOTH_FROM else 0.0
                 line = _draw_line(ax, places[0], columns_drawn[0], numbers[members[0]], share, "")
                 drawn.append((places[0], line))
-        _scale_axes(ax, *(np.concatenate(parts) for parts in zip(*drawn, strict=True)), smooth, log)
+        if drawn:
+            _scale_axes(ax, *(np.concatenate(parts) for parts in zip(*drawn, strict=True)), smooth, log)
         for reference in (references or {}).get(name, ()):
             _draw_reference(ax, name, reference)
         ax.set_title(curve_title(name))

@@ -91,6 +91,12 @@ class ClipAttention:
             self._measures[kind] = {name: values.numpy() for name, values in values_by_name.items()}
         return self._measures[kind]
 
+    def with_weights_of(self, other: "ClipAttention") -> "ClipAttention":
+        """This clip, its log-mel and its place, with the weights of another one of equal grid, such as a mean."""
+        shown = copy.copy(self)
+        shown._weights, shown._measures, shown._rollouts = other._weights, other._measures, other._rollouts
+        return shown
+
     @property
     def loudest(self) -> int:
         """The token of the patch with the highest mean log-mel, an eighth of the clip at each end left out: what

@@ -59,6 +59,7 @@ class AttentionExplorer(Explorer):
         the mean over heads.
         """
         super().__init__()
+        self._peaks: dict[SpectrogramView, float] = {}  # ends of the colour scales, as they were set here
         self.attention: ClipAttention | None = None
         self.other_attention: ClipAttention | None = None
         self._first = 0.0  # s, where the window starts
@@ -214,27 +215,33 @@ class AttentionExplorer(Explorer):
         self.redraw()
 
     def _class_mean(self) -> ClipAttention | None:
-        """Mean over clips of the class; None while it is computed, after which `redraw` is called."""
-        manifest, row, enc = self.chooser.manifest, self.chooser.row, self.encoder
+        """The clip with the mean of the weights over clips of its class; None while that is computed, after which
+        `redraw` is called."""
+        manifest, row, enc, like = self.chooser.manifest, self.chooser.row, self.encoder, self.attention
         labels = manifest.table["label"]
-        key = (manifest.source, labels.iloc[row], self.attention.grid)
-        if key in self._class_means or self.work.busy:
-            return self._class_means.get(key)
+        key = (manifest.source, labels.iloc[row], like.grid)
+        if key in self._class_means:
+            return like.with_weights_of(self._class_means[key])
+        if self.work.busy:
+            return None
         rows = np.flatnonzero(labels == labels.iloc[row])[:_AVERAGED].tolist()
         rate = enc.config.features.sample_rate
 
         def compute(report):
             waves = (window(enc, manifest.read(other, rate)) for other in rows)
-            return mean_attention(enc, waves, rate, self.attention, lambda done: report(done, len(rows)))
+            return mean_attention(enc, waves, rate, like, lambda done: report(done, len(rows)))
 
         def show(result) -> None:
             if isinstance(result, Exception):
+                with self._one_redraw():
+                    self.view.value = _ONE
+                self.redraw()
                 raise result
             self._class_means = {key: result}
             self.redraw()
 
         self.work.run("averaging", compute, lambda result: self._answer(lambda: show(result)), background=True)
-        return self._class_means.get(key)
+        return None  # where no event loop runs, `show` has drawn it
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
@@ -286,7 +293,9 @@ class AttentionExplorer(Explorer):
         heads = heads_scene(shown, token, self._axes, self._scale)
         for view, drawn in ((self.maps, scene), (self.multiples, heads)):
             with view.hold_sync():
-                view.peak, view.marked = peak(drawn), [list(place)] if token else []
+                if view.peak == self._peaks.get(view, view.peak):  # else the user has chosen another
+                    view.peak = self._peaks[view] = peak(drawn)
+                view.marked = [list(place)] if token else []
                 view.show(drawn, f"Attention of {heading}." if drawn is scene else f"Every head: {shown.place(token)}.")
         self.facts.value = self._facts(next(reversed(looks[0].weights.values())), token, heading)
         self.search.follow(self.layer.value, shown.heads if self.head.value == _MEAN else self.head.value)

@@ -165,7 +165,8 @@ class Message(ipywidgets.HTML):
         self.add_class("asit-message")
         self.text = ""
         self._depth = 0
-        self._failed = False
+        self._failed, self._clears = False, True
+        self._passing = False  # the text is of a block that clears none
 
     def say(self, text: str) -> None:
         """Show `text`; nothing is shown for an empty one."""
@@ -174,13 +175,14 @@ class Message(ipywidgets.HTML):
         self.layout.display = "block" if text else "none"
 
     @contextmanager
-    def in_words(self):
+    def in_words(self, clear: bool = True):
         """Inside, a wrong input or an unreadable file ends in a text here; anything else does too, and is raised.
 
-        The text is cleared when the outermost of nested blocks ends and none of them failed.
+        The text is cleared when the outermost of nested blocks ends and none of them failed. Unless `clear`, as for the
+        mouse that only passes over, it stays, but for a text of such a block.
         """
         if not self._depth:
-            self._failed = False
+            self._failed, self._clears = False, clear
         self._depth += 1
         try:
             yield
@@ -196,11 +198,11 @@ class Message(ipywidgets.HTML):
             raise
         finally:
             self._depth -= 1
-            if not self._depth and not self._failed:
+            if not self._depth and not self._failed and (clear or self._passing):
                 self.say("")
 
     def _fail(self, text: str) -> None:
-        self._failed = True
+        self._failed, self._passing = True, not self._clears
         self.say(text)
 
 
@@ -267,9 +269,9 @@ class Explorer(ipywidgets.VBox):
         for picture in self.saved:
             picture.add_class("asit-saved")
 
-    def errors_in_words(self):
+    def errors_in_words(self, clear: bool = True):
         """Context: see `Message.in_words`."""
-        return self.message.in_words()
+        return self.message.in_words(clear)
 
     def on(self, controls, handler: Callable[[], None]) -> None:
         """Call `handler` inside `errors_in_words` when the value of a control, or of one of a list, changes."""
@@ -280,8 +282,11 @@ class Explorer(ipywidgets.VBox):
         """Call `handler` inside `errors_in_words` when `button` is pressed."""
         button.on_click(lambda _button: self._answer(handler))
 
-    def _answer(self, handler: Callable[[], None]) -> None:
-        with suppress(KeyboardInterrupt), self.errors_in_words():  # Interrupt ends the answer, not the kernel's loop
+    def _answer(self, handler: Callable[[], None], clear: bool = True) -> None:
+        with (
+            suppress(KeyboardInterrupt),
+            self.errors_in_words(clear),
+        ):  # Interrupt ends the answer, not the kernel's loop
             handler()
 
     @contextmanager

@@ -53,6 +53,8 @@ class BestAndWorst(ipywidgets.VBox):
         self._show()
 
     def _search(self) -> None:
+        if self.work.busy:
+            return
         manifest, then = self.chooser.manifest, self._now
         if manifest is None:
             raise InputError("there is no data set to look through")

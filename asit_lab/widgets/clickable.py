@@ -1,5 +1,7 @@
 """A picture whose parts can be chosen, by mouse and by keyboard."""
 
+from collections.abc import Callable
+
 import anywidget
 import numpy as np
 import traitlets
@@ -21,6 +23,9 @@ class Selectable(anywidget.AnyWidget):
         super().__init__(**kwargs)
         self.layout.width = "100%"
         self.add_class("asit-picture")
+        self.on_again: Callable[[], None] = lambda: None
+        """called when the selected part is clicked, or chosen by Enter or space, again"""
+        self.on_msg(lambda _widget, content, _buffers: content.get("kind") == "again" and self.on_again())
 
 
 class ClickableImage(Selectable):

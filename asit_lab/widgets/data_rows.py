@@ -10,7 +10,7 @@ import torch
 import traitlets
 
 from ..config import resolve
-from ..data import DataSource, load_manifest
+from ..data import DataSource, Manifest, load_manifest
 from ..data.lists import as_source
 from ..data.sources.tables import MULTI
 from ..errors import InputError
@@ -66,25 +66,32 @@ class DataExplorer(Explorer):
             self.list_rows()
 
     def list_rows(self) -> None:
-        """List the data set that is named."""
+        """List the data set that is named, with the marks of a list that was saved of it before."""
         manifest = load_manifest(self.data.value)
+        bad, self._continues = self._left_out(manifest)
         table = manifest.table
         shown = table[[name for name in _LISTED if table[name].notna().any()] + ["sample_rate"]].copy()
         shown.insert(0, "row", range(len(shown)))
         self.manifest = manifest
         with self.rows.hold_sync():
-            self.rows.columns, self.rows.bad, self.rows.selected = [str(name) for name in shown], self._left_out(), -1
+            self.rows.columns, self.rows.bad, self.rows.selected = [str(name) for name in shown], bad, -1
             self.rows.rows = [[_plain(cell) for cell in row] for row in shown.itertuples(index=False)]
         self.rows.selected = 0
 
-    def _left_out(self) -> list[int]:
-        """Rows that a list saved before lacks; none where it is of other files."""
+    def _left_out(self, manifest: Manifest) -> tuple[list[int], bool]:
+        """Rows that a list saved before lacks, and whether that list may be written over: not where it is of other
+        files."""
         if not self.kept.is_file():
-            return []
-        saved = load_manifest(f"folder:{self.kept}").table
+            return [], True
+        try:
+            saved = load_manifest(f"folder:{self.kept}").table
+        except InputError:  # its files have been moved, or it is none
+            return [], False
         kept = set(zip(saved["path"], saved["start"].round(3), strict=True))
-        here = list(zip(self.manifest.table["path"], self.manifest.table["start"].round(3), strict=True))
-        return [row for row, place in enumerate(here) if place not in kept] if kept & set(here) else []
+        here = list(zip(manifest.table["path"], manifest.table["start"].round(3), strict=True))
+        if not kept & set(here):
+            return [], False
+        return [row for row, place in enumerate(here) if place not in kept], True
 
     def redraw(self) -> None:
         """Show and offer to play the selected row."""
@@ -101,10 +108,13 @@ class DataExplorer(Explorer):
         self.sound.load(wave, rate)
 
     def write(self) -> None:
-        """Save the rows that are not marked. Raises InputError for sounds without files, and where none is left."""
+        """Save the rows that are not marked. Raises InputError for sounds without files, where none is left, and where
+        the list is of other files."""
         table = self.manifest.table[_LISTED]
         if table["path"].str.startswith("synth://").any():
             raise InputError("synthesised sounds are no files that a list could name; nothing is saved")
+        if not self._continues:
+            raise InputError(f"{self.kept} is a list of other files; move it away, or choose another name as `kept`")
         kept = table.drop(index=table.index[list(self.rows.bad)])
         if not len(kept):
             raise InputError("every row is marked as bad; nothing is left to save")

@@ -136,7 +136,10 @@ class EmbeddingExplorer(Explorer):
                 (view.plane, "hovered", self._show_hovered),
                 (view.strip, "selected", self._hear_neighbour),
             ):
-                picture.observe(lambda _, handler=handler, view=view: self._answer(lambda: handler(view)), names=name)
+                clear = name != "hovered"  # which leaves what is wrong on the page
+                picture.observe(lambda _, do=handler, of=view, c=clear: self._answer(lambda: do(of), c), names=name)
+            view.plane.on_again = lambda view=view: self._answer(lambda: self._take(view.plane.selected, play=True))
+            view.strip.on_again = lambda view=view: self._answer(lambda: self._hear_neighbour(view))
 
     def _arrange_views(self, choices: list[ipywidgets.Widget], chosen: list[ipywidgets.Widget]) -> None:
         """One plane at the right of all controls, beside its neighbours; two planes under the controls."""
@@ -301,6 +304,8 @@ class EmbeddingExplorer(Explorer):
         if name in self._columns or name not in SLOW:
             show(self._columns.get(name) or compute(lambda *_: None))
         else:
+            for view in self.views:  # grey meanwhile: the colours before may be of other clips
+                view.plane.colour_by(pd.Series(np.nan, index=range(len(view.space.rows))))
             self.work.run("measuring", compute, lambda result: self._answer(lambda: show(result)), background=True)
 
     def redraw(self) -> None:

@@ -57,7 +57,9 @@ class ClipsOfHead(ipywidgets.VBox):
         self.list.layout.display = None
 
     def _search(self) -> None:
-        manifest, enc = self.chooser.manifest, self.encoder
+        if self.work.busy:
+            return
+        manifest, enc, source = self.chooser.manifest, self.encoder, self.chooser.data.value
         rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), _SEARCHED)).astype(int)).tolist()
 
         def compute(report: ReportProgress) -> dict[int, np.ndarray]:
@@ -76,7 +78,7 @@ class ClipsOfHead(ipywidgets.VBox):
             if not result:
                 raise InputError(f"{manifest.source}: none of {len(rows)} clips can be read")
             self.entropy, self.rows = np.stack(list(result.values())), list(result)
-            self._source = self.chooser.data.value
+            self._source = source
             self.follow(*self._place)
 
         self.work.run("looking", compute, lambda result: self._call(lambda: show(result)), background=True)

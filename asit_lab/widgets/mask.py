@@ -1,6 +1,7 @@
 """The mask explorer: shows and plays what pretraining hides of a clip."""
 
 import html
+from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets
@@ -50,15 +51,22 @@ class MaskExplorer(Explorer):
     """Corrupt a clip as pretraining does, to see and hear the result; draw a mask by hand, compare two.
 
     Crop length, log-mel, patches and where the controls start are those of the configuration `preset` (a preset, a
-    YAML file or a run). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of that length.
+    YAML file, a run, or a RunConfig). Seed n gives the blocks that `Encoder.reconstruct(seed=n)` draws for a clip of
+    that length.
     """
 
-    def __init__(self, data: DataSource = "synth:examples", preset: str = "asit-vit-s", clip: int = 0, seed: int = 0):
+    def __init__(
+        self,
+        data: DataSource = "synth:examples",
+        preset: str | Path | RunConfig = "asit-vit-s",
+        clip: int = 0,
+        seed: int = 0,
+    ):
         super().__init__()
         self.picture = SpectrogramView()
         self.saved = (self.picture,)
         with self.errors_in_words():
-            self._build(load_config(preset), data, clip, seed)
+            self._build(preset if isinstance(preset, RunConfig) else load_config(preset), data, clip, seed)
 
     def _build(self, cfg: RunConfig, data: DataSource, clip: int, seed: int) -> None:
         self.cfg = cfg

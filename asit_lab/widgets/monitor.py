@@ -198,15 +198,20 @@ class RunMonitor(Explorer):
 
     async def _keep_looking(self) -> None:
         """Until every chosen run has ended: wait, read what changed in a thread, draw it here."""
-        while self.under_way or self.waiting:
-            await asyncio.sleep(self.seconds)
-            with self.errors_in_words():
-                if self.waiting:
-                    self._find_new()
-                if await asyncio.to_thread(self._read):
-                    self.redraw()
-                else:
-                    self._complain()
+        try:
+            while self.under_way or self.waiting:
+                await asyncio.sleep(self.seconds)
+                with self.errors_in_words():
+                    if self.waiting:
+                        self._find_new()
+                    if await asyncio.to_thread(self._read):
+                        self.redraw()
+                    else:
+                        self._complain()
+        except Exception:
+            self._task = None
+            self._end("stopped by the error above")
+            raise
         self._task = None
         self._end(_ended())
 
@@ -274,7 +279,13 @@ class RunMonitor(Explorer):
             self._colours(runs),
         )
         along, groups = self.along.value, same_but_for_the_seed(runs) if self.grouped.value else None
-        drawn = run_lines(runs, names, colours, along, smoothing, self.grouped.value)
+        try:
+            drawn = run_lines(runs, names, colours, along, smoothing, self.grouped.value)
+        except InputError:  # runs that have no epochs
+            with self._quietly():
+                self.along.value = "step"
+            self._draw(runs)
+            raise
         panels = curve_panels(names, drawn, lines)
 
         def figure():

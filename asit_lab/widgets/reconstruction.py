@@ -164,8 +164,11 @@ class ReconstructionExplorer(Explorer):
         if self.drawn is not None and self.drawn.shape != tuple(self.clean.shape[1:]):
             self.drawn = None  # it was for a clip of another length
         self.recording.load(self.crop, rate)
+        if self.reconstructs:  # before what may fail: the scales depend on the crop alone
+            self._fit_colours()
         self._fill_in()
-        self._fit_colours()
+        if not self.reconstructs:
+            self._fit_colours()
         self._paint()
 
     def _encoders(self) -> list[Encoder]:

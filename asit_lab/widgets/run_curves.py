@@ -62,4 +62,8 @@ def same_but_for_the_seed(runs: Mapping[str, Glance]) -> dict[str, list[str]]:
     for name, run in runs.items():
         same = tuple((key, str(value)) for key, value in run.settings.items() if key not in _OF_A_SEED)
         groups.setdefault(same, []).append(name)
-    return {members[0].split(", seed ")[0]: members for members in groups.values()}
+    named: dict[str, list[str]] = {}
+    for members in groups.values():
+        name = members[0].split(", seed ")[0]
+        named[members[0] if name in named else name] = members  # other data or scales may have the same setting
+    return named

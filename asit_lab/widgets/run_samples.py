@@ -14,7 +14,7 @@ _DPI = 100
 
 def step_of(path: Path) -> int:
     """The step after which a picture was made."""
-    return int(path.stem.removeprefix("step-"))
+    return int(path.stem.split("-")[1])  # also of copies: step-10-Copy1.png
 
 
 def last_until(paths: Sequence[Path], step: int) -> Path | None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import ipywidgets
@@ -21,8 +22,17 @@ class Cancelled(InputError):
     """The user pressed Cancel or Interrupt."""
 
 
+@dataclass(eq=False)
+class _Job:
+    """A piece of work that runs."""
+
+    description: str
+    began: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+
+
 class LongWork(ipywidgets.VBox):
-    """Runs one piece of work at a time; hidden while idle.
+    """Runs pieces of work, of which the bar shows the one that reported last; hidden while idle.
 
     In a cell the work runs in the foreground. After a control it runs in a thread, so that the page can still show the
     bar and react to Cancel. The kernel's Interrupt stops it in both.
@@ -36,7 +46,7 @@ class LongWork(ipywidgets.VBox):
         super().__init__([self.words, self.bar, self.cancel])
         self.layout.display = "none"
         self.add_class("asit-work")
-        self._cancelled, self._began = False, 0.0
+        self._jobs: list[_Job] = []
         self.task: asyncio.Task | None = None
         # Of the main thread, which gets signals; controls may be answered in another one.
         self._home = running_loop() if threading.current_thread() is threading.main_thread() else None
@@ -52,41 +62,50 @@ class LongWork(ipywidgets.VBox):
         """Do `work`, then call `on_result` with its result. description: a word or two, for the bar. background: in a
         thread, if an event loop runs. Where the work fails in a thread, `on_result` gets the exception.
         """
-        self._cancelled, self._began = False, time.monotonic()
+        job = _Job(description)
+        self._jobs.append(job)
         self.bar.value, self.words.value, self.layout.display = 0, f"{description} ...", None
         loop = running_loop() if background else None
         if loop is None:
             try:
-                result = work(lambda parts, total: self._show(description, parts, total))
+                result = work(lambda parts, total: self._show(job, parts, total))
             finally:
-                self.layout.display = "none"
+                self._jobs.remove(job)
+                self._hide()
             on_result(result)
         else:
-            self.task = loop.create_task(self._in_thread(loop, description, work, on_result))
+            self.task = loop.create_task(self._in_thread(loop, job, work, on_result))
 
-    async def _in_thread(self, loop, description: str, work, on_result) -> None:
+    async def _in_thread(self, loop, job: _Job, work, on_result) -> None:
         def report(parts: int, total: int) -> None:
-            if self._cancelled:
-                raise Cancelled(f"{description} cancelled")
-            loop.call_soon_threadsafe(self._show, description, parts, total)
+            if job.cancelled:
+                raise Cancelled(f"{job.description} cancelled")
+            loop.call_soon_threadsafe(self._show, job, parts, total)
 
         try:
             with self._interruptible():
                 result = await asyncio.to_thread(work, report)
         except Exception as error:  # the widget's own messages say it
             result = error
+        finally:
+            self._jobs.remove(job)  # before its result is drawn, which may begin other work
         try:
             on_result(result)  # the bar stays until its pictures are drawn
         finally:
-            self.layout.display = "none"
+            self._hide()
 
     @property
     def busy(self) -> bool:
         """Whether work is running."""
-        return self.layout.display is None
+        return bool(self._jobs)
+
+    def _hide(self) -> None:
+        if not self._jobs:
+            self.layout.display = "none"
 
     def _stop(self, *_signal) -> None:
-        self._cancelled = True
+        for job in self._jobs:
+            job.cancelled = True
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -101,17 +120,17 @@ class LongWork(ipywidgets.VBox):
             self._home.call_soon_threadsafe(self._release)
 
     def _catch(self) -> None:
-        self._before = signal.signal(signal.SIGINT, self._stop)
+        if signal.getsignal(signal.SIGINT) != self._stop:  # else other work runs, too
+            self._before = signal.signal(signal.SIGINT, self._stop)
 
     def _release(self) -> None:
-        if signal.getsignal(signal.SIGINT) == self._stop:  # else a cell that runs has set its own
+        if not self._jobs and signal.getsignal(signal.SIGINT) == self._stop:  # else a cell that runs has set its own
             signal.signal(signal.SIGINT, self._before)
 
-    def _show(self, description: str, parts: int, total: int) -> None:
-        left = (time.monotonic() - self._began) / max(parts, 1) * (total - parts)
-        self.layout.display = None  # also when earlier work has just ended
+    def _show(self, job: _Job, parts: int, total: int) -> None:
+        left = (time.monotonic() - job.began) / max(parts, 1) * (total - parts)
         self.bar.max, self.bar.value = total, parts
-        self.words.value = f"{description}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
+        self.words.value = f"{job.description}: {parts} of {total}" + (f", {duration(left)} left" if parts else "")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -102,6 +102,41 @@ def test_the_legend_hides_and_the_search_finds(plane):
     assert plane.get("selected") == 37 and [row["clip"] for row in plane.saved()] == ["37", *map(str, range(370, 380))]
 
 
+def test_what_the_legend_hides_stays_hidden_in_another_layer(plane):
+    rain = plane.page.get_by_role("button", name="rain")
+    rain.click()
+    plane.page.evaluate("() => model.set('points', new DataView(model.get('points').buffer.slice(0)))")
+    assert rain.get_attribute("aria-pressed") == "false" and len(plane.saved()) == SIDE**2 // 2
+
+
+def test_the_selected_clip_is_told_of_again(plane):
+    plane.page.evaluate("() => { window.told = []; model.send = (message) => told.push(message.kind); }")
+    plane.page.mouse.click(*plane.point(0, 0))
+    assert plane.get("selected") == 0 and plane.page.evaluate("told") == []
+    plane.page.mouse.click(*plane.point(0, 0))
+    plane.page.keyboard.press("Enter")
+    assert plane.page.evaluate("told") == ["again", "again"]
+
+
+def test_a_look_leaves_the_notebook_as_it_was_saved(plane):
+    drawn = plane.page.locator("canvas.asit-plot").get_attribute("data-drawn")
+    plane.page.mouse.move(*plane.point(0.2, 0.2), steps=5)
+    plane.drawn()
+    assert plane.page.locator("canvas.asit-plot").get_attribute("data-drawn") == drawn
+
+
+def test_fifty_classes_have_marks_of_their_own(bare):
+    widget = Plane()
+    names = [f"class {number}" for number in range(50)]
+    table = pd.DataFrame({"label": names})
+    places = np.stack([np.arange(50) % 10, np.arange(50) // 10], 1)
+    widget.show(places, table, names, "", "")
+    widget.colour_by(table["label"])
+    page = Page(bare, widget)
+    swatches = page.page.eval_on_selector_all(".asit-legend canvas", "all => all.map((one) => one.toDataURL())")
+    assert len(swatches) == len(set(swatches)) == 50
+
+
 def test_wheel_drag_click_and_keys(plane):
     before = plane.drawn()
     plane.page.mouse.click(*plane.point(0, 0))

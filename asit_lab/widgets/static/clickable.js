@@ -110,6 +110,12 @@ function render({ model, el }) {
     model.save_changes();
   }
 
+  // The selected part again counts, too: its sound is played once more.
+  function take(i) {
+    if (i >= 0 && model.get("selected") === i) model.send({ kind: "again" });
+    else set("selected", i);
+  }
+
   const keys = {
     ArrowLeft: () => towards(-1, 0),
     ArrowRight: () => towards(1, 0),
@@ -131,7 +137,8 @@ function render({ model, el }) {
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
     event.preventDefault();
     event.stopPropagation();
-    set("selected", keys[event.key]());
+    const target = keys[event.key]();
+    keys[event.key] === choose ? take(target) : set("selected", target);
   }
 
   function onMove(event) {
@@ -150,7 +157,7 @@ function render({ model, el }) {
   function onClick(event) {
     frame.focus({ preventScroll: true });
     const target = nearest(event);
-    if (target >= 0) set("selected", target);
+    if (target >= 0) take(target);
   }
 
   const listeners = [

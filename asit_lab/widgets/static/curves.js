@@ -90,7 +90,9 @@ class Curves {
 
   // --- Drawing --------------------------------------------------------------------------------------------------------
 
-  schedule() {
+  // changed: whether the picture that a saved notebook has is another one, too.
+  schedule(changed = true) {
+    this.changed ||= changed;
     this.waiting ||= requestAnimationFrame(() => {
       this.waiting = 0;
       const layout = this.layout();
@@ -99,7 +101,8 @@ class Curves {
       this.canvas.style.height = `${layout.height}px`;
       this.draw(this.canvas.getContext("2d"), ratio, layout, getComputedStyle(this.frame).color, null);
       this.frame.setAttribute("aria-label", `curves: ${this.panels.map(({ title }) => title).join(", ")}`);
-      this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
+      if (this.changed) this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
+      this.changed = false;
       this.frame.dispatchEvent(new Event("asit-drawn", { bubbles: true }));
       this.say();
     });
@@ -282,9 +285,10 @@ class Curves {
   listen() {
     const { frame, model } = this;
     let drag = null;
+    const scroll = new Scroll();
     frame.addEventListener("wheel", (event) => {
       const place = this.place(event);
-      if (!place || (event.deltaY > 0 && !this.window)) return; // the page scrolls
+      if (!place || scroll.since || (event.deltaY > 0 && !this.window)) return; // the page scrolls
       event.preventDefault();
       const factor = Math.exp(Math.min(Math.max(event.deltaY, -100), 100) / 300);
       const [from, to] = this.window ?? this.full();
@@ -305,7 +309,7 @@ class Curves {
         if (drag.moved) this.show(drag.window[0] - by, drag.window[1] - by);
       } else if (!this.pinned) {
         this.cross = this.place(event);
-        this.schedule();
+        this.schedule(false);
       }
     });
     frame.addEventListener("pointerup", () => {
@@ -318,8 +322,9 @@ class Curves {
     });
     frame.addEventListener("pointerleave", () => {
       if (!this.pinned) this.cross = null;
-      this.schedule();
+      this.schedule(false);
     });
+    frame.addEventListener("lostpointercapture", () => (drag = null)); // a touch became a scroll
     frame.addEventListener("dblclick", () => this.show(-Infinity, Infinity));
     frame.addEventListener("keydown", (event) => {
       const [from, to] = this.window ?? this.full();
@@ -342,7 +347,8 @@ class Curves {
       if (message.kind === "pdf") download("curves.pdf", bytesOf(buffers[0]), "application/pdf");
     };
     const handlers = { "change:panels": draw, "change:log": draw, "change:axis": all, "msg:custom": received };
-    const ends = [follow(model, handlers), watchLook(frame, draw), () => cancelAnimationFrame(this.waiting)];
+    const look = () => this.schedule(false);
+    const ends = [follow(model, handlers), watchLook(frame, look), () => cancelAnimationFrame(this.waiting), () => scroll.stop()];
     this.stop = () => ends.forEach((end) => end());
   }
 }

@@ -48,6 +48,7 @@ function render({ model, el }) {
   };
 
   function onDown(event) {
+    if (event.button) return;
     const time = timeOf(event);
     const inside = time >= start && time <= start + model.get("seconds");
     grab = inside ? time - start : model.get("seconds") / 2;
@@ -71,7 +72,7 @@ function render({ model, el }) {
     place();
   }
 
-  const listeners = { pointerdown: onDown, pointermove: onMove, pointerup: onUp, keydown: onKey };
+  const listeners = { pointerdown: onDown, pointermove: onMove, pointerup: onUp, lostpointercapture: onUp, keydown: onKey };
   for (const [name, handler] of Object.entries(listeners)) frame.addEventListener(name, handler);
   const handlers = { "change:peaks": paint, "change:total": paint, "change:seconds": paint, "change:start": moved };
   paint();

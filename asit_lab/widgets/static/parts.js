@@ -49,6 +49,27 @@ function watchLook(part, resized, themed = resized) {
   };
 }
 
+// Whether the page was scrolled and the mouse has not moved `since`: then the wheel goes on scrolling.
+class Scroll {
+  constructor() {
+    this.since = true;
+    this.last = ""; // where the mouse was on the screen
+    this.listeners = [["scroll", () => (this.since = true)], ["pointermove", (event) => this.onMove(event)]];
+    for (const [name, handler] of this.listeners) document.addEventListener(name, handler, true);
+  }
+
+  // After a scroll, browsers report a move although the mouse has not moved.
+  onMove(event) {
+    const place = `${event.screenX} ${event.screenY}`;
+    if (place !== this.last) this.since = false;
+    this.last = place;
+  }
+
+  stop() {
+    for (const [name, handler] of this.listeners) document.removeEventListener(name, handler, true);
+  }
+}
+
 function download(name, content, type) {
   const url = URL.createObjectURL(new Blob([content], { type }));
   make("a", { href: url, download: name }).click();

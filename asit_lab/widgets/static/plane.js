@@ -58,7 +58,8 @@ class Plane {
     if (this.named !== model.get("names")) this.picked.clear(); // other clips
     this.named = model.get("names");
     this.listPicked(); // what is predicted may be new
-    this.hidden.clear();
+    if (this.listed !== model.get("categories")) this.hidden.clear(); // else another layer of the same clips
+    this.listed = model.get("categories");
     this.fillLegend();
     this.schedule();
   }
@@ -114,7 +115,9 @@ class Plane {
 
   // --- Drawing --------------------------------------------------------------------------------------------------------
 
-  schedule() {
+  // changed: whether the picture that a saved notebook has is another one, too.
+  schedule(changed = true) {
+    this.changed ||= changed;
     this.waiting ||= requestAnimationFrame(() => {
       this.waiting = 0;
       this.measured = undefined;
@@ -122,7 +125,8 @@ class Plane {
       [this.canvas.width, this.canvas.height] = [this.width * ratio, SIZE * ratio];
       this.canvas.style.height = `${SIZE}px`;
       this.draw(this.canvas.getContext("2d"), ratio, getComputedStyle(this.frame).color, null);
-      this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
+      if (this.changed) this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
+      this.changed = false;
       this.frame.dispatchEvent(new Event("asit-drawn", { bubbles: true }));
       this.say();
     });
@@ -153,7 +157,9 @@ class Plane {
     context.save();
     context.translate(x, y);
     context.beginPath();
-    SHAPES[this.numeric ? 0 : Math.max(0, value) % SHAPES.length](context, size);
+    // With each turn through the palette, colours get other shapes: 72 pairs.
+    const turn = Math.floor(Math.max(0, value) / this.model.get("palette").length);
+    SHAPES[this.numeric ? 0 : (Math.max(0, value) + turn) % SHAPES.length](context, size);
     context.fillStyle = this.colour(value);
     if (context.fillStyle === "#000000") context.fillStyle = text; // black is not seen on a dark page
     context.fill();
@@ -226,7 +232,7 @@ class Plane {
         const context = swatch.getContext("2d");
         context.scale(2, 2);
         this.mark(context, value, 7, 7, 5, getComputedStyle(this.frame).color);
-        if (!this.numeric) button.setAttribute("aria-pressed", "true");
+        if (!this.numeric) button.setAttribute("aria-pressed", !this.hidden.has(value));
         button.addEventListener("click", (event) => this.numeric || this.toggle(value, event.shiftKey));
         return button;
       }),
@@ -268,9 +274,15 @@ class Plane {
     this.says.textContent = count + (named >= 0 && named < this.count ? this.model.get("names")[named] : PLANE_HELP);
   }
 
+  // The selected clip again counts, too: it is played once more.
+  take(i) {
+    if (this.model.get("selected") === i) this.model.send({ kind: "again" });
+    else this.set("selected", i);
+  }
+
   takeFirst() {
     const first = this.visibility().indexOf(1);
-    if (first >= 0) this.set("selected", first);
+    if (first >= 0) this.take(first);
   }
 
   shown() {
@@ -290,7 +302,7 @@ class Plane {
     const line = (kind, cells) => make("tr", {}, cells.map((cell) => make(kind, { textContent: cell })));
     const body = picked.slice(0, MOST_ROWS).map((i) => {
       const row = line("td", rows[i]);
-      row.addEventListener("click", () => this.set("selected", i));
+      row.addEventListener("click", () => this.take(i));
       return row;
     });
     const more = picked.length > MOST_ROWS ? `, of which ${MOST_ROWS} are listed` : "";
@@ -310,12 +322,13 @@ class Plane {
 
   listen() {
     const { frame, model } = this;
+    const scroll = new Scroll();
     const here = (event) => {
       const box = frame.getBoundingClientRect();
       return [event.clientX - box.left, event.clientY - box.top];
     };
     frame.addEventListener("wheel", (event) => {
-      if (event.deltaY > 0 && this.window.side >= this.full.side) return; // the page scrolls
+      if (scroll.since || (event.deltaY > 0 && this.window.side >= this.full.side)) return; // the page scrolls
       event.preventDefault();
       this.zoom(Math.exp(Math.min(Math.max(event.deltaY, -100), 100) / 300), event);
     }, { passive: false });
@@ -343,8 +356,9 @@ class Plane {
       this.drag = null;
       if (drag?.lasso) return this.pick(drag.moved ? drag.lasso : []);
       const target = drag && !drag.moved ? this.nearest(event) : -1;
-      if (target >= 0) this.set("selected", target);
+      if (target >= 0) this.take(target);
     });
+    frame.addEventListener("lostpointercapture", () => (this.drag = null)); // a touch became a scroll
     frame.addEventListener("pointerleave", () => this.set("hovered", -1));
     frame.addEventListener("dblclick", () => {
       this.window = { ...this.full };
@@ -359,16 +373,18 @@ class Plane {
       event.stopPropagation();
       const [dx, dy] = ways[event.key] ?? [];
       const next = dx === undefined ? ends[event.key] : nextTarget(this.count, (i) => this.place(i), model.get("selected"), dx, dy);
-      this.set("selected", next);
+      if (next >= 0) event.key === "Enter" ? this.take(next) : this.set("selected", next);
     });
     const read = () => this.read();
     const draw = () => this.schedule();
-    const drawn = ["selected", "hovered", "near", "title", "method"].map((name) => [`change:${name}`, draw]);
-    const handlers = { "change:points": read, "change:values": read, ...Object.fromEntries(drawn) };
+    const look = () => this.schedule(false);
+    const drawn = ["selected", "near", "title", "method"].map((name) => [`change:${name}`, draw]);
+    const handlers = { "change:points": read, "change:values": read, "change:hovered": look, ...Object.fromEntries(drawn) };
     const ends = [
       follow(model, handlers),
-      watchLook(frame, draw, () => (this.fillLegend(), draw())),
+      watchLook(frame, look, () => (this.fillLegend(), look())),
       () => cancelAnimationFrame(this.waiting),
+      () => scroll.stop(),
     ];
     this.stop = () => ends.forEach((end) => end());
   }

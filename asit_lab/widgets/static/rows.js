@@ -44,7 +44,8 @@ function render({ model, el }) {
       return make("th", {}, [button]);
     });
     const lines = order.slice(0, MOST).map((i) => {
-      const box = make("input", { type: "checkbox", checked: marks.has(i), title: "mark as bad" });
+      // One stop of the Tab key for the whole table: x marks the selected row.
+      const box = make("input", { type: "checkbox", checked: marks.has(i), title: "mark as bad", tabIndex: -1 });
       box.setAttribute("aria-label", `mark row ${i} as bad`);
       box.addEventListener("click", (event) => (event.stopPropagation(), mark(i)));
       const row = make("tr", { className: marks.has(i) ? "asit-bad" : "" }, [
@@ -56,10 +57,12 @@ function render({ model, el }) {
       return row;
     });
     const top = frame.scrollTop;
+    const inside = frame.contains(document.activeElement);
     frame.replaceChildren(
       make("table", {}, [make("thead", {}, [make("tr", {}, [make("th", { textContent: "bad" }), ...heads])]), make("tbody", {}, lines)]),
     );
     frame.scrollTop = top;
+    if (inside) frame.focus({ preventScroll: true }); // what had the focus was replaced
     const more = order.length > MOST ? `, the first ${MOST} are listed` : "";
     says.textContent = `${order.length} of ${rows.length} rows${more}; ${marks.size} marked as bad`;
   }
@@ -83,7 +86,7 @@ function render({ model, el }) {
   function onKey(event) {
     const at = order.indexOf(model.get("selected"));
     const keys = {
-      ArrowDown: () => choose(order[Math.min(at + 1, order.length - 1)]),
+      ArrowDown: () => choose(order[Math.min(at + 1, Math.min(order.length, MOST) - 1)]),
       ArrowUp: () => choose(order[Math.max(at - 1, 0)]),
       x: () => at >= 0 && mark(order[at]),
     };

@@ -8,8 +8,7 @@ class Gestures {
     this.view = view;
     this.pointer = null; // frame and band under the mouse
     this.drag = null;
-    this.scrolled = true; // the page was scrolled and the mouse has not moved since
-    this.last = ""; // where the mouse was on the screen
+    this.scroll = new Scroll();
     const { frame } = view;
     this.listeners = [
       [frame, "wheel", (event) => this.onWheel(event), { passive: false }],
@@ -19,13 +18,13 @@ class Gestures {
       [frame, "pointerleave", () => this.onLeave()],
       [frame, "dblclick", () => view.brush.active || view.reset()],
       [frame, "keydown", (event) => this.onKey(event)],
-      [document, "scroll", () => (this.scrolled = true), true],
-      [document, "pointermove", (event) => this.onAnyMove(event), true],
+      [frame, "lostpointercapture", () => this.onLost()],
     ];
     for (const [target, ...rest] of this.listeners) target.addEventListener(...rest);
   }
 
   stop() {
+    this.scroll.stop();
     for (const [target, ...rest] of this.listeners) target.removeEventListener(...rest);
   }
 
@@ -49,7 +48,7 @@ class Gestures {
 
   onWheel(event) {
     const target = this.place(event);
-    if (!target || this.scrolled) return; // the page scrolls
+    if (!target || this.scroll.since) return; // the page scrolls
     const { view } = this;
     const { t0, t1, b0, b1 } = view.range;
     const turned = event.deltaY || event.deltaX; // with Shift, some browsers turn the wheel sideways
@@ -71,13 +70,6 @@ class Gestures {
     this.drag = { x: event.clientX, y: event.clientY, start, range, select: event.shiftKey, paint, moved: false };
     if (paint) this.view.brush.paint(start);
     event.preventDefault();
-  }
-
-  // After a scroll, browsers report a move although the mouse has not moved.
-  onAnyMove(event) {
-    const place = `${event.screenX} ${event.screenY}`;
-    if (place !== this.last) this.scrolled = false;
-    this.last = place;
   }
 
   onMove(event) {
@@ -111,6 +103,13 @@ class Gestures {
     const { sound } = view.scene.panels[panel];
     if (sound) view.sounds.choose(sound);
     view.sounds.seek(view.axes.time(drag.start.frame));
+  }
+
+  // A drag that ends without the button being released, as where a touch becomes a scroll: no click.
+  onLost() {
+    const { drag } = this;
+    this.drag = null;
+    if (drag?.paint) this.view.brush.release();
   }
 
   // Frame and band as the kernel counts them.

@@ -1,6 +1,7 @@
 // A button that sends a file to the kernel piece by piece: one message of a large file would end the connection.
 
 const PIECE = 1 << 20; // bytes
+const PATIENCE = 60000; // ms that the kernel may take for a piece
 
 function render({ model, el }) {
   const button = document.createElement("button");
@@ -22,18 +23,19 @@ function render({ model, el }) {
   }
 
   async function send(file) {
-    button.disabled = input.disabled = true;
     const number = Date.now();
     model.send({ kind: "begin", number, name: file.name, size: file.size });
     for (let start = 0; start < file.size; start += PIECE) {
       const piece = await file.slice(start, start + PIECE).arrayBuffer();
-      const stored = new Promise((resolve) => (waiting = resolve));
+      const stored = new Promise((resolve, reject) => {
+        waiting = resolve;
+        setTimeout(() => reject(new Error("the kernel does not answer")), PATIENCE);
+      });
       model.send({ kind: "piece", number }, undefined, [piece]);
       if (!(await stored)) break;
       label(`${Math.round((100 * Math.min(start + PIECE, file.size)) / file.size)} % uploaded`);
     }
     model.send({ kind: "end", number });
-    ready();
   }
 
   function onMessage(message) {
@@ -42,7 +44,15 @@ function render({ model, el }) {
 
   async function onChange() {
     const [file] = input.files;
-    if (file) await send(file).catch((error) => label(`upload failed: ${error.message}`));
+    if (!file) return;
+    button.disabled = input.disabled = true;
+    try {
+      await send(file);
+      ready();
+    } catch (error) {
+      ready();
+      label(`upload failed: ${error.message}`);
+    }
     input.value = ""; // the same file can be chosen again
   }
 
