@@ -92,6 +92,10 @@ class RunConfig(Section):
             )
         if not 0 < visible_of(patches, asda.visible) < patches:
             raise ValueError(f"asda.visible: {asda.visible:g} of {patches} patches leaves none visible, or none hidden")
+        if self.train.freeze_backbone and "frame" not in asda.active:
+            raise ValueError(
+                "train.freeze_backbone: without asda.weights.frame there is no decoder, so nothing is trained"
+            )
         if "frame" in asda.active:
             for name, width in {"model.width": model.width, "asda.decoder_width": asda.decoder_width}.items():
                 if width % asda.decoder_groups:
@@ -271,6 +275,8 @@ def _merge(base: dict, change: dict) -> dict:
     for section, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(section), dict)
         merged[section] = {**merged[section], **value} if both else value
+        if both and section == "train" and value.get("epochs") is not None and "steps" not in value:
+            merged[section]["steps"] = None  # a length in epochs replaces one in steps
     return merged
 
 
@@ -283,7 +289,10 @@ def _set(content: dict, path: list[str], value: Any) -> dict:
 
 
 def _apply_overrides(content: dict, overrides: list[str] | str | Mapping[str, Any] | None) -> dict:
-    for dotted, value in parse_overrides(overrides).items():
+    parsed = parse_overrides(overrides)
+    if parsed.get("train.epochs") is not None and "train.steps" not in parsed:
+        parsed = {"train.steps": None} | parsed  # a length in epochs replaces one in steps
+    for dotted, value in parsed.items():
         path = dotted.split(".")
         content = _set(content, path, value) if len(path) > 1 else _merge(content, {path[0]: value})
     return content

@@ -136,12 +136,17 @@ class LogMel(nn.Module):
     def pieces(self, waves: Iterable[np.ndarray | Tensor]) -> Iterator[Tensor]:
         """Raw log-mel of a recording whose samples come one block [samples] after the other: a piece float [T', M] for
         each block that ends a frame, all together `forward` of the whole."""
-        waiting = torch.zeros(0, device=self.window.device)
+        waiting, skipped = (
+            torch.zeros(0, device=self.window.device),
+            0,
+        )  # skipped: samples between frames, still to come
         for block in waves:
-            waiting = torch.cat([waiting, torch.as_tensor(block).to(self.window)])
-            frames = self.frames_of(len(waiting))
+            waiting = torch.cat([waiting, torch.as_tensor(block).to(self.window)[skipped:]])
+            skipped = max(0, skipped - len(block))
+            frames = int(self.frames_of(len(waiting)))
             if frames:
                 yield self._in_pieces(waiting[None], frames)[0]
+                skipped = max(0, frames * self.hop - len(waiting))
                 waiting = waiting[frames * self.hop :]
 
     def _raw(self, wave: Tensor) -> Tensor:

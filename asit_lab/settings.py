@@ -48,6 +48,7 @@ def visible_of(patches: int, share: float) -> int:
 # --- Sections -------------------------------------------------------------------------------------------------------
 
 Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 ObjectiveName = Annotated[str, AfterValidator(partial(registry.check_name, "objectives"))]
@@ -361,7 +362,7 @@ class Optim(Section):
     """learning rate at the end (cosine)"""
     warmup: Duration = "10 epochs"
     """length of the learning rate's linear warm-up"""
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[ShareBelow1, ShareBelow1] = (0.9, 0.999)
     """AdamW's betas"""
     convention: Literal["dino", "fairseq"] = "dino"
     """details of warm-up and AdamW: dino (ASiT: from 0, two steps at the peak) or fairseq (ASDA: from min_rate, one)"""

@@ -69,6 +69,4 @@ def test_without_pyav_each_file_is_listed_with_what_adds_it(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "av", None)
     manifest = load_manifest(f"folder:{tmp_path}")
     assert len(manifest) == 1
-    assert manifest.bad["reason"].tolist() == [
-        ".m4a files need PyAV: pip install 'asit-lab[formats]', or convert it to FLAC"
-    ]
+    assert manifest.bad["reason"].tolist() == [".m4a files need PyAV: pip install av, or convert it to FLAC"]

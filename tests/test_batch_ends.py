@@ -157,7 +157,7 @@ def test_dask_prints_nothing_when_it_closes(monkeypatch, capfd):
 
 def test_without_dask_studies_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match="Dask executes studies: pip install 'asit-lab.lab.', or distributed"):
+    with pytest.raises(InputError, match="Dask executes studies: pip install distributed"):
         Cluster(None)
     with pytest.raises(InputError, match="workers: 0: expected at least one"):
         Cluster(None, workers=0)

@@ -461,7 +461,7 @@ def test_a_measure_that_no_result_has(study):
         write_state(point.folder, "finished")
         (point.folder / "run").mkdir()
         (point.folder / states.RESULT).write_text('{"accuracy": 1}')
-    with pytest.raises(InputError, match="plot.metric: no result has 'score'; there are .*accuracy"):
+    with pytest.raises(InputError, match="plot.metric: no result has 'score' as a number; there are .*accuracy"):
         collect(study)
 
 

@@ -185,6 +185,13 @@ def test_a_wrong_study_is_refused_in_words(home, text, words):
     assert [word for word in words if word not in message] == [], message
 
 
+def test_an_axis_that_no_setting_has_is_refused(home):
+    path = write_study(home, "grid: {steps: [1]}\nscales: {smoke: {}}")
+    path.write_text(path.read_text().replace("plot: {", "plot: {x: stepz, "))
+    with pytest.raises(InputError, match="plot.x: no setting has 'stepz': did you mean steps?"):
+        read_study(path)
+
+
 def test_settings_are_checked_against_the_configuration(home):
     study = write_study(home, "grid: {mask.ratoi: [0.5]}\nscales: {smoke: {preset: smoke}}")
     write_notebook(home / "count.ipynb", 'preset = ""\ndata = ""\noverrides = ""\nseed = 0\nout = ""', "pass")

@@ -15,6 +15,7 @@ from asit_lab.config import PRESETS, diff, keys, load_config, parameter, preset_
 from asit_lab.errors import InputError
 from asit_lab.paths import project_root
 from asit_lab.settings import steps_of
+from asit_lab.storage.plain_yaml import read_yaml_text, yaml_value
 
 
 def message(*overrides: str, preset: str = "smoke") -> str:
@@ -170,6 +171,20 @@ def test_overrides_as_a_dictionary():
         load_config(given)
 
 
+def test_a_length_in_epochs_replaces_one_in_steps(tmp_path):
+    assert load_config("smoke").train.steps and load_config("smoke", ["train.epochs=50"]).train.steps is None
+    assert load_config("smoke", ["train.epochs=50", "train.steps=7"]).train.steps == 7
+    assert load_config("smoke", ["train={epochs: 50}"]).total_steps(80) == 500
+    (tmp_path / "mine.yaml").write_text("base: smoke\ntrain: {epochs: 3}\n")
+    assert load_config(tmp_path / "mine.yaml").total_steps(80) == 30
+
+
+@pytest.mark.parametrize("name", ["\U0001f600 dog", "caf\udce9", "\u2028\x85\x7f", 'quo"te\\', "\ufeffx", "tab\tend\n"])
+def test_values_in_one_line_of_yaml(name):
+    line = yaml_value({"names": [name], "share": 0.5})
+    assert line.isascii() and line.isprintable() and read_yaml_text(line) == {"names": [name], "share": 0.5}
+
+
 def test_one_text_holds_several_overrides():
     """As papermill's -p passes them."""
     cfg = load_config("smoke", "mask.ratio=0.6 'mask.kinds={zeros: 1}' train.seed=2")
@@ -215,6 +230,7 @@ def test_unknown_key_names_the_nearest_valid_one(override, words):
         ("mask.kinds=zeros", "mask.kinds: 'zeros' is not valid: expected keys inside it; "),
         ("optim.warmup=soon", "optim.warmup: 'soon' is not valid: a duration is a number of steps (400), epochs"),
         ("optim.warmup=true", "optim.warmup: True is not valid: a duration is"),
+        ("optim.betas=[1, 0.9]", "optim.betas.0: 1 is not valid: Input should be less than 1"),
     ],
 )
 def test_wrong_value_is_named_with_what_would_be_right(override, words):

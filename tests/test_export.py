@@ -119,6 +119,17 @@ def test_what_is_no_notebook_is_named(tmp_path, text, words):
     assert not path.with_suffix(".html").exists()
 
 
+def test_the_notebook_is_not_written_over(notebook):
+    before = notebook.read_bytes()
+    with pytest.raises(InputError, match="is the notebook itself"):
+        export_html(notebook, notebook)
+    assert notebook.read_bytes() == before
+    page = notebook.rename(notebook.with_suffix(".html"))
+    with pytest.raises(InputError, match="is the notebook itself"):
+        export_html(page)
+    assert page.read_bytes() == before
+
+
 def test_the_command(notebook, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["asit-lab", "export", str(notebook), "--out", str(notebook.with_name("a.html"))])
     with pytest.raises(SystemExit) as left:

@@ -12,7 +12,7 @@ from asit_lab import Encoder, InputError, load_config
 from asit_lab.features import LogMel
 from asit_lab.finetuning import Classifier, export_model, load_recipe
 from asit_lab.finetuning.classifier import ProbeHead, classifier_metadata
-from asit_lab.finetuning.export import PlainLogMel
+from asit_lab.finetuning.export import PlainLogMel, open_model
 from asit_lab.finetuning.network import build_classifier
 
 RATE = 16000
@@ -138,6 +138,25 @@ def _class_pool(model) -> dict:
     return {} if isinstance(model, Classifier) else {"pool": "class"}
 
 
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_a_model_is_not_lost_to_its_export(tmp_path, kind):
+    model = probe() if kind == "classifier" else encoder()
+    model.save(tmp_path) if kind == "classifier" else model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="holds a model or a run of asit_lab"):
+        export_model(model, tmp_path, "transformers")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for _ in range(2):  # its own export may be written again
+        export_model(model, tmp_path / "exported", "transformers")
+
+
+def test_a_damaged_classifier_is_named(tmp_path):
+    probe().save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match="not a readable .safetensors file"):
+        open_model(str(tmp_path))
+
+
 def test_what_cannot_be_exported_is_said(tmp_path, monkeypatch):
     enc = encoder()
     for options, words in (
@@ -154,7 +173,7 @@ def test_what_cannot_be_exported_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not written: the exported model differs from the original by"):
         export_model(enc, tmp_path / "a.pt", "torchscript")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"onnx needs onnx: pip install 'asit-lab\[onnx\]'"):
+    with pytest.raises(InputError, match=r"onnx needs onnx: pip install onnx onnxruntime onnxscript"):
         export_model(enc, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -42,6 +42,14 @@ def test_information_is_nought_in_every_collapse_and_ln_n_where_rows_are_told_ap
     assert information(torch.eye(64)[:8]).item() == pytest.approx(math.log(8), rel=1e-6)
 
 
+def test_one_recording_in_every_batch_is_no_collapse():
+    cfg = load_config("micro")
+    rows = [{"step": step, "rate": 1e-3, "loss_global": 0.0, "chance_global": 0.0} for step in range(0, 400, 10)]
+    assert collapse_watch.verdict(cfg, pd.DataFrame(rows)) is None
+    many = [row | {"loss_global": 3.46, "chance_global": 3.4657} for row in rows]
+    assert "does not tell one clip from another" in collapse_watch.verdict(cfg, pd.DataFrame(many)).text
+
+
 def test_spread_from_nought_to_one():
     rows = torch.randn(1, 5).expand(7, 5)
     assert spread(rows).item() == pytest.approx(0.0, abs=1e-6)

@@ -38,6 +38,20 @@ def test_log_mel_in_pieces(enc, monkeypatch):
     torch.testing.assert_close(enc.front_end(wave[None])[0], expected, atol=1e-5, rtol=0)
 
 
+def test_log_mel_in_pieces_where_frames_do_not_touch():
+    front_end = features.LogMel(RATE, 32, frame_ms=10, hop_ms=25)
+    wave = torch.from_numpy(sound(1.0))
+    for size in (100, 399, 1111):
+        pieces = torch.cat(list(front_end.pieces(wave.split(size))))
+        torch.testing.assert_close(pieces, front_end(wave[None])[0], atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("length", [float("nan"), float("inf")])
+def test_windows_of_no_length(enc, tmp_path, length):
+    with pytest.raises(InputError, match="windows: .* is not a length in s"):
+        embed_files(enc, tmp_path, tmp_path / "x.csv", windows=length)
+
+
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.8])
 @pytest.mark.parametrize("patches", [3, 40, 101])
 def test_pooled_window_by_window(enc, monkeypatch, overlap, patches):

@@ -294,7 +294,7 @@ def test_leftovers_of_killed_processes_go(cfg, tmp_path):
     run = open_run(tmp_path / "r", cfg)
     kept = [".lock", "config.yaml", "snapshots/step-3.safetensors", "samples/step-3.png"]
     gone = [".state.pt.77.tmp", ".metrics.csv.7.tmp", "snapshots/.step-6.safetensors.7.tmp"]
-    gone += ["samples/.step-6.png.7.part"]
+    gone += ["samples/.step-6.png.7.tmp"]
     for name in kept[2:] + gone:
         (run.dir / name).parent.mkdir(exist_ok=True)
         (run.dir / name).write_text("x")
@@ -304,3 +304,35 @@ def test_leftovers_of_killed_processes_go(cfg, tmp_path):
         assert names == set(kept)
     clear_leftovers(run.dir)
     assert names == set(kept)
+
+
+def test_files_of_the_user_stay_where_a_run_is_begun_among_them(cfg, tmp_path):
+    own = [".recordings.zip.part", ".draft.tmp", ".tmpabcdef", "other/.state.pt.42.tmp", ".notes.7.tmp"]
+    for name in own:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with ExitStack() as hold:
+        open_run(tmp_path, cfg, hold=hold)
+    assert all((tmp_path / name).is_file() for name in own)
+    with ExitStack() as hold:
+        open_run(tmp_path, cfg, hold=hold)  # a run of ours by now, whose unfinished files go
+    assert [name for name in own if not (tmp_path / name).is_file()] == [".tmpabcdef", ".notes.7.tmp"]
+
+
+def test_a_directory_without_a_name(cfg):
+    with pytest.raises(InputError, match="out: empty; give a directory"):
+        open_run("", cfg)
+
+
+def test_files_of_a_run_that_are_damaged_are_named(cfg, tmp_path):
+    run = open_run(tmp_path / "r", cfg)
+    for content, words in (('{"step": 1', "status.json: not JSON"), ("[]", "status.json: expected named entries")):
+        (run.dir / "status.json").write_text(content)
+        with pytest.raises(InputError, match=words), ExitStack() as hold:
+            open_run(run.dir, cfg, hold=hold)
+    (run.dir / "metrics.csv").write_text("step,loss\nabc,1\n")
+    with pytest.raises(InputError, match="metrics.csv: a row does not begin with a step"):
+        StepLog(run.dir / "metrics.csv", 5)
+    (run.dir / "config.yaml").write_text("mask: {ratio: 7}")
+    with pytest.raises(InputError, match="r/config.yaml: mask.ratio: 7 is not valid"):
+        load_run(run.dir)

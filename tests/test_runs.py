@@ -192,6 +192,9 @@ def test_by_status(folder):
         (["mask.kinds.alien=.25"], ["a", "b", "fresh", "sweep/point"]),
         (["mask.kinds.noise=0"], []),  # a key that configurations can have
         (["last.x=5"], ["sweep/point"]),
+        (["status=interrupted"], ["a"]),  # columns, too
+        (["name=sweep/point"], ["sweep/point"]),
+        (["loss=2"], ["b"]),
         (["optim.rate=quick"], []),
         (["data.source=[synth"], []),  # not YAML, so it is a text
         (["train.steps=9", "mask.align=true"], []),

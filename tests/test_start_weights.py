@@ -34,7 +34,7 @@ def snapshot(path, *overrides: str, step: int = 7):
 def test_a_snapshot_gives_its_teacher_backbone_and_its_decoder(tmp_path):
     theirs, teacher = snapshot(tmp_path / "step-7.safetensors")
     student = build_network(config())
-    notes = init_student(student, str(tmp_path / "step-7.safetensors"))
+    notes = init_student(student, str(tmp_path / "step-7.safetensors"), config())
     for name, tensor in teacher.backbone.state_dict().items():
         assert torch.equal(student.backbone.state_dict()[name], tensor), name
     for name, tensor in theirs.decoder.state_dict().items():
@@ -50,7 +50,7 @@ def test_a_snapshot_gives_its_teacher_backbone_and_its_decoder(tmp_path):
 def test_the_shipped_encoder_gives_its_backbone_and_its_decoder():
     cfg, shipped = load_config("small"), load_encoder("shipped")
     student = build_network(cfg)
-    notes = init_student(student, "shipped")
+    notes = init_student(student, "shipped", cfg)
     for name, tensor in shipped.backbone.state_dict().items():
         assert torch.equal(student.backbone.state_dict()[name], tensor), name
     for name, tensor in shipped.decoder.state_dict().items():
@@ -61,14 +61,32 @@ def test_the_shipped_encoder_gives_its_backbone_and_its_decoder():
 def test_a_saved_encoder_of_another_shape_is_refused(tmp_path):
     load_encoder("shipped").save_pretrained(tmp_path / "saved")
     with pytest.raises(InputError, match=r"saved: weights of another architecture\n  mask_embed"):
-        init_student(build_network(load_config("micro")), str(tmp_path / "saved"))
+        init_student(build_network(load_config("micro")), str(tmp_path / "saved"), load_config("micro"))
+
+
+@pytest.mark.parametrize("setting", ["model.heads=1", "model.norm=post", "model.class_token_at=1"])
+def test_weights_of_equal_shapes_that_mean_something_else_are_refused(tmp_path, setting):
+    snapshot(tmp_path / "s.safetensors")
+    cfg = config(setting)
+    with pytest.raises(InputError, match=f"s.safetensors has {setting.partition('=')[0]} .*, this run "):
+        init_student(build_network(cfg), str(tmp_path / "s.safetensors"), cfg)
+
+
+def test_weights_of_another_log_mel_are_noted(tmp_path):
+    snapshot(tmp_path / "s.safetensors")
+    cfg = config("features.mel_bins=32", "features.sample_rate=8000", "features.mean=0")
+    notes = init_student(build_network(cfg), str(tmp_path / "s.safetensors"), cfg)
+    assert notes[1] == (
+        "the start weights were trained on another log-mel: features.sample_rate 16000 there, 8000 here, "
+        "features.mel_bins 64 there, 32 here"
+    )
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.5, 48), (1.98, 192)])
 def test_a_snapshot_of_another_crop_length(tmp_path, seconds, frames):
     _, teacher = snapshot(tmp_path / "s.safetensors")  # 1 s: 6 x 4 tokens
     student = build_network(config(f"data.crop_seconds={seconds}"))
-    init_student(student, str(tmp_path / "s.safetensors"))
+    init_student(student, str(tmp_path / "s.safetensors"), config(f"data.crop_seconds={seconds}"))
     wanted = fit_positions(teacher.backbone.pos_embed, (6, 4), (frames // 16, 4))
     assert torch.equal(student.backbone.pos_embed, wanted)
     assert student.backbone.grid == (frames // 16, 4)
@@ -82,7 +100,7 @@ def test_a_decoder_of_another_shape_is_left(tmp_path):
     _, teacher = snapshot(tmp_path / "s.safetensors", "heads.decoder_hidden=40")
     student = build_network(config())
     before = {name: t.clone() for name, t in student.decoder.state_dict().items()}
-    notes = init_student(student, str(tmp_path / "s.safetensors"))
+    notes = init_student(student, str(tmp_path / "s.safetensors"), config())
     assert notes[1] == "its decoder has another shape and was not taken"
     assert all(torch.equal(t, before[name]) for name, t in student.decoder.state_dict().items())
     assert torch.equal(student.backbone.cls_token, teacher.backbone.cls_token)
@@ -95,7 +113,7 @@ COPIES = ("model.mask_input=true", "heads.decoder_copies=true")
 def test_a_decoder_that_copies_on_one_side_only(tmp_path, there, here):
     theirs, _ = snapshot(tmp_path / "s.safetensors", *there)
     student = build_network(config(*here))
-    note = init_student(student, str(tmp_path / "s.safetensors"))[1]
+    note = init_student(student, str(tmp_path / "s.safetensors"), config(*here))[1]
     assert note == (
         "its decoder copies, which is left out" if there is COPIES else "the decoder's copying starts untrained"
     )
@@ -107,7 +125,7 @@ def test_a_decoder_that_copies_on_one_side_only(tmp_path, there, here):
 def test_a_decoder_on_one_side_only(tmp_path, there, here):
     _, teacher = snapshot(tmp_path / "s.safetensors", f"objective.weights={{{there}: 1}}")
     student = build_network(config(f"objective.weights={{{here}: 1}}"))
-    notes = init_student(student, str(tmp_path / "s.safetensors"))
+    notes = init_student(student, str(tmp_path / "s.safetensors"), config())
     assert not any("decoder" in note for note in notes[1:])
     assert torch.equal(student.backbone.cls_token, teacher.backbone.cls_token)
 
@@ -115,12 +133,12 @@ def test_a_decoder_on_one_side_only(tmp_path, there, here):
 def test_a_run_gives_its_last_snapshot(tmp_path):
     run = open_run(tmp_path / "run", config())
     with pytest.raises(InputError, match=r"train\.init_from: .*run holds no snapshot yet"):
-        init_student(build_network(config()), str(run.dir))
+        init_student(build_network(config()), str(run.dir), config())
     snapshot(run.dir / "snapshots/step-9.safetensors", step=9)
     last = build_network(config(), seed=3)
     save_snapshot(run.dir / "snapshots/step-10.safetensors", build_network(config()), last, config(), 10)
     student = build_network(config())
-    notes = init_student(student, str(run.dir))
+    notes = init_student(student, str(run.dir), config())
     assert torch.equal(student.backbone.cls_token, last.backbone.cls_token)
     assert "step 10 of" in notes[0]
 
@@ -128,7 +146,7 @@ def test_a_run_gives_its_last_snapshot(tmp_path):
 def test_the_teacher_starts_from_the_same_weights(tmp_path):
     _, theirs = snapshot(tmp_path / "s.safetensors")
     objective = ASiT(config(), 40)
-    init_student(objective.student, str(tmp_path / "s.safetensors"))
+    init_student(objective.student, str(tmp_path / "s.safetensors"), config())
     objective.reset_teacher()
     assert torch.equal(objective.teacher.backbone.norm.weight, theirs.backbone.norm.weight)
     assert torch.equal(objective.teacher.backbone.cls_token, theirs.backbone.cls_token)
@@ -177,7 +195,7 @@ def load(tmp_path):
     def load(tensors: dict[str, torch.Tensor], *overrides: str):
         save_file(tensors, tmp_path / "vit.safetensors")
         student = build_network(config(*overrides))
-        return student.backbone, init_student(student, str(tmp_path / "vit.safetensors"))
+        return student.backbone, init_student(student, str(tmp_path / "vit.safetensors"), config())
 
     return load
 
@@ -271,12 +289,12 @@ def test_transformers_without_usual_positions(load):
 def test_a_snapshot_of_another_architecture(tmp_path):
     snapshot(tmp_path / "s.safetensors", "model.depth=3")
     with pytest.raises(InputError, match=r"s\.safetensors: weights of another architecture\n  blocks\.2\."):
-        init_student(build_network(config()), str(tmp_path / "s.safetensors"))
+        init_student(build_network(config()), str(tmp_path / "s.safetensors"), config())
     student = build_network(config())
     before = {name: t.clone() for name, t in student.state_dict().items()}
     snapshot(tmp_path / "wide.safetensors", "model.width=96")
     with pytest.raises(InputError, match=r"\(96,\) there, \(48,\) here"):
-        init_student(student, str(tmp_path / "wide.safetensors"))
+        init_student(student, str(tmp_path / "wide.safetensors"), config())
     assert all(torch.equal(t, before[name]) for name, t in student.state_dict().items())
 
 
@@ -288,13 +306,13 @@ def test_tensors_are_no_imagenet_file():
 def test_files_that_are_no_start_weights(tmp_path):
     student = build_network(config())
     with pytest.raises(InputError, match=r"train\.init_from: .*nothing does not exist"):
-        init_student(student, str(tmp_path / "nothing"))
+        init_student(student, str(tmp_path / "nothing"), config())
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(InputError, match=r"text\.safetensors: not a readable \.safetensors file"):
-        init_student(student, str(tmp_path / "text.safetensors"))
+        init_student(student, str(tmp_path / "text.safetensors"), config())
     save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"other\.safetensors: not a snapshot of asit_lab"):
-        init_student(student, str(tmp_path / "other.safetensors"))
+        init_student(student, str(tmp_path / "other.safetensors"), config())
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="folder: not a run directory"):
-        init_student(student, str(tmp_path / "folder"))
+        init_student(student, str(tmp_path / "folder"), config())

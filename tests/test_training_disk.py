@@ -42,10 +42,10 @@ def test_what_a_run_takes_is_known_before(tmp_path, overrides):
     with ctrl_c_in_row(4):
         run = asit_lab.pretrain(cfg, tmp_path / "run")
     taken = 3 * size(run.snapshots[0]) + 2 * size(run.state)
-    foreseen = disk_needed(cfg, build_objective(cfg, 18)) - 3 * PICTURES - TABLES
+    foreseen = disk_needed(cfg, build_objective(cfg, 18), 1000) - 3 * PICTURES - TABLES
     assert 0.85 * taken < foreseen < taken
     more = cfg.with_overrides(["train.snapshots=10"])
-    assert disk_needed(more, build_objective(cfg, 18)) - foreseen > 8 * 0.85 * size(run.snapshots[0])
+    assert disk_needed(more, build_objective(cfg, 18), 1000) - foreseen > 8 * 0.85 * size(run.snapshots[0])
 
 
 def test_a_run_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_a_run_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"run: 5 MB are free and the run will write up to (\d+) MB; make room") as why:
         asit_lab.pretrain(cfg, tmp_path / "run")
     assert asked == [tmp_path / "run"]
-    needed = disk_needed(cfg, build_objective(cfg, 18))
+    needed = disk_needed(cfg, build_objective(cfg, 18), cfg.total_steps(18))
     assert f"up to {needed / 1e6:.0f} MB" in str(why.value)
     assert load_run(tmp_path / "run").status == "failed" and not (tmp_path / "run/metrics.csv").exists()
 
@@ -70,7 +70,7 @@ def test_what_is_written_already_needs_no_room(tmp_path, monkeypatch):
     with ctrl_c_in_row(4):
         run = asit_lab.pretrain(cfg, tmp_path / "run")
     there = size(run.state) + sum(map(size, run.snapshots))
-    needed = disk_needed(cfg, build_objective(cfg, 18))
+    needed = disk_needed(cfg, build_objective(cfg, 18), cfg.total_steps(18))
     free = [needed - there - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - free[0], free[0]))
     with pytest.raises(InputError, match="are free and the run will write"):

@@ -1,5 +1,7 @@
 """Runs that are trained longer, and hooks: what they see, and that KeyboardInterrupt in them saves."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -72,6 +74,15 @@ def test_with_the_schedule_of_the_whole_length_it_is_the_run_of_that_length(tmp_
     assert longer.metrics.equals(whole.metrics)
     there, here = (read_snapshot(run.snapshots[-1])[0] for run in (whole, longer))
     assert all(torch.equal(there[name], here[name]) for name in there)
+
+
+@pytest.mark.parametrize("name", ["status.json", "metrics.csv"])
+def test_a_run_that_lacks_a_file_is_not_gone_on_from(first, tmp_path, name):
+    shutil.copytree(first.dir, tmp_path / "lacking")
+    (tmp_path / "lacking" / name).unlink()
+    with pytest.raises(InputError, match=f"lacking lacks {name}"):
+        asit_lab.pretrain(config("train.steps=9"), tmp_path / "longer", resume_from=tmp_path / "lacking")
+    assert not (tmp_path / "longer").exists()
 
 
 def test_a_longer_run_resumes_as_any_other(first, tmp_path):

@@ -15,7 +15,7 @@ CONTAINER_SUFFIXES = frozenset(
     (".m4a", ".mp4", ".m4b", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".adts", ".webm", ".weba", ".mkv", ".mka")
     + (".wma", ".asf", ".amr", ".awb", ".ac3", ".eac3", ".ape", ".wv", ".tta", ".mpc", ".spx", ".ra", ".rm", ".dts")
 )
-HOW_TO_ADD = "pip install 'asit-lab[formats]'"
+HOW_TO_ADD = "pip install av"
 _FIRST_BYTES = (b"\x1aE\xdf\xa3", b"\x30&\xb2u", b"#!AMR", b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
 _EARLIER = 1.0  # s decoded before the requested start: codecs need a few frames to settle
 

@@ -1,6 +1,5 @@
 """Expands a study into its points, and checks all that can be checked before the first of them starts."""
 
-import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from .._version import __version__
 from ..config import RunConfig, load_config
 from ..errors import InputError
 from ..runs.encoder_folder import path_of_weights
+from ..storage.plain_yaml import yaml_value
 from ..storage.words import nearest
 from .inputs import point_inputs
 from .notebook import Notebook, read_notebook
@@ -51,7 +51,7 @@ def check_kernel(notebook: Notebook) -> None:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
     except ImportError as error:
         raise InputError(
-            f"{error.name} is not installed, so notebooks cannot be run: pip install 'asit-lab[lab]', or do the points "
+            f"{error.name} is not installed, so notebooks cannot be run: pip install {error.name}, or do the points "
             "without notebooks (--no-notebook)"
         ) from None
     manager = KernelSpecManager()
@@ -158,18 +158,17 @@ def _configured(notebook: Notebook, parameters: dict[str, Any], overrides: dict[
     if missing:
         raise InputError(f"{next(iter(overrides), 'overrides')}: {notebook.path} has no parameter {missing[0]!r}")
     preset = parameters.setdefault("preset", notebook.parameters["preset"])
-    requested = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    plain = [f"data.source={json.dumps(parameters['data'])}", f"train.seed={parameters['seed']}"]
+    plain = {"data.source": parameters["data"], "train.seed": parameters["seed"]}
     fixed = [key for key in ("data.source", "train.seed") if key in overrides]
     if fixed:
         raise InputError(f"{fixed[0]}: every point is given its own, by data and seeds")
-    config = load_config(preset, [*requested, *plain])
+    config = load_config(preset, overrides | plain)
     start = config.train.init_from and path_of_weights(config.train.init_from)
     if start and not start.exists():
         raise InputError(f"train.init_from: {start} does not exist")
     before, after = load_config(preset, plain).to_dict(), config.to_dict()
     changes = [
-        f"{section}.{key}={json.dumps(value)}"
+        f"{section}.{key}={yaml_value(value)}"
         for section, values in after.items()
         if isinstance(values, dict)
         for key, value in values.items()

@@ -3,7 +3,6 @@
 notebooks/ablations/point.ipynb and `--no-notebook` both call it, so their results are the same.
 """
 
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +46,7 @@ def experiment(
     KeyboardInterrupt for an interrupt, RuntimeError for a run that was stopped because it collapsed.
     """
     check_packages()
-    cfg = load_config(preset, overrides).with_overrides([f"data.source={json.dumps(data)}", f"train.seed={seed}"])
+    cfg = load_config(preset, overrides).with_overrides({"data.source": data, "train.seed": seed})
     if not (resolve(out) / "result.json").is_file():
         _check_labels(evaluate or data, bool(evaluate), recipe)
     run = pretrain(cfg, out, on_log=on_log)

@@ -101,9 +101,11 @@ def collect(
     if not finished.any():
         raise InputError(f"study {study.name}, {scale}: none of its {len(study_points)} points is finished yet")
     metric = study.plot.metric
-    if metric not in table:
+    if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]):
         numbers = [str(name) for name in table if pd.api.types.is_numeric_dtype(table[name])]
-        raise InputError(f"study {study.name}: plot.metric: no result has {metric!r}; there are {', '.join(numbers)}")
+        raise InputError(
+            f"study {study.name}: plot.metric: no result has {metric!r} as a number; there are {', '.join(numbers)}"
+        )
     study = _labelled(study, table)
     reference = _reference(study, study_points)
     done = [point for point, is_finished in zip(study_points, finished, strict=True) if is_finished]
@@ -282,6 +284,6 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> Path:
             table.to_parquet(temporary, index=False)
     except ImportError:
         raise InputError(
-            f"{path}: writing Parquet needs pyarrow: pip install 'asit-lab[lab]'; CSV and figure are written"
+            f"{path}: writing Parquet needs pyarrow: pip install pyarrow; CSV and figure are written"
         ) from None
     return path

@@ -133,6 +133,10 @@ class Study(Section):
             foreign = [axis for axis in scale.grid if axis not in self.grid]
             if foreign:
                 raise ValueError(f"scales.{name}.grid.{foreign[0]}: not in grid: {nearest(foreign[0], self.grid)}")
+        compared = {*self.grid, *(key for row in self.rows for key in row.settings)}
+        for key, value in {"plot.x": self.plot.x, "plot.lines": self.plot.lines}.items():
+            if value is not None and value not in compared:
+                raise ValueError(f"{key}: no setting has {value!r}: {nearest(value, compared)}")
         names = [row.name for row in self.rows]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:

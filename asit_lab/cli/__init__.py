@@ -26,7 +26,7 @@ from .report import report
 from .training import pretrain, runs_app
 
 # The user's to mend: no room, no right to write, a file where a folder should be.
-UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 app = typer.Typer(
     name="asit-lab",

@@ -153,12 +153,10 @@ def starts(
     as_json: JsonOption = False,
 ) -> None:
     """Compare fine-tuning from scratch with pretrained, published and ImageNet weights, as in ASiT's Table III."""
-    import json
-
     import asit_lab
 
-    flags = [f"data.source={json.dumps(pretrain_on or data)}", f"train.seed={seed}"]
-    cfg = asit_lab.load_config(preset, [*(overrides or []), *flags])
+    flags = {"data.source": pretrain_on or data, "train.seed": seed}
+    cfg = asit_lab.load_config(preset, [*(overrides or []), flags])
     with redirect_stdout(sys.stderr):
         study = asit_lab.evaluation.initialisation_study
         evaluation = study(cfg, data, out, published, imagenet, recipe, seed=seed)

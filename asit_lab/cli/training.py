@@ -1,6 +1,5 @@
 """`asit-lab pretrain` and `asit-lab runs`."""
 
-import json
 import os
 import sys
 from contextlib import redirect_stdout
@@ -62,10 +61,10 @@ def pretrain(
     import asit_lab
 
     chosen = {"data.source": data, "train.seed": seed}
-    flags = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+    flags = {key: value for key, value in chosen.items() if value is not None}
     if resume_from and preset:
         raise InputError("--resume-from: cannot be combined with --preset")
-    cfg = asit_lab.load_config(resume_from or preset or "micro", [*(overrides or []), *flags])
+    cfg = asit_lab.load_config(resume_from or preset or "micro", [*(overrides or []), flags])
     if dry_run:
         _print_plan(cfg, out, resume, resume_from, as_json)
         return

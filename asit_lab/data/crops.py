@@ -259,8 +259,26 @@ def make_loader(
 
 def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:
     """Warnings about crops that hold little to learn from."""
-    notes = (overlap_note(cfg, manifest, views), padding_note(cfg, manifest), rate_note(cfg, manifest))
+    notes = (
+        overlap_note(cfg, manifest, views),
+        padding_note(cfg, manifest),
+        rate_note(cfg, manifest),
+        few_note(cfg, manifest),
+    )
     return [note for note in notes if note]
+
+
+def few_note(cfg: RunConfig, manifest: Manifest) -> str | None:
+    """A warning when there are fewer training clips than a batch has, or only one recording; None otherwise."""
+    clips, batch, objective = len(manifest), cfg.train.batch_size, cfg.objective
+    words = []
+    if clips < batch:
+        words.append(f"{clips} training clips are fewer than a batch of {batch}, so each comes several times in a step")
+    if manifest.table["group"].nunique() == 1:
+        contrast = objective.global_kind == "contrastive" and "global" in objective.active
+        nothing = "; so the contrastive global loss has nothing to tell apart" if contrast else ""
+        words.append(f"all training clips are of one recording{nothing}")
+    return "; ".join(words) or None
 
 
 def rate_note(cfg: RunConfig, manifest: Manifest) -> str | None:

@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .. import audio
+from ..checks import number
 from ..config import resolve
 from ..data.sources.clips import audio_files, noting_closed_folders
 from ..encoder import Encoder
@@ -68,7 +69,7 @@ def embed_files(
     out = check_table_path(resolve(out))
     enc = open_source(enc) if isinstance(enc, str | os.PathLike) else enc
     rate = enc.config.features.sample_rate
-    if windows is not None and not enc.front_end.frames_of(round(windows * rate)):
+    if windows is not None and not enc.front_end.frames_of(round(number("windows", windows, "a length in s") * rate)):
         raise InputError(f"windows: {windows:g} s are shorter than one frame")
     paths, skipped = find_files(files)
     rows: list[tuple] = []

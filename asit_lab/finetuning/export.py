@@ -22,18 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..checks import number
 from ..config import resolve
 from ..embedding.vectors import POOLED
 from ..encoder import Encoder
 from ..encoder.pooling import check_pool
 from ..errors import InputError
 from ..features import PAD, PREEMPHASIS, LogMel
-from ..storage.atomic import atomic_write
+from ..storage.atomic import atomic_write, read_json
 from ..storage.words import nearest
 from ..zoo import open_source
-from .classifier import Classifier, load_classifier
+from .classifier import MODEL, Classifier, load_classifier
 from .quantisation import quantise_onnx
-from .transformers_folder import write_transformers_folder
+from .transformers_folder import MODEL_TYPE, write_transformers_folder
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
 TRANSFORMERS = "transformers"  # a folder
@@ -180,7 +181,7 @@ def export_model(
     if path.suffix != ENDINGS[to]:
         raise InputError(f"{path}: give a name that ends in {ENDINGS[to]}")
     rate, longest = model.front_end.sample_rate, _longest(model)
-    samples = longest if seconds is None else round(seconds * rate)
+    samples = longest if seconds is None else round(number("seconds", seconds) * rate)
     if not model.front_end.frame <= samples <= longest:
         raise InputError(
             f"seconds: {seconds:g} is not between {model.front_end.frame / rate:g} and {longest / rate:g} s, the "
@@ -210,6 +211,9 @@ def _transformers(model: Classifier | Encoder, path: Path, seconds: float | None
         raise InputError("seconds: the folder for transformers takes audio of any length; leave this out")
     if path.is_file() or path.suffix in (*ENDINGS.values(), ".safetensors"):
         raise InputError(f"{path}: give the name of a folder")
+    holds_other = any((path / name).is_file() for name in ("model.safetensors", "config.yaml", "setup.yaml"))
+    if holds_other and read_json(path / "config.json").get("model_type") != MODEL_TYPE:
+        raise InputError(f"{path}: holds a model or a run of asit_lab, which would be lost; choose another folder")
     difference = write_transformers_folder(model, path, pool, TOLERANCE)
     rate, width = model.front_end.sample_rate, model.config.model.width
     if isinstance(model, Classifier):
@@ -245,7 +249,7 @@ def _onnx(module: Exported, wave: Tensor, path: Path, about: dict[str, Any]) -> 
         import onnxruntime  # noqa: F401  runs the model to check it
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ModuleNotFoundError as error:
-        raise InputError(f"to: onnx needs {error.name}: pip install 'asit-lab[onnx]'") from None
+        raise InputError(f"to: onnx needs {error.name}: pip install onnx onnxruntime onnxscript") from None
     batch = {"wave": {0: torch.export.Dim("batch", min=1)}}
     names = {"input_names": ["wave"], "output_names": [about["output"]]}
     program = torch.onnx.export(module, (wave,), dynamo=True, dynamic_shapes=batch, verbose=False, **names)
@@ -280,12 +284,18 @@ def _torch_export(module: Exported, wave: Tensor, path: Path, about: dict[str, A
 _WRITERS = {"onnx": _onnx, "torchscript": _torchscript, "torch-export": _torch_export}
 
 
+def _holds_classifier(folder: Path) -> bool:
+    """Whether a folder is of fine-tuning or of a probe, also where its file cannot be read."""
+    is_saved_encoder = (folder / "config.json").is_file()
+    return (folder / "setup.yaml").is_file() or ((folder / MODEL).is_file() and not is_saved_encoder)
+
+
 def open_model(source: str, split: str | None = None) -> Classifier | Encoder:
     """A classifier (see `load_classifier`), or an encoder from what `zoo.open_source` takes."""
     try:
         return load_classifier(source, split)
     except InputError:
-        if split is not None:
+        if split is not None or _holds_classifier(resolve(source)):
             raise
     encoder = open_source(source)
     if not isinstance(encoder, Encoder):

@@ -17,6 +17,7 @@ import soxr
 import torch
 
 from .. import audio
+from ..checks import number
 from ..config import resolve
 from ..data.silence import SOUND
 from ..encoder.waveforms import as_waveforms
@@ -130,7 +131,7 @@ def window_and_hop(
     window = classifier.window_seconds if window_seconds is None else window_seconds
     hop = window / 4 if hop_seconds is None else hop_seconds
     for option, value in {"windows": window, "hop": hop}.items():
-        if not value >= audio.SHORTEST:
+        if number(option, value, "a length in s") < audio.SHORTEST:
             raise InputError(f"{option}: {value} s is less than {audio.SHORTEST} s")
     if hop > window:
         raise InputError(f"hop: {hop:g} s is longer than the windows ({window:g} s), so they would leave gaps")

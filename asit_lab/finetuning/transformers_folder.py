@@ -24,6 +24,7 @@ from .hub_code.network_asit_lab import AsitLabNetwork
 
 _CODE = ("configuration_asit_lab", "modeling_asit_lab", "network_asit_lab", "feature_extraction_asit_lab")
 _KINDS = ("softmax", "asda", "learned")
+MODEL_TYPE = "asit_lab"  # in config.json
 
 
 def write_transformers_folder(model: Classifier | Encoder, folder: Path, pool: str, tolerance: float) -> float:
@@ -70,7 +71,7 @@ def _config(model: Classifier | Encoder, pool: str) -> dict[str, Any]:
     kind = "AsitLabForAudioClassification" if classifier else "AsitLabModel"
     names = model.classes if isinstance(model, Classifier) else ["LABEL_0", "LABEL_1"]
     config: dict[str, Any] = {
-        "model_type": "asit_lab",
+        "model_type": MODEL_TYPE,
         "architectures": [kind],
         "auto_map": {
             "AutoConfig": "configuration_asit_lab.AsitLabConfig",

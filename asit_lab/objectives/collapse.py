@@ -92,6 +92,8 @@ def contrast_criterion(clips: int) -> Criterion:
 
     def value(row: Mapping[str, float]) -> float:
         chance = row.get("chance_global", nothing)  # lower where a batch holds several clips of a recording
+        if chance < INFORMED:  # of one recording: there is nothing to tell apart
+            return math.nan
         return (chance - row.get("loss_global", math.nan)) / INFORMED
 
     def words(row: Mapping[str, float], steps: int) -> str:

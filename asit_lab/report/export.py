@@ -33,6 +33,9 @@ def export_html(notebook: str | Path, out: str | Path | None = None) -> Path:
     path = resolve(notebook)
     if not path.is_file():
         raise InputError(f"{path}: no such notebook")
+    target = path.with_suffix(".html") if out is None else resolve(out)
+    if target.resolve() == path.resolve():
+        raise InputError(f"{target}: is the notebook itself; give another name for the page")
     try:
         content = nbformat.read(path, as_version=4)
     except (ValueError, AttributeError, nbformat.ValidationError) as error:  # no text, no JSON, no object, no notebook
@@ -42,6 +45,5 @@ def export_html(notebook: str | Path, out: str | Path | None = None) -> Path:
     exporter = HTMLExporter(config=config, raw_template=TEMPLATE, embed_images=True)
     resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
     html, _ = exporter.from_notebook_node(content, resources)
-    target = path.with_suffix(".html") if out is None else resolve(out)
     write_text(target, html)
     return target

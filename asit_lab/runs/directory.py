@@ -6,6 +6,7 @@ result.json, bad_files.csv, TensorBoard events and state.pt, to resume from and 
 
 import csv
 import io
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,15 @@ def load_run(path: str | Path) -> Run:
     folder = resolve(path)
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: not a run directory (it has no config.yaml)")
-    return Run(folder, load_config(folder))
+    return Run(folder, _configuration(folder))
+
+
+def _configuration(folder: Path) -> RunConfig:
+    try:
+        return load_config(folder)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if str(folder) in text else f"{folder}/config.yaml: {text}") from None
 
 
 def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitStack | None = None) -> Run:
@@ -115,6 +124,8 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
     """
     if resume not in ("auto", "never", "must"):
         raise InputError(f"resume: {resume!r} is not one of auto, never, must")
+    if not os.fspath(out):
+        raise InputError("out: empty; give a directory for the run")
     folder = resolve(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file is in the way of the run directory")
@@ -127,12 +138,13 @@ def open_run(out: str | Path, cfg: RunConfig, resume: str = "auto", hold: ExitSt
         folder.mkdir(parents=True, exist_ok=True)
         if hold and read_json(folder / "status.json").get("status") != "finished":
             hold.enter_context(only_writer(folder))
-            clear_leftovers(folder)
+            for place in (folder, folder / "snapshots", folder / "samples") if holds_run else ():
+                clear_leftovers(place)
         if not (folder / "config.yaml").is_file():
             write_text(folder / "config.yaml", cfg.to_yaml())
     except OSError as error:
         raise InputError(f"{folder}: the run directory cannot be made: {error.strerror or error}") from None
-    run = Run(folder, load_config(folder))
+    run = Run(folder, _configuration(folder))
     changes = diff(run.config, cfg, ignore=("name", *SETTINGS_WITHOUT_EFFECT))
     if changes and resume == "auto" and _failed_at_once(run):
         if hold:
@@ -171,7 +183,12 @@ class StepLog:
     def __init__(self, path: Path, start: int):
         self.path, self.columns = path, None
         lines = _whole_lines(path)
-        earlier = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
+        try:
+            earlier = [line for line in lines[1:] if int(line.partition(",")[0]) < start]
+        except ValueError as error:
+            raise InputError(
+                f"{path}: a row does not begin with a step: {error}; without the file, the run resumes"
+            ) from None
         if earlier:
             self.columns = lines[0].rstrip("\n").split(",")
             write_text(path, "".join([lines[0], *earlier]))

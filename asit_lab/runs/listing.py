@@ -40,7 +40,7 @@ def list_runs(
 
     Columns: name (path below the folder), preset, data, status, step and steps (done, of all), loss and loss_* (last
     logged), probe (the teacher's score, if one was recorded), health, updated. status is one of STATUSES.
-    status: only runs with this one. where: only runs with these values, such as "optim.rate=7e-4"; keys of the
+    status: only runs with this one. where: only runs with these values, such as "optim.rate=7e-4"; columns, keys of the
     configuration or of result.json ("last.loss"). sort: column or such a key; "-probe" for the highest first.
     What cannot be read as a run is left out; `.attrs["skipped"]` has (path, reason) of each.
     Raises InputError for a folder that does not exist and for a status or key that no run can have.
@@ -64,7 +64,7 @@ def list_runs(
         _check_key(key, listed)
     listed = [run for run in listed if status in (None, run.row["status"])]
     for key, value in conditions:
-        listed = [run for run in listed if key in run.values and _equal(run.values[key], value)]
+        listed = [run for run in listed if key in (of := run.values | run.row) and _equal(of[key], value)]
     listed = _sorted(listed, sort)
     losses = list(dict.fromkeys(name for run in listed for name in run.row if name.startswith("loss")))
     table = pd.DataFrame([run.row for run in listed], columns=[*_FIRST, *losses, *_LAST])

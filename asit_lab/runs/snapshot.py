@@ -66,9 +66,14 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], RunConfig, int]:
             if header.get("format") != FORMAT:
                 raise InputError(f"{path}: not a snapshot of {FORMAT} (its header says {header.get('format')!r})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, validate(header["config"]), header["step"]
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable .safetensors file: {error}") from None
-    return tensors, validate(header["config"]), header["step"]
+    except KeyError as error:
+        raise InputError(f"{path}: its header lacks {error}") from None
+    except ValueError as error:  # InputError, too
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: its header: {text}") from None
 
 
 def section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -90,13 +95,13 @@ def read_state(path: Path, device: torch.device) -> dict:
         raise InputError(f"{path}: cannot be read as a saved state: {error}") from None
 
 
-def disk_needed(cfg: RunConfig, objective: Objective) -> int:
-    """Bytes a whole run takes at its fullest: all snapshots, and the state twice, as the old one stays until the new
-    one is whole. Pictures and tables are a guess."""
+def disk_needed(cfg: RunConfig, objective: Objective, total: int) -> int:
+    """Bytes a whole run of `total` steps takes at its fullest: all snapshots, and the state twice, as the old one stays
+    until the new one is whole. Pictures and tables are a guess."""
     learned = [p for p in objective.parameters() if p.requires_grad]
     state = _size(objective.state_dict().values()) + 2 * _size(learned)  # AdamW keeps two moments of each
     weights = _size([*_weights(objective.student, objective.teacher).values(), *besides(objective).values()])
-    return 2 * state + (cfg.train.snapshots + 1) * (weights + PICTURES) + TABLES
+    return 2 * state + (min(cfg.train.snapshots, total) + 1) * (weights + PICTURES) + TABLES
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ..errors import InputError
 from .jsonable import plain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file over the allowed size
 UNPRINTABLE: Final = "backslashreplace"  # bytes of names that are no UTF-8 are written as \udce9, which JSON reads back
-# Names of unfinished files: ours, those of earlier versions, and the temporary files of safetensors 0.8.
-LEFTOVERS = (".*.tmp", ".*.part", ".tmp??????")
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp|\.tmp\w{6}")  # names of unfinished files, ours and those of safetensors
 
 
 @contextmanager
@@ -26,6 +26,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises OSError with the file's name when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")  # several processes may write it at once
     try:
         with naming(path):
@@ -72,9 +74,9 @@ def sync(path: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove unfinished files of killed processes in a folder and its subfolders."""
-    for pattern in LEFTOVERS:
-        for path in folder.rglob(pattern):
+    """Remove unfinished files of killed processes in a folder that is ours alone, not in those below it."""
+    for path in folder.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -90,8 +92,16 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Contents of a JSON file, {} when there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The object in a JSON file, {} when there is no file. Raises InputError where there is something else in it."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected named entries, found a {type(content).__name__}")
+    return content
 
 
 def write_table(path: Path, header: list[str], rows: list[tuple]) -> None:

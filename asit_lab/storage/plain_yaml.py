@@ -4,6 +4,7 @@ PyYAML follows YAML 1.1, which takes them for a date, a number of minutes, an oc
 that are numbers or truth values take such texts, too, so nothing is lost.
 """
 
+import json
 import re
 from typing import Any
 
@@ -43,6 +44,15 @@ for _tag, _pattern, _first in (
 ):
     for _loader in (_Loader, _FastLoader):
         _loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+
+
+def yaml_value(value: Any) -> str:
+    """A value as `read_yaml_text` reads it back, in one line: JSON, with signs beyond ASCII escaped as in YAML."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(sign if " " <= sign <= "~" else _ESCAPES[ord(sign) > 0xFFFF].format(ord(sign)) for sign in text)
+
+
+_ESCAPES = ("\\u{:04x}", "\\U{:08x}")
 
 
 def read_yaml_text(text: str) -> Any:

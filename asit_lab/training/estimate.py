@@ -152,7 +152,7 @@ def plan(
     if source:
         notes.append(origin_note(source.dir, start, cfg, len(train), total))
     if cfg.train.init_from and not start:
-        notes += init_student(objective.student, cfg.train.init_from)
+        notes += init_student(objective.student, cfg.train.init_from, cfg)
         objective.reset_teacher()
     limit = memory_limit(fabric.device)
     if estimated and limit and estimated.memory > limit:
@@ -168,7 +168,7 @@ def plan(
     if run and is_held(run.dir):
         notes.append(f"a process is writing to {run.dir} now")
     hours = measured.seconds / 3600
-    disk, free = disk_needed(cfg, objective), _free_disk(out)
+    disk, free = disk_needed(cfg, objective, total), _free_disk(out)
     if disk > free + _disk_taken(run):
         notes.append(
             f"the run needs {size_in_words(disk)} of disk and {size_in_words(free)} are free; it would not be started"

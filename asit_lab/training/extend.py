@@ -27,6 +27,9 @@ _MAY_CHANGE = {
 }
 
 
+_TAKEN = ("metrics.csv", "timings.csv", "state.pt")  # in this order
+
+
 def check_source(source: str | Path, cfg: RunConfig) -> Run:
     """The run to continue from. Raises InputError where it has no state, or its settings do not fit `cfg`."""
     run = load_run(source)
@@ -42,6 +45,11 @@ def check_source(source: str | Path, cfg: RunConfig) -> Run:
             f"resume_from: {run.dir} was trained with other settings; a longer run may change its length, rates and "
             "what is written. Or start from its weights alone, with train.init_from\n" + "\n".join(lines)
         )
+    missing = [name for name in ("status.json", *_TAKEN) if not (run.dir / name).is_file()]
+    if missing:
+        raise InputError(
+            f"resume_from: {run.dir} lacks {', '.join(missing)}; start from its weights: train.init_from={run.dir}"
+        )
     state = read_state(run.state, torch.device("cpu"))
     step, total = state["step"], cfg.total_steps(state["clips"])
     if total <= step:
@@ -55,7 +63,7 @@ def check_source(source: str | Path, cfg: RunConfig) -> Run:
 def take_over(run: Run, source: Run) -> None:
     """Copy state and rows of `source` into a new run directory; the state last, since it makes the run resumable."""
     write_json(run.dir / ORIGIN, {"run": str(source.dir), "step": source.progress["step"]})
-    for name in ("metrics.csv", "timings.csv", "state.pt"):
+    for name in _TAKEN:
         with atomic_write(run.dir / name) as temporary:
             shutil.copyfile(source.dir / name, temporary)
 

@@ -142,7 +142,7 @@ def _train(
     notes += [f"{row['key']} is {row['b']} now, config.yaml says {row['a']}" for row in diff(run.config, cfg)]
     notes += origin_notes(run, cfg, len(train), total)
     if cfg.train.init_from and not run.state.is_file():
-        notes += init_student(objective.student, cfg.train.init_from)
+        notes += init_student(objective.student, cfg.train.init_from, cfg)
         objective.reset_teacher()
 
     recorder: Recorder | None = None  # the first process has one
@@ -156,7 +156,11 @@ def _train(
     setting = environment(fabric.device, fabric.world_size)
     if run.state.is_file():
         state = read_state(run.state, fabric.device)
-        stepper.load_state_dict(state)
+        try:
+            stepper.load_state_dict(state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            words = str(error).splitlines()[0]
+            raise InputError(f"{run.state}: not the state of this run: {type(error).__name__}: {words}") from None
         start, seconds, changes = state["step"], state["seconds"], state["changes"]
         bad |= state["bad"]
         new = environment_changes(state["environment"], setting)
@@ -165,7 +169,7 @@ def _train(
         notes += [f"continued at step {start}", *changes, *new]
         changes = [*changes, *(f"step {start}: {change}" for change in new)]
     about = {"clips": len(train), "environment": setting, "changes": changes}
-    _check_disk(run, cfg, objective)
+    _check_disk(run, cfg, objective, total)
 
     loader = make_loader(
         cfg, train, objective.views, start, stop=total, rank=fabric.global_rank, world=fabric.world_size
@@ -257,10 +261,10 @@ def _check_batch(fabric: Fabric, cfg: RunConfig) -> None:
         )
 
 
-def _check_disk(run: Run, cfg: RunConfig, objective: Objective) -> None:
+def _check_disk(run: Run, cfg: RunConfig, objective: Objective, total: int) -> None:
     """Refuse a run that the disk has no room for; what it has written already counts."""
     written = sum(path.stat().st_size for path in [*run.snapshots, run.state] if path.is_file())
-    needed, free = max(0, disk_needed(cfg, objective) - written), shutil.disk_usage(run.dir).free
+    needed, free = max(0, disk_needed(cfg, objective, total) - written), shutil.disk_usage(run.dir).free
     if needed > free:
         raise InputError(
             f"{run.dir}: {free / 1e6:,.0f} MB are free and the run will write up to {needed / 1e6:,.0f} MB; make room, "

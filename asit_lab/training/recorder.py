@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from ..config import RunConfig
 from ..data import Batch
+from ..errors import InputError
 from ..objectives import Objective
 from ..runs.directory import Run, StepLog
 from ..runs.snapshot import besides, save_snapshot, save_state
@@ -27,7 +28,12 @@ class Recorder:
         self.run, self.cfg, self.total, self.notes, self.on_log = run, cfg, total, notes, on_log
         self.metrics = StepLog(run.dir / "metrics.csv", start)
         self.timings = StepLog(run.dir / "timings.csv", start)
-        self.watch, self.verdict = Watch(cfg, run.metrics.to_dict("records")), None
+        try:
+            self.watch, self.verdict = Watch(cfg, run.metrics.to_dict("records")), None
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{run.dir}/metrics.csv: cannot be read: {error}; without the file, the run resumes"
+            ) from None
         self.board = tensorboard(run.dir, start)
         self.bar = tqdm(total=total, initial=start, unit="step", disable=on_log is not None, **bar_style())
         self.seconds_before, self.began = seconds, time.perf_counter()

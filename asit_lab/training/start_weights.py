@@ -17,18 +17,22 @@ from ..runs.snapshot import read_snapshot, read_state, section
 COPYING = ("copies.weight", "copies.bias")  # of a decoder with heads.decoder_copies
 
 
-def init_student(student: nn.Module, source: str) -> list[str]:
+_LOOK = ("sample_rate", "mel_bins", "frame_ms", "hop_ms", "low_hz", "high_hz")  # of the log-mel, beside its level
+
+
+def init_student(student: nn.Module, source: str, cfg: RunConfig) -> list[str]:
     """Load start weights into a student's backbone, and into its decoder and heads where they fit.
 
-    source: run directory, snapshot, folder of `Encoder.save_pretrained`, "shipped", or .safetensors in timm's layout.
-    Only the state of a run directory has heads; they are loaded if it is of the same step as the last snapshot. Returns
-    notes on what was loaded and adapted. Raises InputError naming the file and the tensors that do not fit.
+    cfg: of the student. source: run directory, snapshot, folder of `Encoder.save_pretrained`, "shipped", or
+    .safetensors in timm's layout. Only the state of a run directory has heads; they are loaded if it is of the same
+    step as the last snapshot. Returns notes on what was loaded and adapted. Raises InputError naming the file and the
+    tensors or settings that do not fit.
     """
     path, state = path_of_weights(source), None
     if not path.exists():
         raise InputError(f"train.init_from: {path} does not exist")
     if path.is_dir() and is_encoder_folder(path):
-        return _load_saved(student, path)
+        return _load_saved(student, path, cfg)
     if path.is_dir():
         snapshots = load_run(path).snapshots
         if not snapshots:
@@ -36,21 +40,38 @@ def init_student(student: nn.Module, source: str) -> list[str]:
         path, state = snapshots[-1], load_run(path).state
     if is_timm(path):
         return load_timm(student.backbone, path)
-    tensors, cfg, step = read_snapshot(path)
+    tensors, theirs, step = read_snapshot(path)
     weights = section(tensors, "teacher.backbone"), section(tensors, "student.decoder")
-    notes = [f"start weights: step {step} of {path}", *_take_network(student, *weights, cfg, path)]
+    notes = [f"start weights: step {step} of {path}", *_differences(theirs, cfg, path)]
+    notes += _take_network(student, *weights, theirs, path)
     heads = getattr(student, "heads", None)
     if heads is not None and heads.state_dict():
         notes.append(_take_heads(heads, state, step))
     return notes
 
 
-def _load_saved(student: nn.Module, folder: Path) -> list[str]:
+def _differences(theirs: RunConfig, ours: RunConfig, path: Path) -> list[str]:
+    """Notes where the log-mel is another one. Raises InputError where weights of equal shapes mean something else."""
+    for name in ("heads", "norm", "class_token_at"):
+        there, here = getattr(theirs.model, name), getattr(ours.model, name)
+        if there != here:
+            raise InputError(
+                f"train.init_from: {path} has model.{name} {there}, this run {here}; the weights fit only the same"
+            )
+    pairs = {name: (getattr(theirs.features, name), getattr(ours.features, name)) for name in _LOOK}
+    differ = [
+        f"features.{name} {there:g} there, {here:g} here" for name, (there, here) in pairs.items() if there != here
+    ]
+    return [f"the start weights were trained on another log-mel: {', '.join(differ)}"] if differ else []
+
+
+def _load_saved(student: nn.Module, folder: Path, cfg: RunConfig) -> list[str]:
     """The backbone and the decoder of a saved encoder, which has no heads."""
     saved = read_encoder_folder(folder)
     tensors = {name: tensor.float() for name, tensor in saved.tensors.items()}  # the shipped one is in half precision
     weights = section(tensors, "backbone"), section(tensors, "decoder")
-    notes = [f"start weights: {saved.name}", *_take_network(student, *weights, saved.config, folder)]
+    notes = [f"start weights: {saved.name}", *_differences(saved.config, cfg, folder)]
+    notes += _take_network(student, *weights, saved.config, folder)
     heads = getattr(student, "heads", None)
     if heads is not None and heads.state_dict():
         notes.append("heads start untrained: a saved encoder has none")
@@ -113,6 +134,10 @@ def load_timm(backbone: ViT, path: Path) -> list[str]:
     AST's released code does; arXiv 2104.01778); positions are resized; the classifier is left out."""
     tensors = load_file(path)
     weight = tensors["patch_embed.proj.weight"]  # [D, 3, p, q]
+    if weight.ndim != 4:
+        raise InputError(
+            f"{path}: patch_embed.proj.weight {list(weight.shape)}: expected [width, channels, height, width]"
+        )
     tensors["patch_embed.proj.weight"] = weight.sum(1, keepdim=True)
     if "pos_embed" not in tensors:
         raise InputError(f"{path}: weights of another architecture\n  pos_embed: missing")

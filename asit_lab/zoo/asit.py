@@ -97,6 +97,9 @@ def asit_config(
     _check_names(backbone, needed, f"{name}: the backbone")
     if decoder:
         _check_names(decoder, {"mlp.0.weight", "mlp.4.weight"}, f"{name}: the reconstruction head")
+    if backbone["patch_embed.proj.weight"].ndim != 4:
+        shape = list(backbone["patch_embed.proj.weight"].shape)
+        raise InputError(f"{name}: patch_embed.proj.weight {shape}: expected [width, 1, frames, mels of a patch]")
     width, _, p, q = backbone["patch_embed.proj.weight"].shape
     depth = 1 + max(int(key.split(".")[1]) for key in backbone if key.startswith("blocks."))
     tokens = backbone["pos_embed"].shape[1] - 1

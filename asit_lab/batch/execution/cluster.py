@@ -33,7 +33,7 @@ class Cluster:
         try:
             import distributed  # noqa: F401
         except ImportError:
-            raise InputError("Dask executes studies: pip install 'asit-lab[lab]', or distributed alone") from None
+            raise InputError("Dask executes studies: pip install distributed") from None
         self.address = address
         self._open = ExitStack()
         self._gpus: list[str] = []

@@ -122,9 +122,7 @@ def download(remote: Remote, target: Path) -> Path:
     try:
         import pooch
     except ImportError:
-        raise InputError(
-            f"{target} does not exist; to download it, pip install 'asit-lab[lab]' (for pooch), or give a local copy"
-        ) from None
+        raise InputError(f"{target} does not exist; to download it, pip install pooch, or give a local copy") from None
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):
         if target.exists():  # another process was faster
