@@ -151,9 +151,13 @@ def test_a_mean_of_another_class_is_made_and_a_cancelled_one_is_left(explorer):
     labels = explorer.chooser.manifest.table["label"]
     other = int(np.flatnonzero(labels != labels[0])[0])
 
+    explorer._class_means.clear()
+
     async def look() -> None:
         explorer.view.value = "class mean"
+        assert "this clip until its class is averaged" in explorer.facts.value
         explorer.chooser.show_row(other)  # meanwhile
+        assert explorer.maps.drawn_scene.panels[0].title.startswith(f"clip {other} of")
         while explorer.work.busy:
             await explorer.work.task
         assert explorer.maps.drawn_scene.panels[0].title.startswith(f"clip {other} of")
@@ -165,6 +169,26 @@ def test_a_mean_of_another_class_is_made_and_a_cancelled_one_is_left(explorer):
     asyncio.run(look())
     assert explorer.view.value == "one layer" and "cancelled" in explorer.message.text
     assert "layer 1" in explorer.facts.value and "mean of the class" not in explorer.facts.value
+
+
+def test_a_mean_that_is_cancelled_leaves_the_view_chosen_meanwhile(explorer):
+    explorer._class_means.clear()
+
+    async def look() -> None:
+        explorer.view.value = "class mean"
+        explorer.view.value = "rollout"
+        explorer.work.cancel.click()
+        await explorer.work.task
+
+    asyncio.run(look())
+    assert explorer.view.value == "rollout" and "rollout" in explorer.facts.value
+    explorer.view.value = "one layer"
+
+
+def test_the_selected_head_clicked_again_leaves_rollout(explorer):
+    explorer.view.value = "rollout"
+    explorer.heads._handle_custom_msg({"kind": "again"}, [])
+    assert explorer.view.value == "one layer" and "rollout" not in explorer.facts.value
 
 
 def test_a_colour_scale_that_was_set_by_hand_stays():
@@ -179,7 +203,9 @@ def test_a_search_lists_the_data_set_that_was_searched():
 
     async def look() -> None:
         explorer.search.button.click()
-        explorer.search.button.click()  # no second search
+        task = explorer.search.work.task
+        explorer.search.button.click()
+        assert explorer.search.work.task is task  # no second search
         explorer.chooser.data.value = "synth:10"
         await explorer.search.work.task
 

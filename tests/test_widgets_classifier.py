@@ -100,6 +100,11 @@ def test_a_click_on_an_event_plays_it_and_shows_its_probabilities(explorer, reco
     wave = soundfile.read(recording)[0][round(start * RATE) : round(end * RATE)]
     np.testing.assert_allclose(played(explorer.sound), wave, atol=1e-4)
     assert explorer.sound.player.autoplay and explorer.parts.value == 1 and explorer.label.value == "high"
+    sent = []
+    explorer.sound.player.observe(lambda change: sent.append(len(change["new"])), names="value")
+    explorer.overview._handle_custom_msg({"kind": "again"}, [])
+    assert sent == [0, len(explorer.sound.player.value)]  # else the page would not play the same sound again
+    explorer.sound.player.unobserve_all("value")
     timeline = explorer.findings.timeline
     steps = timeline.scores[round(start / timeline.step_seconds) : round(end / timeline.step_seconds)]
     np.testing.assert_allclose(explorer.scores, steps.mean(0))

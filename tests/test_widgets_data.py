@@ -59,7 +59,7 @@ def test_a_list_of_other_files_is_not_written_over(folder, tmp_path):
     explorer.data.value = f"folder:{other}"
     assert explorer.message.text == "" and explorer.rows.bad == []
     explorer.save.click()
-    assert "is a list of other files" in explorer.message.text and kept.read_text() == before
+    assert "lists files that this data set lacks" in explorer.message.text and kept.read_text() == before
     explorer.data.value = f"folder:{folder}"
     assert explorer.rows.bad == [1]
     explorer.save.click()
@@ -67,6 +67,25 @@ def test_a_list_of_other_files_is_not_written_over(folder, tmp_path):
     shutil.rmtree(folder)  # what the list names
     explorer.data.value = f"folder:{other}"
     assert explorer.message.text == "" and len(explorer.rows.rows) == 3
+
+
+def test_a_list_of_more_than_this_data_set_is_not_cut_down(folder, tmp_path):
+    DataExplorer(f"folder:{folder}", tmp_path / "kept.csv").save.click()
+    before = (tmp_path / "kept.csv").read_text()
+    part = DataExplorer(f"folder:{folder / 'a'}", tmp_path / "kept.csv")
+    part.save.click()
+    assert "lists files that this data set lacks" in part.message.text and part.rows.bad == []
+    assert (tmp_path / "kept.csv").read_text() == before
+
+
+def test_a_list_that_another_explorer_saved_meanwhile_is_not_written_over(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    first, second = (DataExplorer(f"folder:{f}", tmp_path / "kept.csv") for f in (folder, tmp_path / "other"))
+    first.save.click()
+    before = (tmp_path / "kept.csv").read_text()
+    second.save.click()
+    assert "lists files that this data set lacks" in second.message.text
+    assert (tmp_path / "kept.csv").read_text() == before
 
 
 def test_a_list_of_clips_with_several_labels_keeps_them(folder, tmp_path):

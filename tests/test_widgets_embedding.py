@@ -212,15 +212,14 @@ def test_points_are_coloured_by(explorer, column):
     explorer.colour.value = "label"
 
 
-def test_points_are_grey_while_their_colours_are_measured(enc):
+def test_points_have_no_colours_of_other_clips_while_theirs_are_measured(enc):
     explorer = EmbeddingExplorer(enc, "synth:12")
     explorer.colour.value = "level"
 
     async def another() -> None:
         explorer.data.value = "synth:20"
         await explorer.work.task  # embedded
-        values = np.frombuffer(explorer.map.values, "<f4")
-        assert len(values) == 20 and np.isnan(values).all()
+        assert explorer.map.categories == ["not measured"] and len(explorer.map.values) == 4 * 20
         await explorer.work.task  # measured
 
     asyncio.run(another())
@@ -228,12 +227,34 @@ def test_points_are_grey_while_their_colours_are_measured(enc):
 
 
 def test_a_neighbour_that_is_chosen_again_is_played_again(explorer):
-    played = []
-    explorer.near_sound.load = lambda wave, rate: played.append(wave is not None)
     explorer.strip.selected = 1
+    told = told_of(explorer.near_sound)
     explorer.strip._handle_custom_msg({"kind": "again"}, [])
-    del explorer.near_sound.load
-    assert played == [True, True]
+    assert told == [True, b"", bytes(explorer.near_sound.player.value)] and len(told[2]) > 1000
+
+
+def test_the_chosen_clip_that_is_clicked_again_is_played_again_and_no_more(explorer):
+    explorer.map.selected = 3
+    explorer.strip.selected = 2
+    told = told_of(explorer.sound)
+    explorer.map._handle_custom_msg({"kind": "again"}, [])
+    assert told == [True, b"", bytes(explorer.sound.player.value)] and len(told[2]) > 1000
+    assert explorer.strip.selected == 2 and not explorer.go.disabled  # the neighbour stays
+
+
+def test_a_click_on_the_clip_before_an_upload_is_no_trouble(explorer, tmp_path):
+    soundfile.write(tmp_path / "own.wav", wave_of(7), RATE)
+    explorer.upload.path = tmp_path / "own.wav"
+    explorer.upload.changed += 1
+    explorer.map._handle_custom_msg({"kind": "again"}, [])  # was sent while the upload was embedded
+    assert explorer.message.text == "" and explorer.query.name == "own.wav" and explorer.chosen == -1
+
+
+def told_of(sound) -> list:
+    """What the page is told of a player from here on: `autoplay` as it is, then the bytes that are sent."""
+    told = [sound.player.autoplay]
+    sound.player.observe(lambda change: told.append(bytes(change["new"])), names="value")
+    return told
 
 
 def test_a_class_keeps_its_colour_where_classes_are_predicted(explorer):

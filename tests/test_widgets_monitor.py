@@ -477,6 +477,26 @@ def test_pause_close_and_one_watcher_at_a_time(tmp_path):
     asyncio.run(follow())
 
 
+def test_an_error_that_ends_watching_is_shown_and_logged(tmp_path, monkeypatch):
+    run, logged = make_run(tmp_path / "a", status="running"), []
+
+    def fail():
+        raise RuntimeError("no such curve")
+
+    async def follow():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context["exception"]))
+        with only_writer(run.dir):
+            monitor = RunMonitor([run.dir], seconds=SECONDS)
+            monkeypatch.setattr(monitor, "redraw", fail)
+            log(run, 33)
+            await until(lambda: not monitor.watch.value)
+            return monitor
+
+    monitor = asyncio.run(follow())
+    assert "no such curve" in monitor.message.text and monitor.state.value == "stopped by the error above"
+    assert [str(error) for error in logged] == ["no such curve"]
+
+
 def test_reading_does_not_hold_up_the_kernel(tmp_path, monkeypatch):
     """While a slow disk is read, other tasks of the loop go on."""
     run = make_run(tmp_path / "a", status="running")

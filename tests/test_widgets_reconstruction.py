@@ -18,6 +18,7 @@ from widgets_case import assert_flat, assert_widget_and_picture
 
 from asit_lab import load_config, load_encoder
 from asit_lab.encoder import Encoder
+from asit_lab.errors import InputError
 from asit_lab.widgets import ReconstructionExplorer
 from asit_lab.widgets.reconstruction_numbers import error_table, relative
 from asit_lab.widgets.snapshots_compared import KEPT, Snapshots, hidden_patches
@@ -339,6 +340,16 @@ def test_without_a_hidden_pixel_there_is_nothing_to_list(explorer, monkeypatch):
     monkeypatch.setattr(explorer.search, "scorer", lambda: lambda row: float("nan"))
     explorer.search.button.click()
     assert "nothing is corrupted" in explorer.message.text and explorer.search.list.layout.display == "none"
+
+
+def test_where_no_clip_can_be_filled_in_the_reason_is_said(explorer, monkeypatch):
+    def fail(row: int) -> float:
+        raise InputError(f"clip {row}: not an audio file")
+
+    monkeypatch.setattr(explorer.search, "scorer", lambda: fail)
+    explorer.search.button.click()
+    assert explorer.message.text == "clip 0: not an audio file"
+    explorer.message.say("")
 
 
 # --- ASDA, and neither ----------------------------------------------------------------------------------------------

@@ -92,6 +92,53 @@ def test_cancel_stops_all_that_runs_and_the_bar_stays_until_the_last():
     assert not work.busy and work.layout.display == "none"
 
 
+def test_cancel_stops_work_that_tells_no_progress():
+    work, results, go = LongWork(), [], threading.Event()
+
+    async def press() -> None:
+        work.run("projecting", lambda report: go.wait(20), results.append, background=True)
+        work.cancel.click()
+        go.set()
+        await asyncio.wait_for(work.task, 20)
+
+    asyncio.run(press())
+    assert [str(result) for result in results] == ["projecting cancelled"]
+
+
+def test_the_bar_tells_of_what_still_runs():
+    work, go = LongWork(), threading.Event()
+
+    def reporting(report):
+        report(2, 3)
+
+    async def follow() -> None:
+        work.run("projecting", lambda report: go.wait(20), lambda result: None, background=True)
+        first = work.task
+        work.run("measuring", reporting, lambda result: None, background=True)
+        await asyncio.wait_for(work.task, 20)
+        assert (work.words.value, work.bar.value) == ("projecting ...", 0)
+        go.set()
+        await asyncio.wait_for(first, 20)
+
+    asyncio.run(follow())
+    assert not work.busy and work.layout.display == "none"
+
+
+def test_interrupt_is_given_back_where_controls_are_answered_in_another_thread():
+    async def controls(work: LongWork) -> None:
+        work.run("quick", lambda report: None, lambda result: None, background=True)
+        await asyncio.wait_for(work.task, 20)
+
+    async def home() -> None:
+        work, before = LongWork(), signal.getsignal(signal.SIGINT)
+        for _ in range(50):
+            await asyncio.to_thread(lambda: asyncio.run(controls(work)))
+            await asyncio.sleep(0)
+            assert signal.getsignal(signal.SIGINT) is before
+
+    asyncio.run(home())
+
+
 def test_a_failure_in_a_thread_is_handed_on():
     work, results = LongWork(), []
 

@@ -123,6 +123,7 @@ class AttentionExplorer(Explorer):
         self.on_click(self.class_token, lambda: self._choose(0))
         self.observe(lambda _: self._answer(self._new_view), names="token")
         self.heads.observe(lambda _: self._answer(self._new_head), names="selected")
+        self.heads.on_again = lambda: self._answer(self._new_head)  # after another view was chosen
 
     # --- answers to the controls ------------------------------------------------------------------------------------
 
@@ -217,13 +218,17 @@ class AttentionExplorer(Explorer):
     def _class_mean(self) -> ClipAttention | None:
         """The clip with the mean of the weights over clips of its class; None while that is computed, after which
         `redraw` is called."""
+        labels = self.chooser.manifest.table["label"]
+        key = (self.chooser.manifest.source, labels.iloc[self.chooser.row], self.attention.grid)
+        if key not in self._class_means and not self.work.busy:
+            self._average(key)  # where no event loop runs, the mean is there afterwards
+        mean = self._class_means.get(key)
+        return mean and self.attention.with_weights_of(mean)
+
+    def _average(self, key: tuple) -> None:
+        """Compute the mean of the weights over clips of the chosen clip's class."""
         manifest, row, enc, like = self.chooser.manifest, self.chooser.row, self.encoder, self.attention
         labels = manifest.table["label"]
-        key = (manifest.source, labels.iloc[row], like.grid)
-        if key in self._class_means:
-            return like.with_weights_of(self._class_means[key])
-        if self.work.busy:
-            return None
         rows = np.flatnonzero(labels == labels.iloc[row])[:_AVERAGED].tolist()
         rate = enc.config.features.sample_rate
 
@@ -233,15 +238,15 @@ class AttentionExplorer(Explorer):
 
         def show(result) -> None:
             if isinstance(result, Exception):
-                with self._one_redraw():
-                    self.view.value = _ONE
-                self.redraw()
+                if self.view.value == _CLASS:  # else another view was chosen meanwhile
+                    with self._one_redraw():
+                        self.view.value = _ONE
+                    self.redraw()
                 raise result
             self._class_means = {key: result}
             self.redraw()
 
         self.work.run("averaging", compute, lambda result: self._answer(lambda: show(result)), background=True)
-        return None  # where no event loop runs, `show` has drawn it
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
@@ -270,7 +275,7 @@ class AttentionExplorer(Explorer):
 
     def redraw(self) -> None:
         """Draw the chosen token's attention from the computed maps."""
-        token, shown = self.token, self.attention
+        token, shown, of = self.token, self.attention, ""
         self.head.disabled = self.view.value == _ROLLOUT
         if self.view.value == _CLASS and self.chooser.row is None:
             with self._one_redraw():
@@ -278,9 +283,8 @@ class AttentionExplorer(Explorer):
             self.redraw()
             raise InputError("class mean: choose a clip of a data set, which has a class; one layer is shown")
         if self.view.value == _CLASS:
-            shown = self._class_mean()
-            if shown is None:
-                return
+            mean = self._class_mean()
+            shown, of = mean or shown, "mean of the class, " if mean else "this clip until its class is averaged, "
         looks = [Look(shown, self._weights(shown, self.encoder.name), token)]
         place = token_place(token, shown.grid, looks[0].patch)
         if self.other_attention is not None:
@@ -288,7 +292,7 @@ class AttentionExplorer(Explorer):
             patch = there.config.model.patch
             same = token_of(place[0] + place[2] // 2, place[1] + place[3] // 2, there.grid, patch) if token else 0
             looks.append(Look(there, self._weights(there, self.other.name), same))
-        heading = f"{shown.place(token)}; {self._description()}"
+        heading = f"{shown.place(token)}; {of}{self._description()}"
         scene = weights_scene(looks, self.chooser.name, self._axes, self._scale, heading)
         heads = heads_scene(shown, token, self._axes, self._scale)
         for view, drawn in ((self.maps, scene), (self.multiples, heads)):
@@ -317,8 +321,7 @@ class AttentionExplorer(Explorer):
         if self.view.value == _ROLLOUT:
             return f"rollout through layers 0 to {layer}" + (", by magnitude" if lam is not None else "")
         heads = "mean over heads" if self.head.value == _MEAN else f"head {self.head.value}"
-        words = f"layer {layer}, {heads}" + (f", \u03bb = {lam[layer]:.2g}" if lam is not None else "")
-        return f"mean of the class, {words}" if self.view.value == _CLASS else words
+        return f"layer {layer}, {heads}" + (f", \u03bb = {lam[layer]:.2g}" if lam is not None else "")
 
     def _facts(self, weights: np.ndarray, token: int, heading: str) -> str:
         """The strongest weights in words, for those who read rather than look."""

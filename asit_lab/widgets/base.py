@@ -133,11 +133,12 @@ class Sound(ipywidgets.HBox):
         self.add_class("asit-sound")
         self.load(None, 0)
 
-    def load(self, wave: np.ndarray | None, sample_rate: int) -> None:
-        """Offer `wave`, float [samples] in [-1, 1] at `sample_rate` Hz, as 16-bit WAV; None: nothing."""
-        if wave is None:
+    def load(self, wave: np.ndarray | None, sample_rate: int, play: bool = False) -> None:
+        """Offer `wave`, float [samples] in [-1, 1] at `sample_rate` Hz, as 16-bit WAV; None: nothing. play: at once."""
+        self.player.autoplay = play
+        if wave is None or play:  # the page plays a sound when it changes: the same one is to be played again, too
             self.player.value = b""
-        else:
+        if wave is not None:
             buffer = io.BytesIO()
             soundfile.write(buffer, np.clip(wave, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
             self.player.value = buffer.getvalue()

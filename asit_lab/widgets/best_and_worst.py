@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 
 import ipywidgets
 import numpy as np
@@ -62,11 +61,15 @@ class BestAndWorst(ipywidgets.VBox):
         rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), MOST_LISTED)).astype(int)).tolist()
 
         def compute(report: ReportProgress) -> dict[int, float]:
-            scores = {}
+            scores, errors = {}, []
             for done, row in enumerate(rows):
                 report(done, len(rows))
-                with suppress(InputError):  # a file that cannot be decoded
+                try:
                     scores[row] = score(row)
+                except InputError as error:  # a file that cannot be decoded
+                    errors.append(error)
+            if not scores:
+                raise errors[0]
             return scores
 
         def take(result) -> None:

@@ -123,6 +123,7 @@ class ClassifierExplorer(Explorer):
         self.on([self.threshold, self.shortest], self._new_events)
         self.on(self.parts, self._choose_from_list)
         self.overview.observe(lambda _: self._answer(self._choose_in_picture), names="selected")
+        self.overview.on_again = lambda: self._answer(self._choose_in_picture)
         self.on_click(self.save, self._save)
         self.on_click(self.remove, self._remove)
 
@@ -275,8 +276,7 @@ class ClassifierExplorer(Explorer):
         self.detail.fit(log_mel.numpy())
         self.detail.show(scene, f"Log-mel of {self.findings.name}, {start:.2f} to {end:.2f} s: {words}.")
         self.bars.draw(figures.class_bars(self.classifier.table(self.scores, _TOP)), alt=f"Probabilities: {words}.")
-        self.sound.player.autoplay = play
-        self.sound.load(wave, rate)
+        self.sound.load(wave, rate, play)
         self._show_label(name)
 
     def _show_label(self, predicted: str) -> None:

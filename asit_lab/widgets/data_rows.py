@@ -43,8 +43,8 @@ class RowsTable(anywidget.AnyWidget):
 class DataExplorer(Explorer):
     """Rows of a data set. What is marked as bad is left out of a list that `data=folder:LIST` takes.
 
-    A click on a row, or the arrow keys, show and play it; x marks it. A list that exists is continued: rows it lacks
-    are marked at first.
+    A click on a row, or the arrow keys, show it and offer its sound; x marks it. A list that exists is continued: rows
+    it lacks are marked at first.
     """
 
     def __init__(self, data: DataSource = "synth:40", kept: str | Path = "data/kept.csv", sample_rate: int = 16000):
@@ -68,7 +68,7 @@ class DataExplorer(Explorer):
     def list_rows(self) -> None:
         """List the data set that is named, with the marks of a list that was saved of it before."""
         manifest = load_manifest(self.data.value)
-        bad, self._continues = self._left_out(manifest)
+        bad, _ = self._left_out(manifest)
         table = manifest.table
         shown = table[[name for name in _LISTED if table[name].notna().any()] + ["sample_rate"]].copy()
         shown.insert(0, "row", range(len(shown)))
@@ -79,8 +79,8 @@ class DataExplorer(Explorer):
         self.rows.selected = 0
 
     def _left_out(self, manifest: Manifest) -> tuple[list[int], bool]:
-        """Rows that a list saved before lacks, and whether that list may be written over: not where it is of other
-        files."""
+        """Rows that a list saved before lacks, and whether that list may be written over: not where it names other
+        files, too."""
         if not self.kept.is_file():
             return [], True
         try:
@@ -89,7 +89,7 @@ class DataExplorer(Explorer):
             return [], False
         kept = set(zip(saved["path"], saved["start"].round(3), strict=True))
         here = list(zip(manifest.table["path"], manifest.table["start"].round(3), strict=True))
-        if not kept & set(here):
+        if not kept <= set(here):
             return [], False
         return [row for row, place in enumerate(here) if place not in kept], True
 
@@ -109,12 +109,12 @@ class DataExplorer(Explorer):
 
     def write(self) -> None:
         """Save the rows that are not marked. Raises InputError for sounds without files, where none is left, and where
-        the list is of other files."""
+        the list names other files."""
         table = self.manifest.table[_LISTED]
         if table["path"].str.startswith("synth://").any():
             raise InputError("synthesised sounds are no files that a list could name; nothing is saved")
-        if not self._continues:
-            raise InputError(f"{self.kept} is a list of other files; move it away, or choose another name as `kept`")
+        if not self._left_out(self.manifest)[1]:
+            raise InputError(f"{self.kept} lists files that this data set lacks; move it away, or give another `kept`")
         kept = table.drop(index=table.index[list(self.rows.bad)])
         if not len(kept):
             raise InputError("every row is marked as bad; nothing is left to save")

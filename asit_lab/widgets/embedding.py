@@ -138,7 +138,7 @@ class EmbeddingExplorer(Explorer):
             ):
                 clear = name != "hovered"  # which leaves what is wrong on the page
                 picture.observe(lambda _, do=handler, of=view, c=clear: self._answer(lambda: do(of), c), names=name)
-            view.plane.on_again = lambda view=view: self._answer(lambda: self._take(view.plane.selected, play=True))
+            view.plane.on_again = lambda: self._answer(self._hear_again)
             view.strip.on_again = lambda view=view: self._answer(lambda: self._hear_neighbour(view))
 
     def _arrange_views(self, choices: list[ipywidgets.Widget], chosen: list[ipywidgets.Widget]) -> None:
@@ -229,7 +229,12 @@ class EmbeddingExplorer(Explorer):
             view.plane.selected = clip
         self._show_thumbnail(clip)
         self.redraw()
-        self._play(self.sound, self._read(clip), play)
+        self.sound.load(self._read(clip), self._rate, play)
+
+    def _hear_again(self) -> None:
+        """Play the chosen clip once more."""
+        if self.chosen >= 0:  # else a sound has been uploaded meanwhile
+            self.sound.load(self._read(self.chosen), self._rate, play=True)
 
     def _take_upload(self) -> None:
         """Show the neighbours of the uploaded sound."""
@@ -243,7 +248,7 @@ class EmbeddingExplorer(Explorer):
             view.plane.selected = -1
         self.redraw()
         self._show_thumbnail(-1)
-        self._play(self.sound, wave, play=True)
+        self.sound.load(wave, self._rate, play=True)
 
     def _pooled(self, encoder: Encoder, path: Path) -> np.ndarray:
         """float [depth + 1, 3, D] of the start of a file."""
@@ -255,11 +260,7 @@ class EmbeddingExplorer(Explorer):
         self._last_neighbour = int(view.near[view.strip.selected]) if view.strip.selected >= 0 else -1
         self.go.disabled = self._last_neighbour < 0
         if self._last_neighbour >= 0:
-            self._play(self.near_sound, self._read(self._last_neighbour), play=True)
-
-    def _play(self, output: Sound, wave: np.ndarray, play: bool) -> None:
-        output.player.autoplay = play
-        output.load(wave, self._rate)
+            self.near_sound.load(self._read(self._last_neighbour), self._rate, play=True)
 
     def _show_hovered(self, view: EncoderPlane) -> None:
         clip = self.chosen if view.plane.hovered < 0 else view.plane.hovered
@@ -304,8 +305,8 @@ class EmbeddingExplorer(Explorer):
         if name in self._columns or name not in SLOW:
             show(self._columns.get(name) or compute(lambda *_: None))
         else:
-            for view in self.views:  # grey meanwhile: the colours before may be of other clips
-                view.plane.colour_by(pd.Series(np.nan, index=range(len(view.space.rows))))
+            for view in self.views:  # the colours before may be of other clips
+                view.plane.colour_by(pd.Series("not measured", index=range(len(view.space.rows))))
             self.work.run("measuring", compute, lambda result: self._answer(lambda: show(result)), background=True)
 
     def redraw(self) -> None:

@@ -208,10 +208,12 @@ class RunMonitor(Explorer):
                         self.redraw()
                     else:
                         self._complain()
-        except Exception:
+        except Exception as error:
             self._task = None
             self._end("stopped by the error above")
-            raise
+            # The task's own result is read by nobody.
+            self._loop.call_exception_handler({"message": "the monitor of runs stopped", "exception": error})
+            return
         self._task = None
         self._end(_ended())
 

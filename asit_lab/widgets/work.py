@@ -84,11 +84,14 @@ class LongWork(ipywidgets.VBox):
 
         try:
             with self._interruptible():
-                result = await asyncio.to_thread(work, report)
+                try:
+                    result = await asyncio.to_thread(work, report)
+                finally:
+                    self._jobs.remove(job)  # before its result is drawn, which may begin other work
+            if job.cancelled:  # work that tells no progress goes on in its thread, for nothing
+                raise Cancelled(f"{job.description} cancelled")
         except Exception as error:  # the widget's own messages say it
             result = error
-        finally:
-            self._jobs.remove(job)  # before its result is drawn, which may begin other work
         try:
             on_result(result)  # the bar stays until its pictures are drawn
         finally:
@@ -100,7 +103,9 @@ class LongWork(ipywidgets.VBox):
         return bool(self._jobs)
 
     def _hide(self) -> None:
-        if not self._jobs:
+        if self._jobs:
+            self.bar.value, self.words.value = 0, f"{self._jobs[-1].description} ..."  # until it reports
+        else:
             self.layout.display = "none"
 
     def _stop(self, *_signal) -> None:

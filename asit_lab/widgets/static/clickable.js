@@ -138,7 +138,8 @@ function render({ model, el }) {
     event.preventDefault();
     event.stopPropagation();
     const target = keys[event.key]();
-    keys[event.key] === choose ? take(target) : set("selected", target);
+    if (keys[event.key] !== choose) set("selected", target);
+    else if (!event.repeat) take(target);
   }
 
   function onMove(event) {

@@ -55,10 +55,11 @@ class Plane {
     this.drawnPoints = view;
     this.frame.setAttribute("aria-label", `clips on a plane: ${model.get("title")}. Arrow keys choose a clip.`);
     this.points = points;
-    if (this.named !== model.get("names")) this.picked.clear(); // other clips
+    const others = this.named !== model.get("names"); // clips
+    if (others) this.picked.clear();
     this.named = model.get("names");
     this.listPicked(); // what is predicted may be new
-    if (this.listed !== model.get("categories")) this.hidden.clear(); // else another layer of the same clips
+    if (others || this.listed !== model.get("categories")) this.hidden.clear(); // else another layer of the same clips
     this.listed = model.get("categories");
     this.fillLegend();
     this.schedule();
@@ -373,7 +374,9 @@ class Plane {
       event.stopPropagation();
       const [dx, dy] = ways[event.key] ?? [];
       const next = dx === undefined ? ends[event.key] : nextTarget(this.count, (i) => this.place(i), model.get("selected"), dx, dy);
-      if (next >= 0) event.key === "Enter" ? this.take(next) : this.set("selected", next);
+      if (next < 0) return;
+      if (event.key !== "Enter") this.set("selected", next);
+      else if (!event.repeat) this.take(next);
     });
     const read = () => this.read();
     const draw = () => this.schedule();

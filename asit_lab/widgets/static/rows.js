@@ -87,8 +87,8 @@ function render({ model, el }) {
     const at = order.indexOf(model.get("selected"));
     const keys = {
       ArrowDown: () => choose(order[Math.min(at + 1, Math.min(order.length, MOST) - 1)]),
-      ArrowUp: () => choose(order[Math.max(at - 1, 0)]),
-      x: () => at >= 0 && mark(order[at]),
+      ArrowUp: () => choose(order[Math.min(Math.max(at - 1, 0), MOST - 1)]),
+      x: () => at >= 0 && at < MOST && mark(order[at]),
     };
     if (event.ctrlKey || event.metaKey || event.altKey || event.target !== frame || !(event.key in keys) || !order.length) return;
     event.preventDefault();

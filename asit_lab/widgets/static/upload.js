@@ -29,7 +29,7 @@ function render({ model, el }) {
       const piece = await file.slice(start, start + PIECE).arrayBuffer();
       const stored = new Promise((resolve, reject) => {
         waiting = resolve;
-        setTimeout(() => reject(new Error("the kernel does not answer")), PATIENCE);
+        setTimeout(() => reject(new Error("the kernel is busy, or gone")), PATIENCE);
       });
       model.send({ kind: "piece", number }, undefined, [piece]);
       if (!(await stored)) break;
