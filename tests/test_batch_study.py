@@ -124,6 +124,16 @@ def test_rows_times_grid_times_seeds(home):
     assert [point.seed for point in points(study, "smoke", seeds=[3])] == [3, 3]
 
 
+def test_a_point_is_trained_for_the_length_that_was_checked(home):
+    steps = load_config("smoke").train.steps
+    grid = f"grid: {{train.epochs: [10]}}\nscales: {{smoke: {{preset: smoke, settings: {{train.steps: {steps}}}}}}}"
+    study = write_study(home, grid)
+    write_notebook(home / "count.ipynb", 'preset = ""\ndata = ""\noverrides = ""\nseed = 0\nout = ""', "pass")
+    (point, *_) = points(study, "smoke", seeds=1)
+    trained = load_config("smoke", point.parameters["overrides"]).to_dict()["train"]
+    assert trained["steps"] == point.config["train"]["steps"] == steps
+
+
 def test_a_point_is_its_typed_parameters_notebook_and_version(home, monkeypatch):
     study = write_study(home, TWO)
     one, other = points(study, "smoke", seeds=1)

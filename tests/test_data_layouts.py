@@ -297,6 +297,25 @@ def test_shards_keep_a_stretch_that_ends_before_its_file(clips, tmp_path):
     assert after.table["seconds"].tolist() == before.table["seconds"].tolist() == [0.25, 0.5]
 
 
+def test_shards_keep_the_segments_of_a_recording_whose_end_is_left_out(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 700_000), 8000)  # 87.5 s
+    before = load_manifest(pd.DataFrame({"path": [tmp_path / "long.wav"], "start": [0.0], "end": [80.0]}))
+    write_shards(before, tmp_path / "shards")
+    after = load_manifest(f"shards:{tmp_path / 'shards'}")
+    for name in ("start", "seconds"):
+        assert after.table[name].tolist() == before.table[name].tolist() and len(after) == 2
+    assert after.table["group"].nunique() == 1
+    assert (tmp_path / "shards" / "shard-000000.tar").stat().st_size < 1.1 * (tmp_path / "long.wav").stat().st_size
+
+
+def test_stretches_of_one_file_are_one_group_in_shards(clips, tmp_path):
+    write_shards(
+        table(clips, "path,label,start,end\na.wav,dog,0,0.2\na.wav,cat,0.2,0.4\nb.wav,cat,0,0.5\n"), tmp_path / "shards"
+    )
+    groups = load_manifest(f"shards:{tmp_path / 'shards'}").table["group"].tolist()
+    assert groups[0] == groups[1] != groups[2]
+
+
 def test_shards_that_are_written_again_are_other_data(tmp_path):
     """Their members keep names and sizes, so the time of the shard tells."""
     stamps, states = [], []
@@ -311,17 +330,25 @@ def test_shards_that_are_written_again_are_other_data(tmp_path):
     assert states[0][0] == states[1][0] and states[0][1] != states[1][1] and stamps[0] != stamps[1]
 
 
-def test_shards_with_several_labels_a_clip(clips, tmp_path):
+@pytest.mark.parametrize(
+    ("facts", "labels"),
+    [
+        (({"labels": ["dog", "rain"]}, {"label": ["dog"]}, {"labels": "rain"}), ["dog;rain", "dog", "rain"]),
+        (({"label": "dog", "labels": ["dog", "rain"]}, {"label": "cat", "labels": ["cat"]}), ["dog;rain", "cat"]),
+        (({"label": "dog", "labels": None}, {"class": "cat", "labels": None}), ["dog", "cat"]),
+    ],
+)
+def test_shards_with_several_labels_a_clip(clips, tmp_path, facts, labels):
     with tarfile.open(tmp_path / "x.tar", "w") as members:
-        for number, facts in enumerate(({"labels": ["dog", "rain"]}, {"label": ["dog"]}, {"labels": "rain"})):
+        for number, about in enumerate(facts):
             members.add(clips / "a.wav", f"{number}.wav")
-            content = json.dumps(facts).encode()
+            content = json.dumps(about).encode()
             member = tarfile.TarInfo(f"{number}.json")
             member.size = len(content)
             members.addfile(member, io.BytesIO(content))
     manifest = load_manifest(f"shards:{tmp_path / 'x.tar'}")
-    assert manifest.multi and manifest.classes == ["dog", "rain"]
-    assert manifest.table["label"].tolist() == ["dog;rain", "dog", "rain"]
+    assert manifest.table["label"].tolist() == labels and manifest.multi == ("dog;rain" in labels)
+    assert manifest.classes == sorted({name for text in labels for name in text.split(";")})
 
 
 def test_shards_of_others_and_cut_ones(clips, tmp_path):

@@ -200,9 +200,12 @@ def test_an_unrelated_csv_beside_class_folders_is_left_alone(classes):
 def test_an_unrelated_csv_that_is_damaged_is_left_alone_and_a_damaged_list_is_not(classes, text):
     write_csv(classes, text, "devices.csv")
     assert len(load_manifest(f"folder:{classes}")) == 4
-    for header in ("Filename;microphone", "cat/a.wav;x"):
-        write_csv(classes, f"{header}\ncat/a.wav;3;4\n", "devices.csv")
-        with pytest.raises(InputError, match=r"devices\.csv, line 2: 3 values"):
+    for before, line in (("", 2), ("# my study\n", 3), ("\nsep=;\n", 4)):
+        write_csv(classes, f"{before}Filename;microphone\ncat/a.wav;3;4\n", "devices.csv")
+        with pytest.raises(InputError, match=rf"devices\.csv, line {line}: 3 values"):
+            load_manifest(f"folder:{classes}")
+        write_csv(classes, f"{before}cat/a.wav;x\ncat/a.wav;3;4\n", "devices.csv")
+        with pytest.raises(InputError, match=rf"devices\.csv, line {line}: 3 values"):
             load_manifest(f"folder:{classes}")
 
 
@@ -226,6 +229,10 @@ def test_lines_of_json_may_hold_other_ends_of_lines(classes):
     path = classes / "list.jsonl"
     path.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     assert len(load_manifest(f"folder:{path}")) == 2
+    with path.open("a", newline="") as lines:
+        lines.write("\r\n{path: 3}")
+    with pytest.raises(InputError, match=r"list\.jsonl, line 3: not JSON"):
+        load_manifest(f"folder:{path}")
 
 
 def test_two_lists_in_a_folder(classes):

@@ -232,7 +232,7 @@ def test_trimmed_crops_lie_between_the_first_and_the_last_sound(tmp_path, scale)
 def test_one_recording_and_less_than_a_batch_are_said(tmp_path, synth):
     ramp_file(tmp_path / "a.wav", 3.0)
     manifest = load_manifest(f"folder:{tmp_path}")
-    words = "1 training clips are fewer than a batch of 8, so each comes several times in a step"
+    words = "1 training clips are fewer than a batch of 8, so some come more than once in a step"
     assert views.few_note(config("train.batch_size=8"), manifest) == f"{words}; all training clips are of one recording"
     contrast = config("train.batch_size=1", "objective.global_kind=contrastive")
     assert views.few_note(contrast, manifest).endswith("so the contrastive global loss has nothing to tell apart")

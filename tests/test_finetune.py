@@ -292,6 +292,22 @@ def test_finished_splits_stay(done, encoder, manifest, monkeypatch):
     assert finetune(encoder, manifest, "smoke", done.dir).to_dict() == done.to_dict()
 
 
+def test_folds_of_earlier_calls_stay_with_their_notes_and_other_seeds_do_not_mix(encoder, manifest, tmp_path):
+    both = replace(manifest, table=manifest.table.assign(group=["x", *map(str, range(18)), "x"]))
+    arguments = (encoder, both, "smoke")
+    more = {"overrides": ["epochs=1"], "allow_leaks": True}
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "apart" / ".notes.7.tmp").write_text("mine")
+    finetune(*arguments, tmp_path / "apart", **more, folds=[1])
+    assert (tmp_path / "apart" / ".notes.7.tmp").read_text() == "mine"  # it was there before the fine-tuning
+    finetune(*arguments, tmp_path / "apart", **more, folds=[2])
+    finetune(*arguments, tmp_path / "once", **more)
+    apart, once = load_result(tmp_path / "apart"), load_result(tmp_path / "once")
+    assert len(apart.scores) == 2 and apart.findings == once.findings and apart.findings[0]["tested"] == [0, 19]
+    other = finetune(*arguments, tmp_path / "apart", **more, seeds=(1,), folds=[1])
+    assert load_result(tmp_path / "apart").to_dict() == other.to_dict() and list(other.scores) == ["fold 1"]
+
+
 def test_names_of_files_that_are_no_utf_8(encoder, manifest, tmp_path):
     """In the settings of a folder of fine-tuning, and in the tables of a study's point."""
     paths = [os.fsdecode(b"caf\xe9.wav"), *manifest.table["path"][1:]]

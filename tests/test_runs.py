@@ -96,10 +96,10 @@ def test_the_folder_is_below_the_project_s_root(folder, monkeypatch):
         ("config.yaml", "train: {stepz: 4}", "train.stepz: unknown key"),
         ("config.yaml", "- 3", "expected sections"),
         ("config.yaml", b"\xff\xfe\x00", "not valid YAML"),
-        ("status.json", '{"status": "fini', "status.json: cannot be read"),
+        ("status.json", '{"status": "fini', "status.json: not JSON"),
         ("status.json", "[1, 2]", "status.json: expected named entries, found a list"),
-        ("result.json", "", "result.json: cannot be read"),
-        ("result.json", b"\xff\xfe\x00", "result.json: cannot be read"),
+        ("result.json", "", "result.json: not JSON"),
+        ("result.json", b"\xff\xfe\x00", "result.json: not JSON"),
         ("metrics.csv", 'step,loss\n0,"1\n2,3\n4,5,6,7\n', "metrics.csv: cannot be read"),
     ],
 )
@@ -194,6 +194,7 @@ def test_by_status(folder):
         (["last.x=5"], ["sweep/point"]),
         (["status=interrupted"], ["a"]),  # columns, too
         (["name=sweep/point"], ["sweep/point"]),
+        (["name=smoke"], ["a", "b", "fresh", "sweep/point"]),  # as in the configuration
         (["loss=2"], ["b"]),
         (["optim.rate=quick"], []),
         (["data.source=[synth"], []),  # not YAML, so it is a text

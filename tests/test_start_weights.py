@@ -74,12 +74,14 @@ def test_weights_of_equal_shapes_that_mean_something_else_are_refused(tmp_path, 
 
 def test_weights_of_another_log_mel_are_noted(tmp_path):
     snapshot(tmp_path / "s.safetensors")
-    cfg = config("features.mel_bins=32", "features.sample_rate=8000", "features.mean=0")
+    cfg = config("features.mel_bins=32", "features.hop_ms=8", "features.mean=0")
     notes = init_student(build_network(cfg), str(tmp_path / "s.safetensors"), cfg)
     assert notes[1] == (
-        "the start weights were trained on another log-mel: features.sample_rate 16000 there, 8000 here, "
-        "features.mel_bins 64 there, 32 here"
+        "the start weights were trained on another log-mel: "
+        "features.mel_bins 64 there, 32 here, features.hop_ms 10 there, 8 here"
     )
+    cfg = config("features.high_hz=8000")  # half the sample rate, as 0 is
+    assert len(init_student(build_network(cfg), str(tmp_path / "s.safetensors"), cfg)) < len(notes)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.5, 48), (1.98, 192)])

@@ -167,14 +167,16 @@ def _configured(notebook: Notebook, parameters: dict[str, Any], overrides: dict[
     if start and not start.exists():
         raise InputError(f"train.init_from: {start} does not exist")
     before, after = load_config(preset, plain).to_dict(), config.to_dict()
-    changes = [
-        f"{section}.{key}={yaml_value(value)}"
+    changed = {
+        f"{section}.{key}": value
         for section, values in after.items()
         if isinstance(values, dict)
         for key, value in values.items()
         if before[section][key] != value
-    ]
-    return config, shlex.join(changes)
+    }
+    if "train.epochs" in changed and config.train.steps is not None:
+        changed["train.steps"] = config.train.steps  # else epochs alone would replace them
+    return config, shlex.join(f"{key}={yaml_value(value)}" for key, value in changed.items())
 
 
 def _check_different(study: Study, expanded: list[Point]) -> None:

@@ -17,11 +17,14 @@ batch_app = group("Studies: run one unattended, watch it, collect its results.")
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name in notebooks/ablations, or a YAML file.")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, micro, full, or another scale of the study.")]
-StudyDataOption = Annotated[
-    str | None,
-    typer.Option("--data", "-d", help=f"Data set (default: that of the last run, else the scale's): {SPECS}."),
+StudyDataOption = Annotated[str | None, typer.Option("--data", "-d", help=f"Data set (default: the scale's): {SPECS}.")]
+SeedCountOption = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: the scale's).")]
+LastDataOption = Annotated[
+    str | None, typer.Option("--data", "-d", help="Data set (default: the points of the last run).")
 ]
-SeedCountOption = Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: as for --data).")]
+LastSeedsOption = Annotated[
+    int | None, typer.Option("--seeds", min=1, help="Number of seeds (default: the points of the last run).")
+]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Points to run at once on this machine.")]
 SchedulerOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers run the points, tcp://HOST:8786.")
@@ -121,8 +124,8 @@ def _run_batch(as_json: bool, *options: Any) -> None:
 def batch_status(
     study: StudyArgument,
     scale: ScaleOption = "smoke",
-    data: StudyDataOption = None,
-    seeds: SeedCountOption = None,
+    data: LastDataOption = None,
+    seeds: LastSeedsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the state of each point of a study."""
@@ -135,8 +138,8 @@ def batch_status(
 def batch_collect(
     study: StudyArgument,
     scale: ScaleOption = "smoke",
-    data: StudyDataOption = None,
-    seeds: SeedCountOption = None,
+    data: LastDataOption = None,
+    seeds: LastSeedsOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (default: reports/STUDY/SCALE).")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from ..storage.jsonable import as_json_text, records
 from ..storage.words import print_rows
-from .batch import ScaleOption, SeedCountOption, StudyDataOption
+from .batch import LastDataOption, LastSeedsOption, ScaleOption
 from .options import FAILED, JsonOption
 
 StudiesArgument = Annotated[
@@ -18,8 +18,8 @@ StudiesArgument = Annotated[
 def report(
     studies: StudiesArgument,
     scale: ScaleOption = "smoke",
-    data: StudyDataOption = None,
-    seeds: SeedCountOption = None,
+    data: LastDataOption = None,
+    seeds: LastSeedsOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Folder (default: reports/report/SCALE).")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -273,7 +273,7 @@ def few_note(cfg: RunConfig, manifest: Manifest) -> str | None:
     clips, batch, objective = len(manifest), cfg.train.batch_size, cfg.objective
     words = []
     if clips < batch:
-        words.append(f"{clips} training clips are fewer than a batch of {batch}, so each comes several times in a step")
+        words.append(f"{clips} training clips are fewer than a batch of {batch}, so some come more than once in a step")
     if manifest.table["group"].nunique() == 1:
         contrast = objective.global_kind == "contrastive" and "global" in objective.active
         nothing = "; so the contrastive global loss has nothing to tell apart" if contrast else ""

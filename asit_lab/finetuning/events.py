@@ -6,6 +6,7 @@ that Raven does not know, such as Score, are kept (Raven Pro user's manual, chap
 
 import re
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def find_events(
         parts.append(events.assign(path=name))
         if folder is not None:
             stem = Path(name).stem
-            names = (stem, *(f"{stem}-{number}" for number in range(2, len(paths) + 1)))
+            names = chain([stem], (f"{stem}-{number}" for number in count(2)))
             unique = next(name for name in names if name not in stems)  # files of one name in several folders
             stems.add(unique)
             write_timeline(timeline, events, resolve(folder) / unique)

@@ -84,30 +84,39 @@ def finetune(
             tqdm.write(words, file=sys.stderr)
     check_task(manifest, recipe)
     recipe = with_length(recipe, encoder, manifest)
-    tasks = _seeded_splits(manifest, seeds, folds, allow_leaks)
+    every = _seeded_splits(manifest, seeds, allow_leaks)
+    tasks = _of_folds(every, folds, manifest)
     setup = _setup(encoder, recipe, manifest, allow_leaks)
     folder = team.from_first(lambda: _open(resolve(out), setup, resume))
-    names = {task.folder: task.name for task in tasks}
-    divisions = [task.split for task in tasks]
-    trained_on = encoder.config if encoder.pretrained else None
-    leaks = findings(manifest, divisions, trained_on, is_official(manifest))
-    notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
-    notes += bf16_notes(recipe.precision, team.device.type)
+
+    def collect(tasks: list[SeededSplit]) -> FinetuneResult:
+        """What is finished of these, with what is to be known of their splits."""
+        divisions = [task.split for task in tasks]
+        trained_on = encoder.config if encoder.pretrained else None
+        leaks = [vars(finding) for finding in findings(manifest, divisions, trained_on, is_official(manifest))]
+        notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
+        notes += bf16_notes(recipe.precision, team.device.type)
+        names = {task.folder: task.name for task in tasks}
+        return collect_splits(folder, names, findings=leaks, notes=notes, unit=independent_unit(manifest))
+
     if team.leads:
-        for text in [*(f"{f.severity}: {f.message}" for f in leaks), *(f"note: {note}" for note in notes)]:
-            tqdm.write(text, file=sys.stderr)
+        known = collect(tasks)
+        for finding in known.findings:
+            tqdm.write(f"{finding['severity']}: {finding['message']}", file=sys.stderr)
+        for note in known.notes:
+            tqdm.write(f"note: {note}", file=sys.stderr)
     with ExitStack() as hold:
         team.from_first(lambda: _hold(folder, hold))
         missing = [task for task in tasks if not (folder / task.folder / "result.json").is_file()]
         team.wait()  # until every process has looked
         stopped = _fit_all(encoder, recipe, manifest, missing, folder, team) if missing else None
-        facts = {"findings": [vars(f) for f in leaks], "notes": notes, "unit": independent_unit(manifest)}
-        result = collect_splits(folder, names, **facts)
+        result = collect(tasks)
         if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
         if team.leads:
-            earlier = read_json(folder / "result.json").get("folders", {})  # of calls with other folds or seeds
-            written = collect_splits(folder, earlier | names, **facts, status=result.status)
+            kept = {*read_json(folder / "result.json").get("folders", {}), *(task.folder for task in tasks)}
+            written = collect([task for task in every if task.folder in kept])  # with folds of earlier calls
+            written.status = result.status
             write_json(folder / "result.json", written.to_dict())
             if written.split_results:
                 write_tables(written)
@@ -120,7 +129,8 @@ def finetune(
 def _hold(folder: Path, hold: ExitStack) -> None:
     """Lock the folder until `hold` ends, and clear what a killed process left."""
     hold.enter_context(only_writer(folder))
-    clear_leftovers(folder)
+    if any(folder.glob("seed-*")):  # else it is new, and hidden files in it are the user's
+        clear_leftovers(folder)
 
 
 def _fit_all(
@@ -179,19 +189,24 @@ def with_length(recipe: Recipe, encoder: Encoder, manifest: Manifest) -> Recipe:
     return recipe.model_copy(update={"frames": frames})
 
 
-def _seeded_splits(
-    manifest: Manifest, seeds: Sequence[int], folds: Sequence[int | str] | None, allow_leaks: bool
-) -> list[SeededSplit]:
-    """Every split and seed to fine-tune on."""
+def _seeded_splits(manifest: Manifest, seeds: Sequence[int], allow_leaks: bool) -> list[SeededSplit]:
+    """Every split of the data set with every seed."""
     if isinstance(seeds, int) or not seeds:
         raise InputError(f"seeds: {seeds}; expected some, such as (0,) or (0, 1, 2)")
-    folds = (folds,) if isinstance(folds, int | str) else folds
     tasks = []
     for seed in seeds:
         for split in manifest_splits(manifest, (seed,), allow_leaks):
             fold = split.name.removeprefix(f"seed {seed} ")  # folds that are drawn have it in their names
             name = fold if len(seeds) == 1 else f"seed {seed} {fold}"
             tasks.append(SeededSplit(f"seed-{seed}-{fold.replace(' ', '-')}", name, seed, fold, split))
+    return tasks
+
+
+def _of_folds(
+    tasks: list[SeededSplit], folds: int | str | Sequence[int | str] | None, manifest: Manifest
+) -> list[SeededSplit]:
+    """Those of some folds, by number or name; None: of all."""
+    folds = (folds,) if isinstance(folds, int | str) else folds
     fold_names = list(dict.fromkeys(task.fold for task in tasks))
     selected = (
         fold_names if folds is None else [str(fold) if str(fold) in fold_names else f"fold {fold}" for fold in folds]

@@ -64,7 +64,8 @@ def list_runs(
         _check_key(key, listed)
     listed = [run for run in listed if status in (None, run.row["status"])]
     for key, value in conditions:
-        listed = [run for run in listed if key in (of := run.values | run.row) and _equal(of[key], value)]
+        # `name` is a column, and the preset in the configuration.
+        listed = [run for run in listed if any(key in d and _equal(d[key], value) for d in (run.row, run.values))]
     listed = _sorted(listed, sort)
     losses = list(dict.fromkeys(name for run in listed for name in run.row if name.startswith("loss")))
     table = pd.DataFrame([run.row for run in listed], columns=[*_FIRST, *losses, *_LAST])
@@ -161,6 +162,8 @@ def _contents(run: Run) -> tuple[dict, dict, pd.DataFrame]:
     ):
         try:
             content = getattr(run, contents)
+        except InputError:  # has its name
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"{run.dir / name}: cannot be read: {error}") from None
         if not isinstance(content, kind):

@@ -158,6 +158,8 @@ def _train(
         state = read_state(run.state, fabric.device)
         try:
             stepper.load_state_dict(state)
+        except torch.OutOfMemoryError:  # a RuntimeError, too
+            raise
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             words = str(error).splitlines()[0]
             raise InputError(f"{run.state}: not the state of this run: {type(error).__name__}: {words}") from None

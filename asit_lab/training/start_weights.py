@@ -17,7 +17,7 @@ from ..runs.snapshot import read_snapshot, read_state, section
 COPYING = ("copies.weight", "copies.bias")  # of a decoder with heads.decoder_copies
 
 
-_LOOK = ("sample_rate", "mel_bins", "frame_ms", "hop_ms", "low_hz", "high_hz")  # of the log-mel, beside its level
+_LOOK = ("sample_rate", "mel_bins", "frame_ms", "hop_ms", "low_hz", "top_hz")  # of the log-mel, beside its level
 
 
 def init_student(student: nn.Module, source: str, cfg: RunConfig) -> list[str]:
@@ -60,7 +60,9 @@ def _differences(theirs: RunConfig, ours: RunConfig, path: Path) -> list[str]:
             )
     pairs = {name: (getattr(theirs.features, name), getattr(ours.features, name)) for name in _LOOK}
     differ = [
-        f"features.{name} {there:g} there, {here:g} here" for name, (there, here) in pairs.items() if there != here
+        f"features.{name.replace('top', 'high')} {there:g} there, {here:g} here"
+        for name, (there, here) in pairs.items()
+        if there != here
     ]
     return [f"the start weights were trained on another log-mel: {', '.join(differ)}"] if differ else []
 

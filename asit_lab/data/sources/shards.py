@@ -46,7 +46,7 @@ def list_shards(path: Path, source: str) -> Listing:
         samples, damage = _samples(shard, odd)
         for place, facts in samples:
             unpaired += not facts
-            multi = multi or "labels" in facts or isinstance(facts.get("label"), list)
+            multi = multi or isinstance(facts.get("label"), list)
             clips.append(_clip(place, facts, split))
         damages += [damage] if damage else []
     if len(damages) > _NAMED:
@@ -136,9 +136,11 @@ def _facts(content: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(read, dict):
         return None
+    if (several := read.pop("labels", None)) is not None:  # null says nothing
+        read["label"] = several if isinstance(several, list) else [several]
     for ours in ("label", "fold", "split", "group"):
         theirs = next((alias for alias in ALIASES[ours] if alias in read), None)
-        if ours not in read and theirs and not (ours == "label" and "labels" in read):
+        if ours not in read and theirs:
             read[ours] = read[theirs]
     return read
 
@@ -153,7 +155,7 @@ def _clip(place: str, facts: dict[str, Any], split: str | None) -> Clip:
             raise ValueError
         return Clip(
             path=place,
-            label=text_of(facts.get("label", facts.get("labels", ""))),
+            label=text_of(facts.get("label", "")),
             fold=None if fold is None else int(float(str(fold).lower().removeprefix("fold"))),
             split=SPLITS.get(own_split) or split,
             group=text_of(facts.get("group")) or None,
@@ -199,7 +201,10 @@ def _write(shard: Path, batch: list[tuple[str, Any]], number: int) -> Path:
         for place, (path, rows) in enumerate(batch):
             stretches = _stretches(rows, info(path).seconds)
             for part, facts in enumerate(stretches):
-                key = f"{number:06d}-{place:08d}" + (f"-{part}" if len(stretches) > 1 else "")
+                key = f"{number:06d}-{place:08d}"
+                if len(stretches) > 1:  # each has a copy of the file, which says no longer that they are of one
+                    facts["group"] = facts["group"] or key
+                    key += f"-{part}"
                 members.add(path, f"{key}{Path(path).suffix.lower()}", filter=_plain_member)
                 content = json.dumps(facts).encode()
                 member = tarfile.TarInfo(f"{key}.json")
@@ -234,6 +239,8 @@ def _stretches(rows: pd.DataFrame, seconds: float) -> list[dict[str, Any]]:
     meanings = {(fact["label"], fact["fold"], fact["split"]) for fact in facts}
     ends = [0.0, *(fact["start"] + fact["seconds"] for fact in facts)]
     follow = all(abs(fact["start"] - end) < 1e-6 for fact, end in zip(facts, ends, strict=False))
-    if len(meanings) == 1 and follow and abs(ends[-1] - seconds) < 1e-3:
-        return [facts[0] | {"start": None, "seconds": None}]  # the segments of one recording, made again when listed
-    return facts
+    if len(meanings) > 1 or not follow:
+        return facts
+    # The segments of one recording, made again when listed; its end may have been left out.
+    is_whole = abs(ends[-1] - seconds) < 1e-3
+    return [facts[0] | ({"start": None, "seconds": None} if is_whole else {"start": 0.0, "seconds": ends[-1]})]

@@ -101,7 +101,7 @@ def _decoded(path: Path) -> tuple[str, list[str]]:
 def _rows(path: Path, text: str) -> pd.DataFrame:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    first = next((n for n, line in enumerate(lines) if line.strip(_SEPARATORS + ' "') and not _is_preamble(line)), None)
+    first = next((n for n, line in enumerate(lines) if _may_be_header(line)), None)
     if first is None:
         raise InputError(f"{path}: not a CSV that can be read: it has no header")
     header = lines[first]
@@ -134,9 +134,9 @@ def _rows(path: Path, text: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names, index=pd.Index(numbers, dtype="int64"), dtype=object)
 
 
-def _is_preamble(line: str) -> bool:
-    """Whether a line before the header is a comment, or Excel's word on the separator ("sep=;")."""
-    return line.startswith(("#", "sep="))
+def _may_be_header(line: str) -> bool:
+    """Whether a line is not empty, no comment, and not Excel's word on the separator ("sep=;")."""
+    return bool(line.strip(_SEPARATORS + ' "\r\n')) and not line.startswith(("#", "sep="))
 
 
 def _names_of_bare_list(first: str, separator: str) -> list[str]:
@@ -165,7 +165,9 @@ def _json_rows(path: Path, text: str) -> pd.DataFrame:
     import json
 
     rows, numbers = [], []
-    lines = text.replace("\r", "\n").split("\n")  # splitlines would cut at other signs, too, which JSON may hold
+    lines = (
+        text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    )  # splitlines would cut at other signs, too, which JSON may hold
     if text.lstrip().startswith("["):
         try:
             lines = [json.dumps(row) for row in json.loads(text)]
@@ -247,9 +249,9 @@ def lists_files(table: pd.DataFrame) -> bool:
 
 
 def may_list_files(path: Path) -> bool:
-    """Whether the first line of a CSV, which cannot be read as a table, has a name for a column of files, or a file."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        cells = re.split(f"[{_SEPARATORS}]", next(lines, ""))
+    """Whether the header of a CSV, which cannot be read as a table, has a name for a column of files, or a file."""
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        cells = re.split(f"[{_SEPARATORS}]", next(filter(_may_be_header, lines), ""))
     named = {_bare(name) for name in ("path", *ALIASES["path"])}
     return any(_bare(cell) in named or Path(cell.strip(' "\n')).suffix.lower() in SUFFIXES for cell in cells)
 
