@@ -50,6 +50,7 @@ def page(results: dict) -> str:
     template = (HERE / "page_template.md").read_text(encoding="utf-8")
     return template.format(
         tables="\n\n".join(tables.table_of(results, "shipped", protocol) for protocol in TITLES),
+        shipped_few=tables.table_of_few(results, "shipped"),
         finetuned=tables.table_of_finetuned(finetuned),
         finetuned_verdict=tables.gains_over_scratch(finetuned),
         few=tables.table_of_finetuned(few),

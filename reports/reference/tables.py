@@ -60,14 +60,16 @@ def table_of_few(results: dict, encoder: str) -> str:
     for name, title in DATA.items():
         found = [results.get((encoder, name, "linear", labels)) for labels in few]
         if all(found):
-            lines.append(f"| {title} | {' | '.join(means_of(result['results']) for result in found)} |")
+            lines.append(f"| {title} | {' | '.join(map(means_of, found))} |")
     return "\n".join(lines)
 
 
-def means_of(rows: list[dict]) -> str:
-    """Encoder / mean of its untrained twins / log-mel."""
-    first, *untrained, log_mel = (row["mean"] for row in rows)
-    return " / ".join(map(percent, (first, statistics.mean(untrained), log_mel)))
+def means_of(result: dict) -> str:
+    """Encoder, bold where it is above both others / mean of its untrained twins / log-mel."""
+    first, *untrained, log_mel = (row["mean"] for row in result["results"])
+    is_above = result["over_untrained"]["low"] > 0 and result["over_log_mel"]["low"] > 0
+    others = " / ".join(map(percent, (statistics.mean(untrained), log_mel)))
+    return f"{f'**{percent(first)}**' if is_above else percent(first)} / {others}"
 
 
 def table_of_finetuned(results: list[dict]) -> str:
