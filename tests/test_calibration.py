@@ -27,6 +27,15 @@ def test_temperature_undoes_a_factor(factor):
     assert fit_temperature(truth, factor * logits, True) == pytest.approx(factor, rel=0.1)
 
 
+def test_a_few_right_answers_make_none_certain():
+    targets = np.eye(4)[np.arange(8) % 4]
+    temperature = fit_temperature(targets, 3.0 * targets, False)
+    certain = torch.from_numpy(3.0 * targets / temperature).softmax(1).amax(1)
+    assert certain.max() == pytest.approx((8 + 1 / 4) / 9, abs=1e-3)
+    several = torch.from_numpy((6.0 * targets - 3.0) / fit_temperature(targets, 6.0 * targets - 3.0, True)).sigmoid()
+    assert several.max() == pytest.approx(8.5 / 9, abs=1e-3)
+
+
 def test_calibration_error_is_torchmetrics():
     targets, logits = answers()
     for factor in (1.0, 4.0):

@@ -121,6 +121,9 @@ def test_what_is_no_classifier_is_said(tuned, home, tmp_path):
         load_classifier(tmp_path / "nothing")
     with pytest.raises(InputError, match="has no model.safetensors"):
         load_classifier(tmp_path)
+    (tmp_path / "config.yaml").write_text("name: mine\n")
+    with pytest.raises(InputError, match="a pretraining run, which knows no classes; fine-tune it"):
+        load_classifier(tmp_path)
     with pytest.raises(InputError, match="split: 'fold 9' is none of those in .*: fold 1, fold 2"):
         load_classifier(tuned.dir, split="fold 9")
     with pytest.raises(InputError, match="holds no classifier; encoders are loaded by load_encoder"):

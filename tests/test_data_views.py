@@ -239,6 +239,13 @@ def test_one_recording_and_less_than_a_batch_are_said(tmp_path, synth):
     assert views.few_note(config("train.batch_size=2"), synth) is None
 
 
+def test_a_range_of_corruption_ratios_is_said():
+    note = "the corruption ratio of a view is drawn between mask.ratio_min=0.7 and mask.ratio=0.9"
+    assert views.ratio_note(config("mask.ratio=0.9")).startswith(note)
+    assert views.ratio_note(config()) is views.ratio_note(config("mask.ratio=0.5")) is None
+    assert views.ratio_note(config("mask.ratio=0.9", "mask.kinds={alien: 1}")) is None
+
+
 def test_files_of_a_lower_rate_than_the_features_are_said(tmp_path, synth):
     ramp_file(tmp_path / "a.wav", 3.0)
     manifest = load_manifest(f"folder:{tmp_path}")

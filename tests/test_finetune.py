@@ -87,6 +87,11 @@ def test_result(done):
     assert (table["protocol"], table["clips"], table["chance"]) == ("finetune smoke", 20, pytest.approx(0.1))
 
 
+def test_a_result_in_a_cell_is_its_table(done, tmp_path):
+    assert repr(done) == done.table.to_string(index=False) and "finetune smoke" in repr(done)
+    assert repr(replace(done, split_results=[])) == f"{done.dir}: no split is finished"
+
+
 def test_predictions_and_tables_agree(done, manifest):
     predictions = done.predictions
     assert sorted(predictions["path_row"]) == list(range(20))

@@ -15,7 +15,7 @@ from asit_lab import load_config, registry
 from asit_lab.data import load_manifest
 from asit_lab.errors import InputError
 from asit_lab.nn import build_attention
-from asit_lab.objectives import ASDA, ASiT, build_network, build_objective, criteria
+from asit_lab.objectives import ASDA, ASiT, build_network, build_objective, criteria, masks_as_configured
 
 OBJECTIVE = """
 from asit_lab.objectives import BaseObjective, Losses
@@ -266,3 +266,19 @@ def test_the_shell_takes_a_file(file, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert asit_lab.load_encoder(tmp_path / "run").config.objective.options == {"scale": 0.5}
+
+
+def test_an_objective_with_masks_of_its_own_is_told_apart(tmp_path):
+    (tmp_path / "own_masks.py").write_text(
+        "from asit_lab.objectives import ASDA, ASiT\n\n\n"
+        "class Stripes(ASiT):\n    def corrupt(self, clean, position, step):\n        return clean, None\n\n\n"
+        "class Loss(ASiT):\n    pass\n\n\nclass Frames(ASDA):\n    pass\n"
+    )
+
+    def as_configured(name: str) -> bool:
+        return masks_as_configured(load_config("smoke", [f"objective.name={name}"]))
+
+    assert as_configured("asit") and as_configured(f"{tmp_path}/own_masks.py:Loss")
+    assert as_configured(f"{tmp_path}/own_masks.py:Frames")
+    assert not as_configured(f"{tmp_path}/own_masks.py:Stripes")
+    assert masks_as_configured(load_config("micro-asda"))

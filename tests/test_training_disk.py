@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from children import assert_same, ctrl_c_in_row, start
+from safetensors.torch import save_file
 
 import asit_lab
 from asit_lab import InputError, load_config, load_run
@@ -127,6 +128,13 @@ def test_a_disk_that_fills_up(tmp_path):
             assert read_state(run.state, torch.device("cpu"))["step"] == 3
         assert asit_lab.pretrain(cfg, out).status == "finished"
         assert_same(out, undisturbed.dir)
+
+
+def test_weights_can_be_read_by_whom_the_user_lets(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic_write(tmp_path / "x.safetensors") as temporary:
+        save_file({"x": torch.zeros(1)}, temporary)
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):

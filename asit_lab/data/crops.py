@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from .. import random
 from ..config import RunConfig
 from ..errors import InputError
+from ..settings import MASK_KINDS
 from .loader import load_batches
 from .manifest import Manifest, read_row
 from .silence import sounding, sounding_stretch
@@ -258,12 +259,13 @@ def make_loader(
 
 
 def crop_notes(cfg: RunConfig, manifest: Manifest, views: int) -> list[str]:
-    """Warnings about crops that hold little to learn from."""
+    """Warnings about crops that hold little to learn from, and what of their corruption may surprise."""
     notes = (
         overlap_note(cfg, manifest, views),
         padding_note(cfg, manifest),
         rate_note(cfg, manifest),
         few_note(cfg, manifest),
+        ratio_note(cfg),
     )
     return [note for note in notes if note]
 
@@ -279,6 +281,18 @@ def few_note(cfg: RunConfig, manifest: Manifest) -> str | None:
         nothing = "; so the contrastive global loss has nothing to tell apart" if contrast else ""
         words.append(f"all training clips are of one recording{nothing}")
     return "; ".join(words) or None
+
+
+def ratio_note(cfg: RunConfig) -> str | None:
+    """A word where the corruption ratio is drawn from a range; None for a fixed one."""
+    mask = cfg.mask
+    drawn = sum(mask.odds[kind] for kind in MASK_KINDS if kind not in ("alien", "none"))
+    if cfg.objective.name == "asda" or not drawn or mask.ratio_min >= mask.ratio:
+        return None
+    return (
+        f"the corruption ratio of a view is drawn between mask.ratio_min={mask.ratio_min:g} and "
+        f"mask.ratio={mask.ratio:g}; set both for a fixed one"
+    )
 
 
 def rate_note(cfg: RunConfig, manifest: Manifest) -> str | None:

@@ -12,10 +12,15 @@ BINS = 15  # as in the paper
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray, multi: bool) -> float:
-    """The temperature, 0.05 to 20, that minimises the cross-entropy of logits / temperature on held-out clips."""
+    """The temperature, 0.05 to 20, that minimises the cross-entropy of logits / temperature on held-out clips.
+
+    Targets are those of N clips and of another one that may be of any class: else a few clips that are all classified
+    rightly would make every answer certain (Platt 1999 has such targets for two classes).
+    """
     from scipy.optimize import minimize_scalar
 
     truth, scores = torch.as_tensor(targets).double(), torch.as_tensor(logits).double()
+    truth = (len(truth) * truth + (0.5 if multi else 1 / truth.shape[1])) / (len(truth) + 1)
 
     def loss(log_temperature: float) -> float:
         scaled = scores / np.exp(log_temperature)

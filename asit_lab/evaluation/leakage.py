@@ -251,7 +251,8 @@ def _pretraining_clips(
     if _is_synthesised(source):  # every epoch synthesised new sounds
         return
     if not _on_disk(source):
-        yield Finding(PRETRAINED, "note", f"{source}, which was used in pretraining, is not available: not compared")
+        message = f"test clips were not compared with those of pretraining ({source}), which are not on this machine"
+        yield Finding(PRETRAINED, "note", message)
         return
     try:
         trained, _ = load_manifest(source, config.data.segment_seconds).holdout(config.data.holdout)

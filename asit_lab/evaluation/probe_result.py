@@ -15,7 +15,7 @@ from . import metrics
 from .leakage import Finding, notes_on_score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbeResult:
     """Scores of one encoder's embeddings under one protocol."""
 
@@ -50,6 +50,9 @@ class ProbeResult:
     """whether the user allowed splits that share recordings"""
     labels_per_class: int | None = None
     """training clips of each class, where they were limited"""
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False)
 
     @property
     def metric(self) -> str:

@@ -313,9 +313,14 @@ def _model_file(path: Path, split: str | None) -> Path:
         raise InputError(f"{path}: no such file or folder")
     if (path / MODEL).is_file() and split is None:
         return path / MODEL
+    if (path / "config.yaml").is_file():
+        raise InputError(
+            f"{path}: a pretraining run, which knows no classes; fine-tune it (finetune), or fit a linear head on it "
+            "(probe with --out), and give that folder"
+        )
     names = read_json(path / "result.json").get("folders", {})
     folders = {folder: name for folder, name in names.items() if (path / folder / MODEL).is_file()}
-    chosen = [folder for folder, name in folders.items() if split in (None, name, folder)]
+    chosen = [folder for folder, name in folders.items() if split in (None, name, folder, name.removeprefix("fold "))]
     if not folders:
         raise InputError(
             f"{path}: has no {MODEL}: no split is finished, it is of a version before 0.2, or it is another folder"

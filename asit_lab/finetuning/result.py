@@ -23,7 +23,7 @@ from .recipe import Recipe
 SETUP = "setup.yaml"
 
 
-@dataclass
+@dataclass(repr=False)
 class FinetuneResult:
     """Scores of one encoder under one recipe on one data set.
 
@@ -45,6 +45,9 @@ class FinetuneResult:
     """what its user should know about the data set"""
     unit: str = "clip"
     """what the interval's resamples draw: clip, recording, speaker, video or group"""
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False) if self.split_results else f"{self.dir}: no split is finished"
 
     @property
     def name(self) -> str:

@@ -34,7 +34,7 @@ _BLOCK = 60.0  # s read at a time
 _WINDOWS_AT_ONCE = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timeline:
     """Probabilities of a recording's classes in steps of `step_seconds`; the last step ends with the recording."""
 
@@ -55,6 +55,9 @@ class Timeline:
     column_seconds: float
     features: Features
     """front end of the log-mel"""
+
+    def __repr__(self) -> str:
+        return f"Timeline of {self.name}: {self.seconds:.2f} s, {len(self.scores)} steps, {len(self.classes)} classes"
 
     @property
     def table(self) -> pd.DataFrame:

@@ -23,6 +23,7 @@ __all__ = [
     "build_network",
     "build_objective",
     "criteria",
+    "masks_as_configured",
 ]
 
 _NETWORKS = {"asit": asit_network.build_asit_network, "asda": asda.build_asda_network}
@@ -58,6 +59,15 @@ def build_network(
             if network.decoder is not None and set(network.decoder.state_dict()) == set(decoder):
                 return network
     return BackboneOnly.build(cfg, seed)
+
+
+def masks_as_configured(cfg: RunConfig) -> bool:
+    """Whether the objective draws its masks as the settings in `mask` and `asda` say: not where it is the user's own
+    and corrupts by code of its own."""
+    objective = _objective_class(cfg)
+    if isinstance(objective, type) and issubclass(objective, ASDA):
+        return True
+    return getattr(objective, "corrupt", None) is ASiT.corrupt
 
 
 def criteria(cfg: RunConfig) -> list[Criterion]:

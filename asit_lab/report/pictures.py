@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..evaluation import compare_attention, example_crops, reconstruct_clips
 from ..figures.printed import WIDTHS, mask_strip, reconstruction_strip
 from ..masking import gmml, inverse_blocks
+from ..objectives import masks_as_configured
 from ..random import key
 from ..runs.directory import load_run
 from ..settings import MASK_KINDS
@@ -150,6 +151,8 @@ def _reconstructions(encoder: Encoder, manifest: Manifest, origin: str, chosen: 
 
 def _masks(encoder: Encoder, wave: torch.Tensor, subject: str, chosen: ChosenPoint) -> ReportFigure:
     config = encoder.config
+    if not masks_as_configured(config):
+        raise InputError(f"No picture of masks: {config.objective.name} corrupts by code of its own.")
     log_mel = encoder.log_mel(wave, config.features.sample_rate)[0].float().cpu()  # [T, M]
     masks, titles = _draw_masks(config, *log_mel.shape)
     axes = figures.MelAxes.of(config.features, normalised=True)

@@ -31,7 +31,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")  # several processes may write it at once
     try:
         with naming(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # by the user's umask; safetensors would let nobody else read it
             yield temporary
+            temporary.chmod(mode)
             sync(temporary)  # else a power cut could leave the name without the contents
             os.replace(temporary, path)
     except BaseException:

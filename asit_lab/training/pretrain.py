@@ -5,6 +5,7 @@ number (batch, crops, masks, rates) is computed from it, so a run resumes at the
 """
 
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -80,6 +81,8 @@ def pretrain(
     with ExitStack() as hold:
         run = _open_together(fabric, out, cfg, resume, hold, resume_from)
         if run.status == "finished":
+            if fabric.is_global_zero:
+                tqdm.write(f"note: {run.dir} was finished before; nothing is trained", file=sys.stderr)
             return run
         stopped = _attempt(fabric, run, cfg, on_log, on_step)
     if stopped == "terminated":

@@ -71,7 +71,7 @@ def heads_scene(attention: ClipAttention, token: int, axes: MelAxes, scale: tupl
             weights = attention.weights("map", layer, head)
             kind = "difference" if len(attention.kinds) > 1 else "weight"
             values = 100 * weights[token, 1:].reshape(attention.grid)
-            name, short = f"layer {layer}, head {head}", f"{layer}.{head}"  # the pictures are small
+            name, short = f"layer {layer}, head {head}", f"L{layer} H{head}"  # the pictures are small
             panels.append(Panel(name, short, values, kind, cell=attention.config.model.patch))
     return Scene(panels, axes, scale, columns=attention.heads, file="attention of all heads", small=True)
 

@@ -54,16 +54,16 @@ def colours_of(monitor: Explorer) -> dict[str, str]:
 
 
 def test_runs_have_names_verdicts_and_colours_that_stay(monitor):
-    choose(monitor, "rising", "worse", "alignment", "begun")
+    choose(monitor, "rising", "worse", "aligned", "begun")
     words = monitor.root.inner_text()
-    assert "alignment: aligned, seed 2" in words and "0123456789" not in words
+    assert "aligned, seed 2" in words and "0123456789" not in words
     assert "the loss rises: " in words and "no better than a straight line (1.66 against 1.6)" in words
     assert "None, after" not in words and "step -" not in words
     broken = "images => images.filter((image) => image.checkVisibility() && !image.naturalWidth).length"
     assert monitor.root.locator("img").evaluate_all(broken) == 0
     before = colours_of(monitor)
     assert len(set(before.values())) == len(before) == 4
-    choose(monitor, "worse", "alignment")
+    choose(monitor, "worse", "aligned")
     after = colours_of(monitor)
     assert len(after) == 2 and after.items() <= before.items()
 

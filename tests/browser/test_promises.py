@@ -1,5 +1,7 @@
 """Small promises of the explorers, each once broken, kept in JupyterLab: what is said, drawn and taken."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -59,12 +61,13 @@ def test_heads_are_counted_alike_everywhere(opened, home):
     head, layer = explorer.locate(explorer.control("head", "choice")), explorer.locate(explorer.control("layer"))
     offered = head.evaluate("list => [...list.options].map(({ text }) => text.replaceAll('\\xa0', ' '))")
     drawn = explorer.ask("texts")
-    small = {text["words"]: text for text in drawn if text["words"].startswith("layer ") and "head " in text["words"]}
-    assert {name.split(", ")[1] for name in small} == {name for name in offered if name.startswith("head ")}
+    small = {text["words"]: text for text in drawn if re.fullmatch(r"L\d+ H\d+", text["words"])}
+    heads = {name.split("H")[1] for name in small}
+    assert heads == {name.removeprefix("head ") for name in offered if name.startswith("head ")}
     for text in drawn:
         assert text["end"] <= text["width"] + 1, f"cut: {text['words']}"
     # A click on a small picture chooses what its title says.
-    title = small["layer 2, head 1"]
+    title = small["L2 H1"]
     multiples = explorer.root.locator("canvas.asit-plot").last
     multiples.scroll_into_view_if_needed()
     multiples.click(position={"x": title["start"] + 10, "y": title["y"] + 20})
