@@ -73,7 +73,8 @@ def reconstruction_strip(clips: Sequence[Sequence], axes: MelAxes) -> Figure:
             log_mels.append(image(ax, values, axes, limits))
         differences.append(image(panels[3], row.error(), axes, (0.0, most), ERROR_MAP, bad="white"))
         panels[3].set_title(f"error, mean {np.nanmean(row.error()):.3f}" if row.mask.any() else "nothing corrupted")
-        panels[0].set_ylabel(f"{short_name(row.title, 22)}\nfrequency (Hz)" if row.title else "frequency (Hz)")
+        title = [short_name(part, 15) for part in row.title.rsplit(", ", 1) if part]  # label, clip: the panel is low
+        panels[0].set_ylabel("\n".join([*title, "frequency (Hz)"]))
         for ax in panels:
             ax.set_xlabel("time (s)" if row is rows[-1] else "")
         for ax in panels[1:]:
