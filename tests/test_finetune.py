@@ -313,6 +313,20 @@ def test_folds_of_earlier_calls_stay_with_their_notes_and_other_seeds_do_not_mix
     assert load_result(tmp_path / "apart").to_dict() == other.to_dict() and list(other.scores) == ["fold 1"]
 
 
+def test_leaks_are_looked_for_once(done, encoder, manifest, monkeypatch):
+    looked = []
+
+    def find(manifest, divisions, *arguments):
+        looked.append(len(divisions))
+        return []
+
+    monkeypatch.setattr(run, "findings", find)
+    finetune(encoder, manifest, "smoke", done.dir)
+    assert looked == [2]  # it may decode every clip
+    finetune(encoder, manifest, "smoke", done.dir, folds=[2])
+    assert looked == [2, 1, 2]  # of the fold asked for, and of all that result.json lists
+
+
 def test_names_of_files_that_are_no_utf_8(encoder, manifest, tmp_path):
     """In the settings of a folder of fine-tuning, and in the tables of a study's point."""
     paths = [os.fsdecode(b"caf\xe9.wav"), *manifest.table["path"][1:]]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -89,34 +89,34 @@ def finetune(
     setup = _setup(encoder, recipe, manifest, allow_leaks)
     folder = team.from_first(lambda: _open(resolve(out), setup, resume))
 
-    def collect(tasks: list[SeededSplit]) -> FinetuneResult:
-        """What is finished of these, with what is to be known of their splits."""
+    def look_at(tasks: list[SeededSplit]) -> dict[str, Any]:
+        """What is to be known of their splits; this may decode every clip."""
         divisions = [task.split for task in tasks]
         trained_on = encoder.config if encoder.pretrained else None
         leaks = [vars(finding) for finding in findings(manifest, divisions, trained_on, is_official(manifest))]
         notes = [*manifest.notes, *gaps(manifest.table, divisions, manifest.multi)]
         notes += bf16_notes(recipe.precision, team.device.type)
-        names = {task.folder: task.name for task in tasks}
-        return collect_splits(folder, names, findings=leaks, notes=notes, unit=independent_unit(manifest))
+        return {"findings": leaks, "notes": notes, "unit": independent_unit(manifest)}
 
+    facts = look_at(tasks)
     if team.leads:
-        known = collect(tasks)
-        for finding in known.findings:
-            tqdm.write(f"{finding['severity']}: {finding['message']}", file=sys.stderr)
-        for note in known.notes:
-            tqdm.write(f"note: {note}", file=sys.stderr)
+        found = [f"{finding['severity']}: {finding['message']}" for finding in facts["findings"]]
+        for text in [*found, *(f"note: {note}" for note in facts["notes"])]:
+            tqdm.write(text, file=sys.stderr)
     with ExitStack() as hold:
         team.from_first(lambda: _hold(folder, hold))
         missing = [task for task in tasks if not (folder / task.folder / "result.json").is_file()]
         team.wait()  # until every process has looked
         stopped = _fit_all(encoder, recipe, manifest, missing, folder, team) if missing else None
-        result = collect(tasks)
+        result = collect_splits(folder, {task.folder: task.name for task in tasks}, **facts)
         if stopped and len(result.split_results) < len(tasks):
             result.status = stopped
         if team.leads:
             kept = {*read_json(folder / "result.json").get("folders", {}), *(task.folder for task in tasks)}
-            written = collect([task for task in every if task.folder in kept])  # with folds of earlier calls
-            written.status = result.status
+            listed = [task for task in every if task.folder in kept]  # with folds of earlier calls
+            facts = facts if len(listed) == len(tasks) else look_at(listed)
+            names = {task.folder: task.name for task in listed}
+            written = collect_splits(folder, names, **facts, status=result.status)
             write_json(folder / "result.json", written.to_dict())
             if written.split_results:
                 write_tables(written)

@@ -165,9 +165,8 @@ def _json_rows(path: Path, text: str) -> pd.DataFrame:
     import json
 
     rows, numbers = [], []
-    lines = (
-        text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    )  # splitlines would cut at other signs, too, which JSON may hold
+    # splitlines would cut at other signs, too, which JSON may hold
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if text.lstrip().startswith("["):
         try:
             lines = [json.dumps(row) for row in json.loads(text)]
